@@ -1,0 +1,1 @@
+"""From a checkpoint to pixels: networks, runtimes, panoramas."""

@@ -1,0 +1,308 @@
+"""The command `zellige`: one thin function a verb."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from zellige.errors import SizeError, UnknownRecipeError, ZelligeError
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    help="Run and train GANs that compose images out of parts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+bench = typer.Typer(help="Measure, with everything compared in one run.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+Model = Annotated[str, typer.Argument(help="A bundled model's name, or the path of a checkpoint.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
+Seed = Annotated[int, typer.Option(help="0 or more; the same seed gives the same picture.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, or fp16 (CUDA).")]
+Memory = Annotated[str | None, typer.Option(help="Memory budget, such as 512MiB; default half of what is free.")]
+Data = Annotated[str | None, typer.Option(help="earth, or a folder of images; default the one trained on.")]
+Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels; 16384x takes the model's own height.")]
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False) -> None:
+    global _debug
+    _debug = debug
+
+
+_debug = False
+
+
+@app.command()
+def info(as_json: Json = False) -> None:
+    """Versions, devices, kernel backends that work here, and the precision that auto picks."""
+    from .info import describe
+
+    _report(describe(), as_json)
+
+
+@app.command()
+def models(
+    folder: Annotated[Path | None, typer.Argument(help="Also list the checkpoints in this folder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Bundled and local models: system, size, resolution, licence of the training data."""
+    from .library import list_models
+
+    rows = list_models(folder)
+    if as_json:
+        return _report({"models": rows}, True)
+    table = Table("name", "system", "resolution", "parameters", "size", "licence of the data")
+    for row in rows:
+        megabytes = f"{row['bytes'] / 1e6:.1f} MB"
+        table.add_row(row["name"], row["system"], row["resolution"], f"{row['parameters']:,}", megabytes, row["licence"])
+    Console().print(table)
+
+
+@app.command()
+def generate(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Folder for the PNG files; made when missing.")],
+    count: Annotated[int, typer.Option("-n", "--count", help="Number of images.")] = 16,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """Generate images: PNG files and a contact sheet."""
+    import time
+
+    from .images import contact_sheet, output_errors, write_png
+    from .library import load
+
+    with output_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    generator = load(model, device, precision)  # type: ignore[arg-type]
+    began = time.perf_counter()
+    images = generator.generate(count, seed)
+    seconds = time.perf_counter() - began
+    files = [out / f"{generator.name}-{seed}-{k:04d}.png" for k in range(count)]
+    for path, image in zip(files, images, strict=True):
+        write_png(path, image)
+    sheet = out / f"{generator.name}-{seed}-sheet.png"
+    write_png(sheet, contact_sheet(images))
+    height, width = generator.resolution
+    _report(
+        {
+            "model": generator.name,
+            "images": count,
+            "width": width,
+            "height": height,
+            "seconds": seconds,
+            "images_per_second": count / seconds,
+            "device": str(generator.device),
+            "precision": generator.precision,
+            "seed": seed,
+            "sheet": str(sheet),
+            "files": [str(path) for path in files] if as_json else f"{files[0]} ... {files[-1].name}",
+        },
+        as_json,
+    )
+
+
+@app.command()
+def panorama(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="The file: .tif (any size) or .png.")],
+    size: Size = None,
+    memory: Memory = None,
+    seed: Seed = 0,
+    preview: Annotated[Path | None, typer.Option(help="Also write a reduced PNG of the finished file here.")] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """Render a panorama of any size within a memory budget."""
+    import numpy as np
+
+    from .images import preview as reduce
+    from .images import write_png
+    from .library import load
+
+    width, height = _size(size)
+    generator = load(model, device, precision)  # type: ignore[arg-type]
+    with _progress("rendering") as advance:
+        report = generator.panorama(out, width, height, memory, seed, advance)
+    if preview is not None:
+        write_png(preview, np.asarray(reduce(out)))
+        report["preview"] = str(preview)
+    _report({"model": generator.name} | report, as_json)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name; an unknown one lists them all.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    data: Data = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as model.width=32.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Length of the run; default the recipe's.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in --out.")] = False,
+    start_from: Annotated[
+        Path | None, typer.Option("--from", help="Another run's folder whose networks to start with.")
+    ] = None,
+    seed: Seed = 0,
+    workers: Annotated[int, typer.Option(help="Processes that load data.")] = 1,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train a model by a recipe."""
+    from ..training.data import open_pictures
+    from ..training.loop import train as run
+    from ..training.recipe import with_settings
+    from ..training.recipes import find_recipe
+    from .device import pick_device
+
+    chosen = find_recipe(recipe)
+    values = dict(_setting(text) for text in settings or []) | ({"steps": steps} if steps else {})
+    chosen = with_settings(chosen, values | ({"data": data} if data else {}))
+    pictures = open_pictures(chosen.data, chosen.model.resolution, chosen.model.topology, seed=seed)
+    details = {"recipe": recipe, "data": chosen.data, "licence": pictures.licence}
+    report = run(
+        chosen, pictures, out, resume=resume, start_from=start_from, seed=seed, device=pick_device(device),
+        workers=workers, details=details,
+    )  # fmt: skip
+    _report({"recipe": recipe, "data": chosen.data} | report, as_json)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Data = None,
+    count: Annotated[int, typer.Option(help="Held-out pictures and images to compare.")] = 128,
+    image: Annotated[Path | None, typer.Option(help="Measure the seams of this rendered panorama instead.")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """The metrics of a model's system: sliced Wasserstein distance, seam ratios, diversity."""
+    from ..training.evaluate import evaluate_images, evaluate_panorama
+    from .library import load
+
+    generator = load(model, device, precision)  # type: ignore[arg-type]
+    if image is not None:
+        report = evaluate_panorama(generator, image, data)
+    else:
+        report = evaluate_images(generator, data, count, seed)
+    _report({"model": generator.name} | report, as_json)
+
+
+@bench.command("panorama")
+def bench_panorama(
+    model: Model,
+    size: Size = "16384x",
+    memory: Memory = "512MiB",
+    seed: Seed = 0,
+    rounds: Annotated[int, typer.Option(help="Alternating rounds of bare generator and render.")] = 5,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """The render to disk against the bare generator at the same batch, in one run."""
+    from ..benchmarks.panorama import measure
+    from .library import load
+
+    width, height = _size(size)
+    generator = load(model, device, precision)  # type: ignore[arg-type]
+    _report(measure(generator, width, height, memory, seed, rounds), as_json)
+
+
+def main() -> None:
+    """Run the command; every error of ours is one sentence on stderr and exit status 2."""
+    import logging
+
+    from rich.logging import RichHandler
+
+    console = Console(stderr=True)
+    logging.basicConfig(level="WARNING", format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+    try:
+        app()
+    except ZelligeError as error:
+        if _debug:
+            raise
+        print(f"zellige: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("zellige: stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def _report(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report))
+        return
+    table = Table(show_header=False, box=None)
+    for key, value in report.items():
+        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else _plain(value))
+    Console().print(table)
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)
+
+
+def _size(text: str | None) -> tuple[int | None, int | None]:
+    """Width and height of WIDTHxHEIGHT; a side that is left out, or called native, is the model's."""
+    if text is None:
+        return None, None
+    sides = text.lower().split("x")
+    try:
+        width, height = (None if side in ("", "native") else int(side) for side in sides)
+    except ValueError:
+        raise SizeError(f"{text!r} is no size; write WIDTHxHEIGHT such as 16384x128, or 16384x for the model's height") from None
+    return width, height
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise UnknownRecipeError(f"{text!r} is no setting; write --set KEY=VALUE, such as --set model.width=32")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate, remaining time and memory in use on a terminal; nothing when piped."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from .panorama.memory import resident_bytes
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None, status="")
+
+        def advance(done: int, total: int) -> None:
+            elapsed = max(bar.tasks[task].elapsed or 0.0, 1e-3)
+            status = f"{done / elapsed / 1e6:.2f} megapixels/s, {resident_bytes() >> 20} MiB resident"
+            bar.update(task, completed=done, total=total, status=status)
+
+        yield advance
+
+
+if __name__ == "__main__":
+    main()

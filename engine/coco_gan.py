@@ -1,0 +1,269 @@
+"""COCO-GAN at work: images, panoramas, regions, interpolations, guidance by a patch, and what lies beyond the boundary."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from zellige.errors import ShapeError, SizeError, TaskError
+
+from .checkpoint import Header, read_tensors, validated
+from .device import available_memory, parse_bytes
+from .images import to_uint8
+from .models.coco_gan import CocoGanConfig, Discriminator, Generator, Head
+from .panorama.latents import AnchoredLatents, fixed_latent
+from .panorama.render import Renderer, render_file
+from .panorama.scene import Region, Scene, turns
+
+__all__ = ["CocoGan"]
+
+Pixels = npt.NDArray[np.uint8]
+_BATCH = 128
+
+
+class CocoGan:
+    """A loaded COCO-GAN. Made by `zellige.load`.
+
+    Args:
+        header: of the checkpoint.
+        name: the model goes by this name in reports and errors.
+        device: where it runs.
+        dtype: of its convolutions; conditions and norms stay in float32.
+    Raises:
+        CheckpointError: configuration or tensors do not fit.
+    """
+
+    system = "coco-gan"
+
+    def __init__(self, header: Header, name: str, device: torch.device, dtype: torch.dtype) -> None:
+        self.header, self.name, self.device, self.dtype = header, name, device, dtype
+        self.config = validated(header, CocoGanConfig)
+        self.generator = self._load(Generator, "generator.")
+        self.generator.cast_convolutions(dtype)
+        self._renderer = Renderer(self.generator, _BATCH, name)
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """Height and width of an image in pixels."""
+        return self.config.resolution
+
+    @property
+    def precision(self) -> str:
+        """fp32, bf16 or fp16."""
+        return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
+
+    def generate(self, count: int, seed: int = 0) -> Pixels:
+        """Images under a seed; image k is the same whatever `count` is.
+
+        Args:
+            count: number of images, 1 or more.
+            seed: 0 or more.
+        Returns:
+            uint8 [count, H, W, 3].
+        """
+        _check_seed(seed)
+        if count < 1:
+            raise SizeError(f"{count} images cannot be generated; ask for 1 or more")
+        return self.from_latents(np.stack([fixed_latent(seed, k, self.config.latent) for k in range(count)]))
+
+    def from_latents(self, latents: npt.NDArray[Any], beyond: int = 0) -> Pixels:
+        """One image a latent; every patch of an image gets the same.
+
+        Args:
+            latents: [n, latent] in [-1, 1].
+            beyond: extra patches on every side of an open axis.
+        Returns:
+            uint8 [n, H, W, 3].
+        """
+        if latents.ndim != 2 or latents.shape[1] != self.config.latent:
+            raise ShapeError(f"latents must be [n, {self.config.latent}], not {list(latents.shape)}")
+        images = []
+        for latent in latents:
+            scene = self._still(latent, beyond)
+            images.append((scene, Region(0, 0, scene.height, scene.width)))
+        return np.concatenate([self._regions(images[k : k + 16]) for k in range(0, len(images), 16)])
+
+    def region(self, seed: int, region: Region, index: int = 0) -> Pixels:
+        """Only a region of image `index` under a seed: the crop of the whole, for the price of the patches it touches.
+
+        Returns:
+            uint8 [region.height, region.width, 3].
+        """
+        scene = self._still(fixed_latent(seed, index, self.config.latent))
+        return self._renderer.region(scene, region).cpu().numpy()
+
+    def beyond(self, count: int, seed: int = 0, patches: int = 1) -> Pixels:
+        """Images extended by `patches` micro patches on every side of an open axis (beyond-boundary generation).
+
+        Content outside is trustworthy only after post-training, and one patch deep.
+
+        Returns:
+            uint8 [count, H + 2 patches P, W + 2 patches P, 3]; a cyclic axis is not extended.
+        """
+        latents = np.stack([fixed_latent(seed, k, self.config.latent) for k in range(count)])
+        return self.from_latents(latents, beyond=patches)
+
+    def interpolate(self, seed: int, frames: int, images: tuple[int, int] = (0, 1)) -> Pixels:
+        """Walk in a straight line from one latent to another; all patches of a frame change in step.
+
+        z_t = (1 - t) z_a + t z_b stays inside the cube that latents are drawn from.
+
+        Returns:
+            uint8 [frames, H, W, 3]; the first and the last are the images that `generate` gives.
+        """
+        if frames < 2:
+            raise SizeError(f"an interpolation needs 2 frames or more, not {frames}")
+        start, end = (fixed_latent(seed, k, self.config.latent) for k in images)
+        share = np.linspace(0, 1, frames)[:, None]
+        return self.from_latents((1 - share) * start + share * end)
+
+    @torch.inference_mode()
+    def interpolate_coordinates(self, seed: int, rows: int, columns: int, index: int = 0) -> Pixels:
+        """Micro patches on a fine grid of coordinates under one latent: content slides from patch to patch.
+
+        Open axes are swept from the first lattice position to the last, cyclic axes once around.
+
+        Returns:
+            uint8 [rows, columns, P, P, 3].
+        """
+        lattice = self.config.lattice
+        sweeps = [
+            np.linspace(0, axis.patches, count, endpoint=False)
+            if axis.cyclic
+            else np.linspace(0, axis.patches - 1, count)
+            for axis, count in zip(lattice.axes, (rows, columns), strict=True)
+        ]
+        coordinates = lattice.micro(np.repeat(sweeps[0], columns), np.tile(sweeps[1], rows))
+        latents = np.broadcast_to(fixed_latent(seed, index, self.config.latent), (rows * columns, self.config.latent))
+        patches = [
+            self.generator(self._tensor(latents[k : k + _BATCH]), self._tensor(coordinates[k : k + _BATCH]))
+            for k in range(0, rows * columns, _BATCH)
+        ]
+        return to_uint8(torch.cat(patches)).reshape(rows, columns, self.config.patch, self.config.patch, -1)
+
+    def patch_guided(self, macro: Pixels) -> Pixels:
+        """Full images whose latents are read off real macro patches, z = Q(h(s)), wherever those lay.
+
+        Args:
+            macro: uint8 [n, K, K, 3].
+        Returns:
+            uint8 [n, H, W, 3]: globally coherent, with the patch's traits; not a pixel-exact completion.
+        Raises:
+            TaskError: the model has no latent head.
+            ShapeError: the patches are not K x K.
+        """
+        return self.from_latents(self.estimate_latents(macro))
+
+    @torch.inference_mode()
+    def estimate_latents(self, macro: Pixels) -> npt.NDArray[np.float32]:
+        """Latents Q(h(s)) of real macro patches, uint8 [n, K, K, 3] to float32 [n, latent]."""
+        side = self.config.macro
+        if not self.config.latent_head:
+            raise TaskError(
+                f"{self.name} was trained without a latent head, so no latent can be read off a patch; "
+                "train one with --set model.latent_head=true --set content=100"
+            )
+        if macro.ndim != 4 or macro.shape[1:] != (side, side, self.config.channels) or macro.dtype != np.uint8:
+            raise ShapeError(
+                f"macro patches must be uint8 [n, {side}, {side}, {self.config.channels}], not {macro.dtype} {list(macro.shape)}"
+            )
+        critic = self._load(Discriminator, "critic.")
+        head = self._load(lambda config, **kw: Head(critic.features, config.latent, config.head_width, **kw), "latent_head.")
+        images = torch.from_numpy(macro).to(self.device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        latents: Tensor = head(critic(images, None)[1])
+        return latents.cpu().numpy()
+
+    def panorama(
+        self,
+        out: str | Path,
+        width: int | None = None,
+        height: int | None = None,
+        memory: str | int | None = None,
+        seed: int = 0,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> dict[str, Any]:
+        """Render a panorama of any size into a file, within a memory budget.
+
+        One turn of the model has one latent, and its patches lie edge to edge. A picture of several turns goes round
+        with a latent that moves along a closed path through one anchor a turn; patches are then laid at every half step
+        and blended, so the picture keeps changing, has no seam, and closes on itself.
+
+        Args:
+            out: .png, .tif or .tiff; appears when it is complete.
+            width, height: in pixels; on a cyclic axis a multiple of one turn, on an open axis the model's own. None
+                takes the model's.
+            memory: budget such as "512MiB" or bytes; None takes half of what is free.
+            seed: of the latents, 0 or more.
+            progress: called with (pixels done, pixels in all).
+        Returns:
+            report: the keys of `render_file`, and device, precision, seed, out, turns.
+        Raises:
+            SizeError: no such size; BudgetError: not one patch fits; OutputError: the file cannot be written.
+        """
+        _check_seed(seed)
+        budget = available_memory(self.device) // 2 if memory is None else parse_bytes(memory)
+        scene = self.scene(width, height, seed)
+        report = render_file(self.generator, scene, Path(out), budget=budget, name=self.name, advance=progress)
+        context = {"device": str(self.device), "precision": self.precision, "seed": seed, "out": str(out)}
+        rows, columns = self.config.resolution
+        return report | context | {"turns": [scene.height // rows, scene.width // columns]}
+
+    def scene(self, width: int | None = None, height: int | None = None, seed: int = 0) -> Scene:
+        """The scene that `panorama` renders, for rendering regions of it with `render`."""
+        own_height, own_width = self.config.resolution
+        counts = turns(self.config.lattice, self.config.patch, width if width is not None else own_width,
+                       height if height is not None else own_height)  # fmt: skip
+        lattice = self.config.lattice
+        if counts == (1, 1):
+            return self._still(fixed_latent(seed, 0, self.config.latent))
+        return Scene(
+            lattice,
+            self.config.patch,
+            counts[0] * lattice.rows,
+            counts[1] * lattice.columns,
+            AnchoredLatents(seed, self.config.latent, counts, (lattice.rows, lattice.columns)),
+            moving=(counts[0] > 1, counts[1] > 1),
+        )
+
+    def render(self, scene: Scene, region: Region) -> Pixels:
+        """A region of a scene, uint8 [height, width, 3]; equal to the same crop of the whole."""
+        return self._renderer.region(scene, region).cpu().numpy()
+
+    def _still(self, latent: npt.NDArray[Any], beyond: int = 0) -> Scene:
+        lattice = self.config.lattice
+        cells = lattice.cells(beyond)
+        first, last = cells.min(axis=0), cells.max(axis=0)
+        return Scene(
+            lattice,
+            self.config.patch,
+            int(last[0] - first[0] + 1),
+            int(last[1] - first[1] + 1),
+            lambda rows, columns: np.broadcast_to(latent, (len(rows), len(latent))),
+            first=(int(first[0]), int(first[1])),
+        )
+
+    def _regions(self, jobs: list[tuple[Scene, Region]]) -> Pixels:
+        return self._renderer.regions(jobs).cpu().numpy()
+
+    def _load(self, build: Callable[..., ModuleT], prefix: str) -> ModuleT:
+        with torch.device("meta"):
+            module = build(self.config, spectral=False)
+        counters = [name for name, tensor in module.state_dict().items() if not tensor.is_floating_point()]
+        expected = {name: tensor.shape for name, tensor in module.state_dict().items() if name not in counters}
+        tensors = read_tensors(self.header, expected, prefix)
+        # A counter of training batches means nothing here and is not in the file.
+        zeros = {name: torch.zeros((), dtype=torch.int64) for name in counters}
+        module.load_state_dict({name: t.float() for name, t in tensors.items()} | zeros, assign=True)
+        return module.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+
+    def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, torch.float32)
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise SizeError(f"the seed must be 0 or more, not {seed}")

@@ -1,0 +1,76 @@
+"""Models by name: the bundled ones, and any checkpoint file."""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from zellige.errors import UnknownModelError
+
+from .checkpoint import read_header, validated
+from .coco_gan import CocoGan
+from .device import Precision, pick_device, pick_precision
+from .models.coco_gan import CocoGanConfig
+
+__all__ = ["find", "list_models", "load"]
+
+BUNDLED = Path(__file__).parent / "bundled"
+
+
+def load(model: str | os.PathLike[str], device: str = "auto", precision: Precision = "auto") -> CocoGan:
+    """Open a model: a bundled name such as "planet", or the path of a checkpoint.
+
+    Args:
+        model: name or path.
+        device: "auto" (CUDA where there is one), "cpu" or "cuda".
+        precision: "auto" (bf16 where the hardware has it, else fp32), "fp32", "bf16", or on CUDA "fp16".
+    Returns:
+        the model, ready to generate.
+    Raises:
+        UnknownModelError: neither a bundled name nor a file.
+        CheckpointError: the file is damaged or not ours.
+        DeviceError: no such device or precision here.
+    """
+    path = find(model)
+    header = read_header(path)
+    if header.system != CocoGan.system:
+        raise UnknownModelError(f"{path} holds a {header.system} model, which this version cannot run; it runs {CocoGan.system}")
+    chosen = pick_device(device)
+    return CocoGan(header, path.stem, chosen, pick_precision(precision, chosen))
+
+
+def find(model: str | os.PathLike[str]) -> Path:
+    """The checkpoint file that a name or a path means; a path has a separator or a suffix."""
+    text = os.fspath(model)
+    if os.sep in text or Path(text).suffix:
+        return Path(text)
+    path = BUNDLED / f"{text}.safetensors"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors"))) or "none"
+        raise UnknownModelError(f"there is no model {text!r}; bundled models: {known}; or give the path of a checkpoint")
+    return path
+
+
+def list_models(folder: Path | None = None) -> list[dict[str, Any]]:
+    """The bundled models, and the checkpoints of a folder if one is given, one dictionary each.
+
+    Keys: name, system, resolution (WIDTHxHEIGHT of one turn), parameters, bytes, licence, description, path.
+    """
+    paths = sorted(BUNDLED.glob("*.safetensors")) + (sorted(folder.glob("*.safetensors")) if folder else [])
+    rows = []
+    for path in paths:
+        header = read_header(path)
+        height, width = validated(header, CocoGanConfig).resolution
+        rows.append(
+            {
+                "name": path.stem,
+                "system": header.system,
+                "resolution": f"{width}x{height}",
+                "parameters": sum(math.prod(t.shape) for n, t in header.tensors.items() if "running_" not in n),
+                "bytes": path.stat().st_size,
+                "licence": header.details.get("licence", "unknown"),
+                "description": header.details.get("description", ""),
+                "path": str(path),
+            }
+        )
+    return rows

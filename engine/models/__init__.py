@@ -1,0 +1,1 @@
+"""The networks of the systems, in plain PyTorch, one file a system."""

@@ -1,0 +1,169 @@
+"""How much memory a render will take, and how much it took."""
+
+import ctypes
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from zellige.errors import BudgetError
+
+from ..device import show_bytes
+
+__all__ = ["Peak", "Plan", "live_bytes", "measured_peak", "plan_batch", "resident_bytes", "too_small"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A batch size and the bytes that rendering with it is predicted to take at most."""
+
+    batch: int
+    fixed_bytes: int
+    bytes_per_patch: int
+
+    @property
+    def predicted_bytes(self) -> int:
+        """fixed_bytes + batch * bytes_per_patch."""
+        return self.fixed_bytes + self.batch * self.bytes_per_patch
+
+
+def plan_batch(
+    budget: int, fixed_bytes: int, bytes_per_patch: int, most: int, *, name: str = "the model"
+) -> Plan:
+    """The largest batch, up to `most`, whose prediction stays within the budget.
+
+    Args:
+        budget: bytes.
+        fixed_bytes: what any batch takes: tiles, files, workspaces.
+        bytes_per_patch: what each patch adds.
+        most: the largest useful batch.
+        name: of the model, for the error.
+    Raises:
+        BudgetError: not even one patch fits; names the smallest budget that would do.
+    """
+    batch = min((budget - fixed_bytes) // bytes_per_patch, most)
+    if batch < 1:
+        raise too_small(name, fixed_bytes + bytes_per_patch, budget)
+    return Plan(int(batch), fixed_bytes, bytes_per_patch)
+
+
+def too_small(name: str, needed: int, budget: int) -> BudgetError:
+    """The error for a budget in which one patch does not fit; both figures are rounded up to MiB."""
+    return BudgetError(
+        f"{name} needs at least {show_bytes(needed)} for one patch; --memory {show_bytes(budget)} is too small. "
+        f"Try --memory {show_bytes(needed)}."
+    )
+
+
+class _LiveStorage(TorchDispatchMode):
+    """Adds up the storages that are alive after every operation, and keeps the largest sum."""
+
+    def __init__(self, known: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.known = {id_ for tensor in known if (id_ := tensor.untyped_storage()._cdata)}
+        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self.known:
+                    self.alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        self.alive = {key: pair for key, pair in self.alive.items() if not pair[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self.alive.values()))
+        return result
+
+
+def live_bytes(module: torch.nn.Module, inputs: Callable[[int], tuple[torch.Tensor, ...]], batch: int) -> int:
+    """Peak bytes of the tensors that a forward pass creates, found by running it without data.
+
+    Args:
+        module: run as it is; its parameters do not count.
+        inputs: makes the arguments for a batch size (on the module's device).
+        batch: to predict for.
+    Returns:
+        bytes; workspaces inside library calls are not seen.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+        arguments = inputs(batch)
+        known = [mode.from_tensor(tensor) for tensor in (*module.parameters(), *module.buffers())]
+        with _LiveStorage(known) as live:
+            module(*arguments)
+    return live.peak
+
+
+@dataclass
+class Peak:
+    """Bytes that were added to the process (CPU) or reserved by the allocator (CUDA) at the worst moment."""
+
+    bytes: int = 0
+
+
+@contextmanager
+def measured_peak(device: torch.device, budget: int | None = None) -> Iterator[Peak]:
+    """Measure the memory that a block takes at its peak; on CUDA also cap the allocator at the budget.
+
+    On a CPU it is the growth of the resident set over its size on entry: the kernel's own high-water mark where it
+    can be reset (Linux), else the part of the lifetime's mark that exceeds the size on entry.
+    """
+    peak = Peak()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        total = torch.cuda.get_device_properties(device).total_memory
+        if budget is not None:
+            torch.cuda.set_per_process_memory_fraction(min(budget / total, 1.0), device)
+        try:
+            yield peak
+        finally:
+            peak.bytes = torch.cuda.max_memory_reserved(device)
+            torch.cuda.set_per_process_memory_fraction(1.0, device)
+        return
+    _return_free_memory()
+    before = resident_bytes()
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        pass
+    try:
+        yield peak
+    finally:
+        peak.bytes = max(_high_water() - before, 0)
+
+
+def _return_free_memory() -> None:
+    """Give freed heap pages back, so that what an earlier render left behind is not mistaken for free room."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        pass
+
+
+def resident_bytes() -> int:
+    """Size of this process in memory; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _high_water() -> int:
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,152 @@
+"""A picture to be rendered: its extent on the lattice, and which patches cover a region of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from zellige.errors import SizeError
+
+from ..models.coordinates import Lattice
+
+__all__ = ["Region", "Scene", "Work", "turns", "window"]
+
+Floats = npt.NDArray[np.float64]
+LatentField = Callable[[Floats, Floats], Floats]
+
+
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of a picture in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """Patches to generate: positions [n] on the picture in micro patches, pixel corners [n, 2] within a region."""
+
+    rows: Floats
+    columns: Floats
+    corners: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture laid out on a model's lattice.
+
+    Where the latent moves along an axis, patches are laid at every half step and blended; elsewhere edge to edge.
+
+    Args:
+        lattice: of the model, one turn.
+        patch: side of a micro patch in pixels.
+        rows, columns: extent of the picture in micro patches.
+        latents: latent at lattice positions (rows [n], columns [n]) -> [n, length].
+        moving: axes along which the latent moves; such an axis closes on itself.
+        first: lattice position of the top left patch (negative beyond the boundary).
+    """
+
+    lattice: Lattice
+    patch: int
+    rows: int
+    columns: int
+    latents: LatentField
+    moving: tuple[bool, bool] = (False, False)
+    first: tuple[int, int] = (0, 0)
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return self.rows * self.patch
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return self.columns * self.patch
+
+    def work(self, region: Region) -> Work:
+        """The patches that touch a region, column by column, and where they lie relative to it."""
+        down, tops = self._along(0, region.top, region.height)
+        across, lefts = self._along(1, region.left, region.width)
+        rows, columns = np.tile(down, len(across)), np.repeat(across, len(down))
+        corners = np.stack([np.tile(tops, len(lefts)), np.repeat(lefts, len(tops))], axis=-1)
+        return Work(rows, columns, corners)
+
+    def conditions(self, rows: Floats, columns: Floats) -> tuple[Floats, Floats]:
+        """Latents [n, length] and micro coordinates [n, dimensions] at positions of the picture."""
+        # Half a step before the first column is the end of the last turn: the same latent, or the picture would not close.
+        wrapped = (
+            np.mod(positions, extent) if moves else positions
+            for positions, extent, moves in zip((rows, columns), (self.rows, self.columns), self.moving, strict=True)
+        )
+        return self.latents(*wrapped), self.lattice.micro(rows + self.first[0], columns + self.first[1])
+
+    def windows(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Blending weights of a patch's rows and columns."""
+        return window(self.patch, self.moving[0]), window(self.patch, self.moving[1])
+
+    def check(self, region: Region) -> None:
+        """Refuse a region that leaves the picture.
+
+        Raises:
+            SizeError: it is empty or reaches outside.
+        """
+        if region.height < 1 or region.width < 1:
+            raise SizeError(f"a region of {region.width}x{region.height} is empty; give a width and a height of 1 or more")
+        for start, length, limit in ((region.top, region.height, self.height), (region.left, region.width, self.width)):
+            if start < 0 or start + length > limit:
+                raise SizeError(
+                    f"the region {region.width}x{region.height} at ({region.left}, {region.top}) reaches outside of the "
+                    f"{self.width}x{self.height} picture"
+                )
+
+    def _along(self, axis: int, start: int, length: int) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """Positions in patches, and in pixels relative to `start`, of the patches that meet [start, start + length)."""
+        pitch = self.patch // 2 if self.moving[axis] else self.patch
+        first = (start - self.patch) // pitch + 1
+        last = (start + length - 1) // pitch
+        steps = np.arange(first, last + 1)
+        return steps * (pitch / self.patch), steps * pitch - start
+
+
+def window(patch: int, blended: bool) -> npt.NDArray[np.float32]:
+    """Weights of a patch's pixels along one axis, float32 [patch].
+
+    sin^2(pi (i + 1/2) / P): two windows half a patch apart add up to 1. Ones where patches lie edge to edge.
+    """
+    if not blended:
+        return np.ones(patch, dtype=np.float32)
+    return (np.sin(np.pi * (np.arange(patch) + 0.5) / patch) ** 2).astype(np.float32)
+
+
+def turns(lattice: Lattice, patch: int, width: int, height: int) -> tuple[int, int]:
+    """Number of turns (vertically, horizontally) that a picture of this size makes.
+
+    Raises:
+        SizeError: a side that is no multiple of a turn, or on an open axis not the model's; names the nearest that are.
+    """
+    counts = []
+    sides = ("height", height, lattice.rows * patch), ("width", width, lattice.columns * patch)
+    for axis, (side, pixels, turn) in zip(lattice.axes, sides, strict=True):
+        if pixels < 1:
+            raise SizeError(f"the {side} must be positive, not {pixels}; the model's own is {turn}")
+        if not axis.cyclic and pixels != turn:
+            raise SizeError(f"the {side} of this model's pictures is always {turn}, not {pixels}; leave it out or give {turn}")
+        if pixels % turn:
+            below, above = pixels // turn * turn, (pixels // turn + 1) * turn
+            nearest = f"{below} or {above}" if below else f"{above}"
+            raise SizeError(
+                f"a {side} of {pixels} does not close on itself: it must be a multiple of {turn}, one turn of the model; "
+                f"the nearest is {nearest}"
+            )
+        counts.append(pixels // turn)
+    return counts[0], counts[1]

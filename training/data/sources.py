@@ -1,0 +1,33 @@
+"""From a name on the command line to pictures."""
+
+from pathlib import Path
+
+from ...engine.models.coordinates import Topology
+from .earth import EarthCrops, EarthPanoramas, Split
+from .folder import ImageFolder
+from .macro_patches import Pictures
+
+__all__ = ["open_pictures"]
+
+
+def open_pictures(
+    name: str, resolution: tuple[int, int], topology: Topology, split: Split = "train", seed: int = 0
+) -> Pictures:
+    """Open a data set by name, or a folder of images by path.
+
+    Args:
+        name: "earth" (great-circle panoramas for a cylinder, planar crops otherwise) or a directory; a directory called
+            earth is reached as ./earth.
+        resolution: height and width of the pictures.
+        topology: of the model; a folder's images are taken to be cyclic horizontally for a cylinder.
+        split: "train" or "held-out".
+        seed: fixes which pictures an index means.
+    Raises:
+        DataError: no such data set or folder.
+        EmptyDataError: a folder without a readable image.
+    """
+    if name == "earth":
+        if topology == "cylinder":
+            return EarthPanoramas(resolution, split, seed)
+        return EarthCrops(resolution, split, seed)
+    return ImageFolder(Path(name), resolution, split, cyclic=(False, topology == "cylinder"))

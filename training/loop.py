@@ -1,0 +1,218 @@
+"""The one training loop: steps, logs, samples, checkpoints, and the way back from a NaN."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from zellige.errors import OutputError, TrainingError
+
+from ..engine.checkpoint import write_checkpoint
+from ..engine.images import write_png
+from .coco_gan import CocoGanTraining
+from .data import MacroPatches, Pictures
+from .data.macro_patches import stream
+from .recipe import CocoGanRecipe
+from .state import Progress, load_networks, load_state, save_state
+
+__all__ = ["train"]
+
+logger = logging.getLogger(__name__)
+_MOST_RECOVERIES = 5
+
+
+def train(
+    recipe: CocoGanRecipe,
+    pictures: Pictures,
+    out: Path,
+    *,
+    resume: bool = False,
+    start_from: Path | None = None,
+    seed: int = 0,
+    device: torch.device | None = None,
+    workers: int = 1,
+    details: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train a model into a folder, or go on with what is there.
+
+    The folder receives `log.jsonl` (one object a line), `samples/STEP.png`, `state.safetensors` (everything; replaced
+    every `checkpoint_every` steps) and `model.safetensors` (what `zellige.load` opens). A run that is killed and resumed
+    ends with the same weights as one that was not, bit for bit on a CPU.
+
+    Args:
+        recipe: what to train, and for how many steps.
+        pictures: training data of the model's resolution.
+        out: folder of the run; made when missing.
+        resume: go on from its state file. Without it, a folder that holds a run is refused.
+        start_from: another run's folder whose networks to begin with.
+        seed: of weights, latents and data order.
+        device: default CPU.
+        workers: processes that load data; the result does not depend on them.
+        details: written into the model file (name, licence, command).
+    Returns:
+        report: steps, seconds, steps_per_second, recoveries, device, precision, seed, model.
+    Raises:
+        TrainingError: nothing to resume, a run in the way, or NaN too many times.
+    """
+    training = CocoGanTraining(recipe, device or torch.device("cpu"), seed)
+    state, log = out / "state.safetensors", out / "log.jsonl"
+    progress = Progress(seed=seed)
+    try:
+        (out / "samples").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be made a folder for the run: {error.strerror}; choose another --out") from error
+    if resume:
+        if not state.exists():
+            raise TrainingError(f"{out} holds no state to resume; start without --resume")
+        progress = load_state(state, training)
+        _forget_after(log, progress.step)
+    elif state.exists():
+        raise TrainingError(f"{out} already holds a run; continue it with --resume or choose another --out")
+    elif start_from is not None:
+        load_networks(start_from / "state.safetensors", training)
+    settings = recipe.model_dump(mode="json")
+    if not resume:
+        save_state(state, training, progress, settings)
+
+    began, first = time.monotonic(), progress.step
+    with _Log(log) as record, _bar(recipe.steps, progress.step) as advance:
+        while progress.step < recipe.steps:
+            progress = _run(training, recipe, pictures, progress, workers, record, advance, out, settings)
+    seconds = time.monotonic() - began
+    tensors, config = training.model()
+    provenance = {"training": settings | {"seed": progress.seed, "recoveries": progress.recoveries}, **(details or {})}
+    write_checkpoint(out / "model.safetensors", tensors, system=training.system, config=config, details=provenance)
+    return {
+        "steps": progress.step,
+        "seconds": seconds,
+        "steps_per_second": (progress.step - first) / max(seconds, 1e-9),
+        "recoveries": progress.recoveries,
+        "device": str(training.device),
+        "precision": recipe.precision,
+        "seed": progress.seed,
+        "model": str(out / "model.safetensors"),
+    }
+
+
+def _run(
+    training: CocoGanTraining,
+    recipe: CocoGanRecipe,
+    pictures: Pictures,
+    progress: Progress,
+    workers: int,
+    record: "_Log",
+    advance: Any,
+    out: Path,
+    settings: dict[str, Any],
+) -> Progress:
+    """Train until the end, a NaN (returns the last good progress, restored) or an interruption (saves first)."""
+    state = out / "state.safetensors"
+    # After a NaN other data and other latents follow, or the same one would come again.
+    data_seed = progress.seed + 1_000_003 * progress.recoveries
+    patches = MacroPatches(pictures, recipe.model.lattice, recipe.model.patch, data_seed, recipe.sampling)
+    batches = stream(patches, first=progress.step * recipe.batch, batch=recipe.batch, workers=workers)
+    sums: dict[str, Tensor] = {}
+    began, start = time.monotonic(), progress.step
+    try:
+        for step in range(progress.step + 1, recipe.steps + 1):
+            real, positions = next(batches)
+            metrics = training.step(real, positions, step / recipe.steps)
+            if not bool(torch.stack(list(metrics.values())).isfinite().all()):
+                return _recovered(training, state, progress, step)
+            sums = {name: sums.get(name, 0.0) + value for name, value in metrics.items()}
+            advance(step)
+            if step % recipe.log_every == 0:
+                means = {name: round(float(value) / recipe.log_every, 5) for name, value in sums.items()}
+                record(step, means | {"steps_per_second": round((step - start) / (time.monotonic() - began), 3)})
+                sums = {}
+            if step % recipe.sample_every == 0:
+                write_png(out / "samples" / f"{step:07d}.png", training.samples())
+            if step % recipe.checkpoint_every == 0 or step == recipe.steps:
+                reached = Progress(step, progress.recoveries, progress.seed)
+                try:
+                    save_state(state, training, reached, settings)
+                except TrainingError:
+                    return _recovered(training, state, progress, step)
+                progress = reached
+    except KeyboardInterrupt:
+        logger.warning("stopped; go on from step %d with --resume", progress.step)
+        raise
+    return progress
+
+
+def _recovered(training: CocoGanTraining, state: Path, progress: Progress, step: int) -> Progress:
+    if progress.recoveries == _MOST_RECOVERIES:
+        raise TrainingError(
+            f"step {step} gave values that are not finite, for the {progress.recoveries + 1}th time; "
+            "lower the learning rates (--set lr_critic=1e-4) or raise the gradient penalty a little (--set penalty=15)"
+        )
+    good = load_state(state, training)
+    logger.warning("step %d gave values that are not finite; back to the good state of step %d", step, good.step)
+    recovered = Progress(good.step, progress.recoveries + 1, good.seed)
+    training.random.manual_seed(good.seed + 1_000_003 * recovered.recoveries)
+    return recovered
+
+
+class _Log:
+    """One JSON object a line, and TensorBoard where it is installed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> "_Log":
+        self.file = self.path.open("a", encoding="utf-8")
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(self.path.parent))  # type: ignore[no-untyped-call]
+        except ImportError:
+            self.board = None
+        return self
+
+    def __call__(self, step: int, values: dict[str, float]) -> None:
+        print(json.dumps({"step": step, **values}), file=self.file, flush=True)
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        if self.board is not None:
+            self.board.close()  # type: ignore[no-untyped-call]
+
+
+def _forget_after(log: Path, step: int) -> None:
+    """Drop log lines of steps that a resumed run will do again, and a line that a crash left half-written."""
+    if not log.exists():
+        return
+    kept = []
+    for line in log.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError):
+            continue
+    log.write_text("".join(kept), encoding="utf-8")
+
+
+@contextmanager
+def _bar(steps: int, done: int) -> Iterator[Any]:
+    """A progress bar with rate, remaining time and memory on a terminal; nothing when piped."""
+    console = Console(stderr=True)
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+        task, began = bar.add_task("training", total=steps, completed=done, rate=""), time.monotonic()
+
+        def advance(step: int) -> None:
+            rate = (step - done) / max(time.monotonic() - began, 1e-9)
+            bar.update(task, completed=step, rate=f"{rate:.2f} steps/s")
+
+        yield advance

@@ -1,0 +1,76 @@
+"""What a training run is: networks, data, losses, schedule; every field is a line of the paper's table or ours."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from zellige.errors import UnknownRecipeError
+
+from ..engine.models.coco_gan import CocoGanConfig
+from .data.macro_patches import Sampling
+from .losses import Adversarial
+
+__all__ = ["CocoGanRecipe", "with_settings"]
+
+
+class CocoGanRecipe(BaseModel):
+    """A COCO-GAN training run; defaults are the paper's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: CocoGanConfig = Field(default_factory=CocoGanConfig, description="The networks.")
+    data: str = Field("earth", description="Data set name or folder, unless --data names another.")
+    sampling: Sampling = Field("lattice", description="Whether cyclic axes are trained on lattice positions or on all.")
+    beyond: int = Field(0, ge=0, description="Beyond-boundary post-training: extra patches on each side; 0 is ordinary.")
+
+    loss: Adversarial = Field("wasserstein", description="Adversarial loss.")
+    penalty: float = Field(10.0, ge=0, description="Weight of the gradient penalty.")
+    consistency: float = Field(100.0, ge=0, description="Weight of the coordinate prediction's squared error.")
+    consistency_axes: Literal["all", "open"] = Field(
+        "all", description="Coordinates that head A predicts; 'open' leaves out the angle of cyclic axes."
+    )
+    content: float = Field(0.0, ge=0, description="Weight of head Q's absolute error; needs model.latent_head.")
+    diversity: float = Field(0.0, ge=0, description="Weight of the shortfall of variety between latents.")
+    diversity_target: float = Field(1.0, gt=0, description="Variety wanted, as a ratio to the data's.")
+    overlap: float = Field(
+        0.0, ge=0, description="Weight of the absolute difference between half-step patches and the macro patch they overlap."
+    )
+
+    batch: int = Field(128, ge=2, description="Macro patches a step; even, since items come in pairs.", multiple_of=2)
+    accumulate: int = Field(1, ge=1, description="Parts that a batch is split into, to save memory.")
+    steps: int = Field(1_000_000, ge=1, description="Length of the run: one critic and one generator step each.")
+    lr_generator: float = Field(1e-4, gt=0, description="Adam's learning rate for generator and head A.")
+    lr_critic: float = Field(4e-4, gt=0, description="Adam's learning rate for discriminator and head A.")
+    lr_latent: float = Field(1e-4, gt=0, description="Adam's learning rate for head Q.")
+    betas: tuple[float, float] = Field((0.0, 0.999), description="Adam's moments.")
+    decay_from: float = Field(1.0, gt=0, le=1, description="Share of the run after which learning rates fall linearly to 0.")
+    ema: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged generator.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Autocast precision of the networks.")
+
+    log_every: int = Field(50, ge=1, description="Steps between log lines.")
+    checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints; a crash loses at most these.")
+    sample_every: int = Field(1000, ge=1, description="Steps between sample sheets.")
+
+
+def with_settings(recipe: CocoGanRecipe, settings: dict[str, Any]) -> CocoGanRecipe:
+    """A copy of a recipe with dotted settings replaced, such as {"model.width": 32, "steps": 1000}.
+
+    Raises:
+        UnknownRecipeError: a setting that does not exist or a value that it does not take.
+    """
+    values = recipe.model_dump()
+    for key, value in settings.items():
+        *path, last = key.split(".")
+        level: Any = values
+        for part in path:
+            level = level.get(part) if isinstance(level, dict) else None
+        if not isinstance(level, dict) or last not in level:
+            known = ", ".join(sorted(values) + sorted(f"model.{name}" for name in values["model"]))
+            raise UnknownRecipeError(f"the recipe has no setting {key!r}; it has {known}")
+        level[last] = value
+    try:
+        return CocoGanRecipe.model_validate(values)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise UnknownRecipeError(f"the setting {where or 'model'} cannot be {fault['input']!r}: {fault['msg']}") from error

@@ -1,0 +1,28 @@
+"""Zellige: run, train and export GANs that compose images out of parts.
+
+```python
+import zellige
+gen = zellige.load("planet")
+images = gen.generate(16, seed=0)  # uint8 [16, H, W, 3]
+report = gen.panorama("out.tif", width=65536, memory="2GiB", seed=0)
+```
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from zellige.errors import ZelligeError
+
+if TYPE_CHECKING:
+    from zellige.engine.library import load as load
+
+__all__ = ["ZelligeError", "__version__", "load"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import; `zellige --help` and `import zellige` must not pay for it.
+    if name == "load":
+        from zellige.engine.library import load
+
+        return load
+    raise AttributeError(f"module 'zellige' has no attribute {name!r}")

@@ -1,0 +1,87 @@
+"""Every exception that Zellige raises on purpose: each names what was given, what is allowed, and what to do."""
+
+__all__ = [
+    "BudgetError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DeviceError",
+    "EmptyDataError",
+    "LatticeError",
+    "MissingExtraError",
+    "OutputError",
+    "ShapeError",
+    "SizeError",
+    "TaskError",
+    "TrainingError",
+    "UnknownModelError",
+    "UnknownRecipeError",
+    "ZelligeError",
+]
+
+
+class ZelligeError(Exception):
+    """The base of all errors of this package; the command line prints its one sentence and exits with status 2."""
+
+
+class ConfigError(ZelligeError):
+    """A model or recipe configuration that no network can be built from."""
+
+
+class LatticeError(ConfigError):
+    """A lattice of patches that has no coordinates, such as one macro patch as large as the image."""
+
+
+class ShapeError(ZelligeError):
+    """A tensor whose rank, size, dtype or device a function does not accept."""
+
+
+class DataError(ZelligeError):
+    """Training or evaluation data that cannot be read."""
+
+
+class EmptyDataError(DataError):
+    """A data folder without a single readable image."""
+
+
+class MissingExtraError(ZelligeError):
+    """An optional package that a feature needs is not installed."""
+
+    def __init__(self, package: str, purpose: str, extra: str) -> None:
+        super().__init__(f"{purpose} needs the package {package!r}; install it with: pip install 'zellige[{extra}]'")
+
+
+class CheckpointError(ZelligeError):
+    """A checkpoint file that cannot be trusted or understood; subclasses name the fault."""
+
+
+class UnknownModelError(ZelligeError):
+    """A model name that is neither bundled nor a file."""
+
+
+class UnknownRecipeError(ZelligeError):
+    """A training recipe that does not exist, or a setting that it does not have."""
+
+
+class DeviceError(ZelligeError):
+    """A device or precision that this machine does not offer."""
+
+
+class TaskError(ZelligeError):
+    """A task that the given model cannot do, with the reason."""
+
+
+class SizeError(ZelligeError):
+    """An image size that the model cannot render; names the nearest sizes that it can."""
+
+
+class BudgetError(ZelligeError):
+    """A memory budget too small for a single patch; names the smallest that would do."""
+
+
+class OutputError(ZelligeError):
+    """An output path that cannot be written, or a file format that does not fit."""
+
+
+class TrainingError(ZelligeError):
+    """A training run that cannot start, resume or go on."""
