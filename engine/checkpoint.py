@@ -18,6 +18,7 @@ from zellige.errors import ConfigError, OutputError
 
 from . import checkpoint_errors as faults
 from .checkpoint_header import (
+    DTYPES,
     FORMAT_VERSION,
     METADATA_KEY,
     PICKLE_ADVICE,
@@ -58,6 +59,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     """
     path = Path(path)
     try:
+        str(path).encode("utf-8")  # safetensors opens no other names
         # A pipe would block when it is opened, so its kind is asked for first.
         if not stat.S_ISREG(path.stat().st_mode):
             raise faults.NotAFileError(f"{path} is not a regular file; name a .safetensors checkpoint.")
@@ -67,7 +69,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
             return parse_header(file, os.fstat(file.fileno()).st_size, path)
     except (FileNotFoundError, NotADirectoryError):
         raise faults.MissingFileError(f"{path} does not exist; name a .safetensors checkpoint that does.") from None
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL character or not UTF-8
         reason = getattr(error, "strerror", None) or error
         raise faults.UnreadableFileError(f"{path} cannot be read ({reason}); check its name and permissions.") from None
 
@@ -141,6 +143,11 @@ def write_checkpoint(
         metadata = {METADATA_KEY: json.dumps(document, sort_keys=True, allow_nan=False)}
     except (TypeError, ValueError, RecursionError) as error:
         raise faults.InvalidConfigError(f"{path}: config or details are not JSON ({error}); use JSON values.") from None
+    for name, tensor in tensors.items():
+        if tensor.dtype not in DTYPES.values():
+            raise faults.UnknownDtypeError(
+                f"{path}: tensor {shown(name)} is {tensor.dtype}; allowed are {', '.join(DTYPES)}; convert it first."
+            )
     # Copies, because safetensors refuses strided tensors and tensors that share storage (tied weights).
     copies = {
         name: tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()

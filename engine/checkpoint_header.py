@@ -13,6 +13,7 @@ from . import checkpoint_errors as faults
 
 __all__ = [
     "COPY_AGAIN",
+    "DTYPES",
     "FORMAT_VERSION",
     "METADATA_KEY",
     "PICKLE_ADVICE",
@@ -38,7 +39,7 @@ _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 16 * 2**20
 _MAX_DEPTH = 64
 _MAX_RANK = 64
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -255,11 +256,11 @@ def _tensor_entry(entry: Any, label: str) -> tuple[TensorInfo, int, int]:
             f"{label} is {shown(entry)}, not an object of dtype, shape and data_offsets; {SAVE_AGAIN}."
         )
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(code, str) or code not in _DTYPES:
+    if not isinstance(code, str) or code not in DTYPES:
         raise faults.UnknownDtypeError(
-            f"{label} has dtype {shown(code)}; allowed are {', '.join(_DTYPES)}; convert it and save it again."
+            f"{label} has dtype {shown(code)}; allowed are {', '.join(DTYPES)}; convert it and save it again."
         )
-    dtype = _DTYPES[code]
+    dtype = DTYPES[code]
     is_shape = isinstance(shape, list) and len(shape) <= _MAX_RANK and all(type(n) is int and n >= 0 for n in shape)
     # A size of zero must not hide an overflow of the others, which torch multiplies too.
     if not is_shape or math.prod(max(n, 1) for n in shape) * dtype.itemsize >= 2**63:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from .panorama.scene import Region, Scene, turns
 __all__ = ["CocoGan"]
 
 Pixels = npt.NDArray[np.uint8]
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 _BATCH = 128
 
 

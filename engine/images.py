@@ -3,6 +3,7 @@
 import math
 import os
 import secrets
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -77,14 +78,15 @@ class AtomicFile:
         self._target = Path(os.path.realpath(path))
         self._temporary = self._target.with_name(f".zellige-{secrets.token_hex(8)}.partial")
         self._file: BinaryIO | None = None
-        if self._target.is_dir():
-            raise OutputError(f"{self.path} is a folder; give the name of a file in it.")
-        if self._target.exists() and not self._target.is_file():
-            raise OutputError(f"{self.path} is a device or a pipe; give the name of an ordinary file.")
-        if not self._target.parent.is_dir():
-            raise OutputError(
-                f"{self.path} cannot be written: there is no folder {self._target.parent}; create it first."
-            )
+        with output_errors(self.path):  # looking at a name that is too long or hidden fails, too
+            if self._target.is_dir():
+                raise OutputError(f"{self.path} is a folder; give the name of a file in it.")
+            if self._target.exists() and not self._target.is_file():
+                raise OutputError(f"{self.path} is a device or a pipe; give the name of an ordinary file.")
+            if not self._target.parent.is_dir():
+                raise OutputError(
+                    f"{self.path} cannot be written: there is no folder {self._target.parent}; create it."
+                )
         self.open()
         self.discard()
 
@@ -233,7 +235,7 @@ def _preview_tiff(path: Path, max_width: int) -> Image.Image:
                 if pixels is not None:
                     boxes.add(pixels[0], top, left)
             return Image.fromarray(boxes.mean())
-    except (OSError, tifffile.TiffFileError) as error:
+    except (OSError, ValueError, zlib.error, tifffile.TiffFileError) as error:  # what damaged files lead to
         raise DataError(f"{path} cannot be read as a TIFF picture: {error}") from error
 
 

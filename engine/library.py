@@ -1,11 +1,12 @@
 """Models by name: the bundled ones, and any checkpoint file."""
 
+import logging
 import math
 import os
 from pathlib import Path
 from typing import Any
 
-from zellige.errors import UnknownModelError
+from zellige.errors import CheckpointError, UnknownModelError
 
 from .checkpoint import read_header, validated
 from .coco_gan import CocoGan
@@ -14,6 +15,7 @@ from .models.coco_gan import CocoGanConfig
 
 __all__ = ["find", "list_models", "load"]
 
+logger = logging.getLogger(__name__)
 BUNDLED = Path(__file__).parent / "bundled"
 
 
@@ -35,6 +37,8 @@ def load(model: str | os.PathLike[str], device: str = "auto", precision: Precisi
     header = read_header(path)
     if header.system != CocoGan.system:
         raise UnknownModelError(f"{path} holds a {header.system} model, which this version cannot run; it runs {CocoGan.system}")
+    if "progress" in header.details:
+        raise UnknownModelError(f"{path} is the state of a training run, not a model; load model.safetensors beside it")
     chosen = pick_device(device)
     return CocoGan(header, path.stem, chosen, pick_precision(precision, chosen))
 
@@ -59,8 +63,14 @@ def list_models(folder: Path | None = None) -> list[dict[str, Any]]:
     paths = sorted(BUNDLED.glob("*.safetensors")) + (sorted(folder.glob("*.safetensors")) if folder else [])
     rows = []
     for path in paths:
-        header = read_header(path)
-        height, width = validated(header, CocoGanConfig).resolution
+        try:
+            header = read_header(path)
+            if "progress" in header.details:  # the state of a training run
+                continue
+            height, width = validated(header, CocoGanConfig).resolution
+        except CheckpointError as error:
+            logger.warning("left out: %s", error)
+            continue
         rows.append(
             {
                 "name": path.stem,

@@ -70,7 +70,7 @@ def save_state(path: Path, training: Training, progress: Progress, recipe: Mappi
         for index, moments in optimiser.state_dict()["state"].items():
             tensors |= _prefixed(f"optimiser.{name}.{index}", moments)
     details = {"progress": asdict(progress), "recipe": dict(recipe)}
-    write_checkpoint(path, tensors, system=f"{training.system}/training", config={}, details=details)
+    write_checkpoint(path, tensors, system=training.system, config={}, details=details)
 
 
 def load_state(path: Path, training: Training) -> Progress:
@@ -82,8 +82,8 @@ def load_state(path: Path, training: Training) -> Progress:
     """
     header = read_header(path)
     tensors = read_tensors(header)
-    if header.system != f"{training.system}/training":
-        raise TrainingError(f"{path} is a {header.system} file, not the state of a {training.system} training run")
+    if header.system != training.system or "progress" not in header.details:
+        raise TrainingError(f"{path} is not the state of a {training.system} training run; name the folder of one")
     _load_modules(path, tensors, training)
     for name, optimiser in training.optimisers.items():
         state = optimiser.state_dict()

@@ -28,7 +28,7 @@ class CocoGanConfig(BaseModel):
     rows: int = Field(4, ge=1, le=4096, description="Micro patches along the height of the image.")
     columns: int = Field(4, ge=1, le=4096, description="Micro patches along the width of the image.")
     span: int = Field(2, ge=2, le=64, description="Micro patches along each side of a macro patch.")
-    octaves: int = Field(1, ge=1, le=12, description="Frequencies of the angle given to G on cyclic axes; 1 as published.")
+    octaves: int = Field(1, ge=1, le=16, description="Frequencies of place and angle that condition G; 1 as published.")
     patch: int = Field(32, description="Side of a micro patch in pixels: 4, 8, ..., 256.")
     latent: int = Field(128, ge=1, le=4096, description="Length of the latent vector, uniform on [-1, 1].")
     channels: int = Field(3, ge=1, le=4, description="Image channels.")

@@ -34,8 +34,8 @@ class Axis:
         patches: R.
         span: m.
         cyclic: whether the axis closes on itself.
-        octaves: frequencies 1, 2, 4, ... of the angle in a micro coordinate of a cyclic axis; 1 as published. With one
-            alone, neighbouring patches of a long turn have nearly the same coordinate and come out nearly the same.
+        octaves: 1 as published; each further one adds the cosine and sine of twice the frequency to micro coordinates.
+            With one alone, neighbouring patches of a long axis have nearly the same coordinate and come out alike.
     Raises:
         LatticeError: octaves < 1, span < 2, or an open axis with patches <= span (its coordinate formulas divide by
             patches - span and by patches - 1), or a cyclic axis with patches < span.
@@ -47,10 +47,8 @@ class Axis:
     octaves: int = 1
 
     def __post_init__(self) -> None:
-        if self.octaves < 1 or 2 ** (self.octaves - 1) > self.patches:
-            raise LatticeError(
-                f"{self.octaves} octaves do not fit {self.patches} patches; use 1 to {int(np.log2(self.patches)) + 1}"
-            )
+        if not 1 <= self.octaves <= 16:
+            raise LatticeError(f"coordinates have 1 to 16 octaves, not {self.octaves}")
         fewest = self.span if self.cyclic else self.span + 1
         kind = "a cyclic" if self.cyclic else "an open"
         if self.span < 2:
@@ -69,7 +67,7 @@ class Axis:
     @property
     def micro_dimensions(self) -> int:
         """Length of this axis's part of a micro coordinate."""
-        return 2 * self.octaves if self.cyclic else 1
+        return 2 * self.octaves - (0 if self.cyclic else 1)
 
     @property
     def macro_dimensions(self) -> int:
@@ -79,8 +77,8 @@ class Axis:
     def micro(self, position: Positions) -> Coordinates:
         """Coordinate of a micro patch.
 
-        c'' = -1 + 2 i / (R - 1) on an open axis; on a cyclic one (cos pi t, sin pi t) with t = -1 + 2 i / R, followed by
-        the same of 2 pi t, 4 pi t, ... for further octaves.
+        c'' = t = -1 + 2 i / (R - 1) on an open axis, followed for further octaves by cosine and sine of pi t, 2 pi t, ...;
+        (cos pi t, sin pi t) with t = -1 + 2 i / R on a cyclic one, followed by the same of 2 pi t, 4 pi t, ...
 
         Args:
             position: index i of the patch, any shape [...], fractional or outside [0, R) if wanted.
@@ -89,7 +87,10 @@ class Axis:
         Source: COCO-GAN (Lin et al. 2019); the lattices of its reference implementation.
         """
         index = np.asarray(position, dtype=np.float64)
-        return self._circle(index, self.octaves) if self.cyclic else (-1 + 2 * index / (self.patches - 1))[..., None]
+        if self.cyclic:
+            return self._circle(index, self.octaves)
+        place = -1 + 2 * index / (self.patches - 1)
+        return np.concatenate([place[..., None], _waves(np.pi * place, self.octaves - 1)], axis=-1)
 
     def macro(self, position: Positions) -> Coordinates:
         """Coordinate of the macro patch whose first micro patch is at `position`.
@@ -110,10 +111,7 @@ class Axis:
 
     def _circle(self, index: Coordinates, octaves: int) -> Coordinates:
         # np.mod first: column R and column 0 must be the same numbers, not merely close ones.
-        angle = np.pi * (-1 + 2 * np.mod(index, self.patches) / self.patches)[..., None] * 2.0 ** np.arange(octaves)
-        circle = np.stack([np.cos(angle), np.sin(angle)], axis=-1).reshape(*index.shape, 2 * octaves)
-        circle[np.abs(circle) < 1e-6] = 0.0
-        return circle
+        return _waves(np.pi * (-1 + 2 * np.mod(index, self.patches) / self.patches), octaves)
 
 
 @dataclass(frozen=True)
@@ -133,8 +131,10 @@ class Lattice:
     def axes(self) -> tuple[Axis, Axis]:
         """The vertical and the horizontal axis; coordinates are always listed in this order."""
         cyclic = _CYCLIC[self.topology]
-        vertical, horizontal = (self.octaves if wraps else 1 for wraps in cyclic)
-        return Axis(self.rows, self.span, cyclic[0], vertical), Axis(self.columns, self.span, cyclic[1], horizontal)
+        return (
+            Axis(self.rows, self.span, cyclic[0], self.octaves),
+            Axis(self.columns, self.span, cyclic[1], self.octaves),
+        )
 
     @property
     def micro_dimensions(self) -> int:
@@ -195,3 +195,11 @@ class Lattice:
             ranges.append(np.arange(-extra, count + extra))
         rows, columns = ranges
         return np.stack([np.tile(rows, len(columns)), np.repeat(columns, len(rows))], axis=-1)
+
+
+def _waves(angle: Coordinates, octaves: int) -> Coordinates:
+    """Cosine and sine of an angle, its double, ..., float64 [..., 2 * octaves], cosine first."""
+    angles = angle[..., None] * 2.0 ** np.arange(octaves)
+    waves = np.stack([np.cos(angles), np.sin(angles)], axis=-1).reshape(*angle.shape, 2 * octaves)
+    waves[np.abs(waves) < 1e-6] = 0.0
+    return waves

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,6 @@ from ..images import AtomicFile, output_errors
 __all__ = ["Canvas", "open_canvas"]
 
 Pixels = NDArray[np.uint8]
-_Trace = TracebackType | None
 
 LARGEST_TILE = 512
 # libtiff keeps both sides in a signed 32-bit integer in many of its readers.
@@ -39,40 +38,6 @@ INDEX_BYTES_PER_TILE = 64
 MOST_PNG_PIXELS = 2**26
 # Pillow stores RGB in four bytes a pixel.
 PILLOW_BYTES_PER_PIXEL = 4
-
-
-class Canvas(Protocol):
-    """A picture file that takes its tiles in row-major order.
-
-    As a context manager it creates a temporary file beside the target; leaving it without an exception completes
-    the picture, makes it durable and renames it into place; with one, the temporary file goes and the target stays
-    as it was.
-    """
-
-    tile: tuple[int, int]
-    """Height and width in pixels of the tiles it takes; those at the border come cropped to the picture."""
-
-    resident_bytes: int
-    """Host memory that it holds on to while it is open, at most."""
-
-    def write(self, tile: Pixels) -> None:
-        """Take the next tile, uint8 [h, w, 3]; the caller may reuse the memory at once.
-
-        Raises:
-            ShapeError: the tile has another shape or dtype than the next one should have, or the picture is full.
-            OutputError: this tile or an earlier one could not be written.
-        """
-
-    def close(self) -> None:
-        """Complete the picture and put it in its place; leaving the `with` statement does it too.
-
-        Raises:
-            OutputError: tiles are missing, or the file could not be completed.
-        """
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: _Trace) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -99,6 +64,89 @@ class _Grid:
         """Shape of a tile, cropped to the picture."""
         top, left = self.origin(index)
         return min(self.tile[0], self.height - top), min(self.tile[1], self.width - left), 3
+
+
+class Canvas(ABC):
+    """A picture file that takes its tiles in row-major order.
+
+    As a context manager it creates a temporary file beside the target; leaving it without an exception completes
+    the picture, makes it durable and renames it into place; with one, the temporary file goes and the target stays
+    as it was.
+
+    Attributes:
+        tile: height and width in pixels of the tiles it takes; those at the border come cropped to the picture.
+        resident_bytes: host memory that it holds on to while it is open, at most.
+    """
+
+    def __init__(self, output: AtomicFile, grid: _Grid, resident_bytes: int) -> None:
+        self.tile = grid.tile
+        self.resident_bytes = resident_bytes
+        self._output = output
+        self._grid = grid
+        self._written = 0
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        file = self._output.open()
+        try:
+            self._begin(file)
+        except BaseException:  # no memory, no thread: `__exit__` is not called then
+            self._output.discard()
+            raise
+        return self
+
+    def write(self, tile: Pixels) -> None:
+        """Take the next tile, uint8 [h, w, 3]; the caller may reuse the memory at once.
+
+        Raises:
+            ShapeError: the tile has another shape or dtype than the next one should have, or the picture is full.
+            OutputError: this tile or an earlier one could not be written.
+        """
+        if self._written == self._grid.tiles:
+            raise ShapeError(f"the picture is full: it has {self._grid.tiles} tiles")
+        expected = self._grid.shape(self._written)
+        if tile.dtype != np.uint8 or tile.shape != expected:
+            raise ShapeError(f"tile {self._written} must be uint8 {expected}; got {tile.dtype} {tile.shape}")
+        self._take(tile, *self._grid.origin(self._written))
+        self._written += 1
+
+    def close(self) -> None:
+        """Complete the picture and put it in its place; leaving the `with` statement does it too.
+
+        Raises:
+            OutputError: tiles are missing, or the file could not be completed.
+        """
+        if self._closed:
+            return
+        if self._written < self._grid.tiles:
+            came = f"{self._written} of its {self._grid.tiles} tiles"
+            raise OutputError(f"{self._output.path} was not written, because only {came} came.")
+        self._finish()
+        self._output.commit()
+        self._closed = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self.close()
+        finally:
+            self._abandon()
+            self._output.discard()
+
+    @abstractmethod
+    def _begin(self, file: BinaryIO) -> None: ...
+
+    @abstractmethod
+    def _take(self, tile: Pixels, top: int, left: int) -> None: ...
+
+    @abstractmethod
+    def _finish(self) -> None: ...
+
+    @abstractmethod
+    def _abandon(self) -> None:
+        """Let go of everything; also called after `_finish`."""
 
 
 def open_canvas(path: str | os.PathLike[str], width: int, height: int, *, patch: int) -> Canvas:
@@ -156,70 +204,7 @@ def _tile_shape(height: int, width: int, patch: int) -> tuple[int, int]:
     return min(largest, math.ceil(height / 16) * 16), min(largest, math.ceil(width / 16) * 16)
 
 
-class _FileCanvas(ABC):
-    """What both formats share: the count of tiles, and a file that appears only when it is complete."""
-
-    def __init__(self, output: AtomicFile, grid: _Grid, resident_bytes: int) -> None:
-        self.tile = grid.tile
-        self.resident_bytes = resident_bytes
-        self._output = output
-        self._grid = grid
-        self._written = 0
-        self._closed = False
-
-    def __enter__(self) -> Self:
-        file = self._output.open()
-        try:
-            self._begin(file)
-        except BaseException:  # no memory, no thread: `__exit__` is not called then
-            self._output.discard()
-            raise
-        return self
-
-    def write(self, tile: Pixels) -> None:
-        if self._written == self._grid.tiles:
-            raise ShapeError(f"the picture is full: it has {self._grid.tiles} tiles")
-        expected = self._grid.shape(self._written)
-        if tile.dtype != np.uint8 or tile.shape != expected:
-            raise ShapeError(
-                f"tile {self._written} must be uint8 {list(expected)}; got {tile.dtype} {list(tile.shape)}"
-            )
-        self._take(tile, *self._grid.origin(self._written))
-        self._written += 1
-
-    def close(self) -> None:
-        if self._closed:
-            return
-        if self._written < self._grid.tiles:
-            came = f"{self._written} of its {self._grid.tiles} tiles"
-            raise OutputError(f"{self._output.path} was not written, because only {came} came.")
-        self._finish()
-        self._output.commit()
-        self._closed = True
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: _Trace) -> None:
-        try:
-            if error is None:
-                self.close()
-        finally:
-            self._abandon()
-            self._output.discard()
-
-    @abstractmethod
-    def _begin(self, file: BinaryIO) -> None: ...
-
-    @abstractmethod
-    def _take(self, tile: Pixels, top: int, left: int) -> None: ...
-
-    @abstractmethod
-    def _finish(self) -> None: ...
-
-    @abstractmethod
-    def _abandon(self) -> None:
-        """Let go of everything; also called after `_finish`."""
-
-
-class _PngCanvas(_FileCanvas):
+class _PngCanvas(Canvas):
     """A picture in Pillow's memory, compressed at the end."""
 
     def __init__(self, output: AtomicFile, grid: _Grid) -> None:
@@ -244,7 +229,7 @@ class _Abandoned(Exception):
     """Unwinds tifffile's writer when the rendering has failed."""
 
 
-class _TiffCanvas(_FileCanvas):
+class _TiffCanvas(Canvas):
     """A tiled BigTIFF.
 
     tifffile pulls encoded tiles from an iterator and the renderer pushes pixels, so that a thread stands between them:
@@ -322,12 +307,12 @@ class _TiffCanvas(_FileCanvas):
         for _ in pushed:
             pass
 
-    def _encoded(self, pushed: Iterator[Future[bytes] | None]) -> Iterator[bytes]:
+    @staticmethod
+    def _encoded(pushed: Iterator[Future[bytes] | None]) -> Iterator[bytes]:
         for tile in pushed:
             assert tile is not None, "the mark ends the iterator"
             yield tile.result()
-        if self._written < self._grid.tiles:
-            raise _Abandoned
+        raise _Abandoned
 
 
 def _encode(pixels: Pixels) -> bytes:

@@ -1,0 +1,85 @@
+"""The panorama to disk against the bare generator: what scheduling, blending and writing cost."""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..engine.coco_gan import CocoGan
+from ..engine.device import available_memory, parse_bytes
+from ..engine.panorama.canvas import open_canvas
+from ..engine.panorama.render import plan_render, render_file
+from ..engine.panorama.scene import Region
+from .conditions import conditions
+
+__all__ = ["measure"]
+
+
+def measure(
+    model: CocoGan, width: int | None, height: int | None, memory: str | int | None, seed: int, rounds: int
+) -> dict[str, Any]:
+    """Render a panorama to disk, and run the generator alone on as many patches, in alternating rounds.
+
+    Args:
+        model: the model.
+        width, height: of the panorama in pixels, as in `CocoGan.panorama`.
+        memory: budget; both run with the batch that it allows.
+        seed: of the panorama.
+        rounds: of both; medians are reported, and the median of the ratios of neighbouring rounds.
+    Returns:
+        report with `generator_patches_per_second`, `render_patches_per_second`, `render_share_of_generator` (the rate of
+        the render over that of the generator, 1.0 is no overhead), megapixels per second, the render's last report, and
+        the conditions.
+    """
+    scene = model.scene(width, height, seed)
+    budget = available_memory(model.device) // 2 if memory is None else parse_bytes(memory)
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        out = Path(folder) / "panorama.tif"
+        canvas = open_canvas(out, scene.width, scene.height, patch=scene.patch)
+        plan, tiles = plan_render(model.generator, scene, canvas, budget, model.name)
+        strip = Region(0, 0, min(canvas.tile[0], scene.height), min(tiles * canvas.tile[1], scene.width))
+        size = len(scene.work(strip))
+        batch = -(-size // -(-size // plan.batch))  # the render splits a chunk into equal parts
+        bare, full, reports = [], [], []
+        _bare_rate(model, batch, 4)
+        for _ in range(rounds):
+            report = render_file(model.generator, scene, out, budget=budget, name=model.name)
+            reports.append(report)
+            full.append(report["patches"] / report["seconds"])
+            bare.append(_bare_rate(model, batch, max(1, report["patches"] // batch)))
+    return {
+        "model": model.name,
+        "batch": batch,
+        "rounds": rounds,
+        "generator_patches_per_second": statistics.median(bare),
+        "render_patches_per_second": statistics.median(full),
+        "render_share_of_generator": statistics.median(f / b for f, b in zip(full, bare, strict=True)),
+        "shares": [f / b for f, b in zip(full, bare, strict=True)],
+        "megapixels_per_second": statistics.median(r["megapixels_per_second"] for r in reports),
+        "seconds": statistics.median(r["seconds"] for r in reports),
+        **{key: reports[-1][key] for key in ("width", "height", "patches", "memory_budget_bytes", "peak_memory_bytes")},
+        "device": str(model.device),
+        "precision": model.precision,
+        "seed": seed,
+        "conditions": conditions(),
+    }
+
+
+@torch.inference_mode()
+def _bare_rate(model: CocoGan, batch: int, calls: int) -> float:
+    """Patches a second of the generator alone, on random inputs that are already on the device."""
+    random = np.random.default_rng(0)
+    lattice = model.config.lattice
+    latents = torch.from_numpy(random.uniform(-1, 1, (batch, model.config.latent))).to(model.device, torch.float32)
+    places = random.uniform(0, 2, (2, batch))
+    coordinates = torch.from_numpy(lattice.micro(*places)).to(model.device, torch.float32)
+    began = time.perf_counter()
+    for _ in range(calls):
+        model.generator(latents, coordinates)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return calls * batch / (time.perf_counter() - began)

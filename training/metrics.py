@@ -1,0 +1,228 @@
+"""How good images are, without downloaded weights: sliced Wasserstein distance, seam ratio, diversity."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zellige.errors import DataError, ShapeError
+
+__all__ = ["diversity", "seam_ratio", "sliced_wasserstein"]
+
+Pixels = NDArray[np.uint8]
+
+SMALLEST_LEVEL = 16
+# Pyramids of this many images, and projections on this many directions, are in memory at a time.
+IMAGES_AT_ONCE = 64
+DIRECTIONS_AT_ONCE = 32
+# Bytes of a picture that are looked at together; it may be a memory map far larger than the memory.
+CHUNK_BYTES = 2**22
+
+
+def sliced_wasserstein(
+    real: Pixels,
+    generated: Pixels,
+    *,
+    patches: int = 128,
+    size: int = 7,
+    projections: int = 512,
+    levels: int | None = None,
+    wrap: bool = False,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Compare the patches of two sets of images, at each level of their Laplacian pyramids.
+
+    SWD = 1000 * mean over directions u of mean_k |sort(X u)_k - sort(Y u)_k|, where the rows of X and Y [M, 3 size^2]
+    are the patches of one level, each set brought to mean 0 and deviation 1 for each colour channel, and the u are
+    random unit vectors. Hence a change of brightness or contrast of one whole set is not seen; less is better.
+    Levels halve the image by a 5x5 binomial filter and hold the difference to the half-sized image doubled again; the
+    last one holds the small image itself.
+
+    Args:
+        real, generated: uint8 [N, H, W, 3], the same shape; some thousands of images for steady numbers.
+        patches: for each image and level; their places are the same in both sets, so that equal sets are at distance 0.
+        size: side of the patches, in pixels.
+        projections: number of directions u.
+        levels: of the pyramid; None goes down to a short side of 16 pixels.
+        wrap: the images close horizontally, as panoramas of 360 degrees do; filters and patches cross the border.
+        seed: of places and directions.
+    Returns:
+        The distance for each level, named by its short side in pixels ("128", "64", ...), and their "mean".
+    Raises:
+        ShapeError: the sets differ in shape, are not images, or are too small for the patches at the last level.
+    Source: Karras et al., Progressive Growing of GANs (2018), section 5.
+    """
+    _check_images(real)
+    _check_images(generated)
+    if real.shape != generated.shape:
+        raise ShapeError(
+            f"the sets must have the same number of images of one size; got {real.shape} and {generated.shape}"
+        )
+    sides = [min(real.shape[1:3])]
+    while len(sides) < levels if levels is not None else (sides[-1] + 1) // 2 >= SMALLEST_LEVEL:
+        sides.append((sides[-1] + 1) // 2)
+    if sides[-1] < max(size, 2):
+        raise ShapeError(f"the short side of level {len(sides)} is {sides[-1]}, too small for patches of {size}x{size}")
+    if wrap and real.shape[2] % 2 ** (len(sides) - 1):
+        raise ShapeError(
+            f"{real.shape[2]} columns do not close at all of {len(sides)} levels: halving needs even widths"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    directions = F.normalize(torch.randn(3 * size * size, projections, generator=generator), dim=0)
+    distances = {}
+    for level, side in enumerate(sides):
+        last = level == len(sides) - 1
+        first, second = (_patches(images, level, last, patches, size, wrap, seed) for images in (real, generated))
+        parts = directions.split(DIRECTIONS_AT_ONCE, dim=1)
+        sums = [((u.T @ first.T).sort()[0] - (u.T @ second.T).sort()[0]).abs().mean(1).sum() for u in parts]
+        distances[str(side)] = 1000 * float(torch.stack(sums).sum()) / projections
+    return distances | {"mean": sum(distances.values()) / len(distances)}
+
+
+def _patches(images: Pixels, level: int, last: bool, number: int, size: int, wrap: bool, seed: int) -> Tensor:
+    """Cut random patches out of one pyramid level and normalise their channels: [N * number, 3 * size * size]."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    cut = []
+    for start in range(0, len(images), IMAGES_AT_ONCE):
+        batch = torch.tensor(images[start : start + IMAGES_AT_ONCE]).permute(0, 3, 1, 2).float()
+        for _ in range(level):
+            batch = _halve(batch, wrap)
+        if not last:
+            batch = batch - _double(_halve(batch, wrap), batch.shape[2], batch.shape[3], wrap)
+        count, _, height, width = batch.shape
+        places = (count, number, 1, 1)
+        rows = torch.randint(height - size + 1, places, generator=generator) + torch.arange(size)[:, None]
+        columns = torch.randint(width if wrap else width - size + 1, places, generator=generator) + torch.arange(size)
+        inside = batch.permute(0, 2, 3, 1)[torch.arange(count)[:, None, None, None], rows, columns % width]
+        cut.append(inside.flatten(0, 1))  # [count * number, size, size, 3]
+    pixels = torch.cat(cut)
+    pixels -= pixels.mean((0, 1, 2))
+    # A channel of one value everywhere has no deviation, and stays at zero.
+    pixels /= pixels.std((0, 1, 2), correction=0).clamp_min(1e-6)
+    return pixels.flatten(1)
+
+
+def _blur(images: Tensor, wrap: bool) -> Tensor:
+    """Filter [N, 3, H, W] by the 5x5 binomial kernel, mirrored at the borders, or closed horizontally."""
+    line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+    kernel = torch.outer(line, line).expand(3, 1, 5, 5)
+    images = F.pad(images, (2, 2, 0, 0), mode="circular" if wrap else "reflect")
+    return F.conv2d(F.pad(images, (0, 0, 2, 2), mode="reflect"), kernel, groups=3)
+
+
+def _halve(images: Tensor, wrap: bool) -> Tensor:
+    return _blur(images, wrap)[:, :, ::2, ::2]
+
+
+def _double(images: Tensor, height: int, width: int, wrap: bool) -> Tensor:
+    spread = images.new_zeros(*images.shape[:2], height, width)
+    spread[:, :, ::2, ::2] = images
+    return _blur(spread, wrap) * 4  # one pixel of four is not zero
+
+
+def seam_ratio(image: Pixels | Sequence[Pixels], pitch: int, axis: int, *, phase: int = 0, wrap: bool = False) -> float:
+    """Say how visible the borders between patches are: 1.0 is perfect, more is a seam.
+
+    ratio = mean over borders of g / mean over all other positions of g, where g(p) is the mean absolute difference
+    between the pixels p - 1 and p along the axis, over all channels and all pixels across. Borders are the positions
+    p with (p - phase) mod pitch = 0. It is a ratio of means, not a mean of ratios, so that flat places do not blow up.
+
+    Args:
+        image: uint8 [H, W, 3], also a memory map, or a sequence of them, whose gradients are pooled.
+        pitch: distance between borders, in pixels, >= 2.
+        axis: 0 for borders between rows, 1 for borders between columns.
+        phase: position of one border, in pixels.
+        wrap: measure instead the one border between the last pixel and the first one of a picture that closes along
+            the axis; the denominator is the same.
+    Returns:
+        The ratio; 1.0 for a picture without any gradient, infinity if only its borders have one.
+    Raises:
+        ShapeError: the picture is not [H, W, 3], or has no border, or nothing but borders.
+    """
+    if axis not in (0, 1):
+        raise ShapeError(f"axis must be 0 (borders between rows) or 1 (between columns); got {axis}")
+    images = [image] if isinstance(image, np.ndarray) and image.ndim == 3 else image
+    border_sum = border_count = inner_sum = inner_count = 0.0
+    for one in images:
+        _check_images(one[None])
+        across = one.size / one.shape[axis]
+        gradients = _gradients(one, axis)  # of the positions 1 .. length - 1
+        border = (np.arange(1, one.shape[axis]) - phase) % pitch == 0
+        inner_sum += float(gradients[~border].sum())
+        inner_count += across * np.count_nonzero(~border)
+        if wrap:
+            ends = one.take([-1, 0], axis=axis).astype(np.int16)
+            border_sum += float(np.abs(np.diff(ends, axis=axis)).sum(dtype=np.int64))
+            border_count += across
+        else:
+            border_sum += float(gradients[border].sum())
+            border_count += across * np.count_nonzero(border)
+    if not border_count or not inner_count:
+        raise ShapeError(f"borders every {pitch} pixels leave no border, or nothing between borders, in this picture")
+    if inner_sum == 0:
+        return 1.0 if border_sum == 0 else float("inf")
+    return (border_sum / border_count) / (inner_sum / inner_count)
+
+
+def _gradients(image: Pixels, axis: int) -> NDArray[np.int64]:
+    """Sum the absolute differences between neighbours along the axis over all else: [length - 1]."""
+    total = np.zeros(image.shape[axis] - 1, np.int64)
+    for start, stop in _row_chunks(image.shape[0], image[0].nbytes):
+        if axis == 1:
+            rows = image[start:stop].astype(np.int16)
+            total += np.abs(np.diff(rows, axis=1)).sum((0, 2), dtype=np.int64)
+        else:
+            rows = image[start : stop + 1].astype(np.int16)  # and the first row of the next chunk
+            total[start : start + len(rows) - 1] = np.abs(np.diff(rows, axis=0)).sum((1, 2), dtype=np.int64)
+    return total
+
+
+def diversity(real: Pixels, generated: Pixels) -> float:
+    """Compare how much generated images differ from each other with how much real ones do: 1.0 is like the data.
+
+    ratio = d(generated) / d(real), where d is the mean of |a - b| over all pixels, channels and pairs of images
+    a != b of the set. Give images of one place (the same coordinate), so that the place itself adds no difference;
+    near 0 the generator makes the same image for every latent.
+
+    Args:
+        real, generated: uint8 [N, H, W, 3] of one size; the numbers of images may differ, each >= 2.
+    Returns:
+        The ratio, >= 0.
+    Raises:
+        ShapeError: the sets are not images of one size, or hold less than two.
+        DataError: all real images are the same.
+    """
+    _check_images(real)
+    _check_images(generated)
+    if real.shape[1:] != generated.shape[1:] or min(len(real), len(generated)) < 2:
+        raise ShapeError(f"both sets need two images or more, of one size; got {real.shape} and {generated.shape}")
+    among_real = _mean_distance(real)
+    if among_real == 0:
+        raise DataError("all real images are the same, so that there is no diversity to compare with")
+    return _mean_distance(generated) / among_real
+
+
+def _mean_distance(images: Pixels) -> float:
+    # Sorted at each pixel, the k-th of N values is subtracted N - 1 - k times and added k times: exact over all
+    # pairs in N log N.
+    number = len(images)
+    weights = 2 * np.arange(number, dtype=np.int64) - (number - 1)
+    total = 0
+    for start, stop in _row_chunks(images.shape[1], images[:, 0].nbytes):
+        ordered = np.sort(images[:, start:stop], axis=0)
+        total += int((ordered.sum((1, 2, 3), dtype=np.int64) * weights).sum())
+    return total / (number * (number - 1) / 2) / images[0].size
+
+
+def _row_chunks(rows: int, bytes_a_row: int) -> Iterator[tuple[int, int]]:
+    step = max(1, CHUNK_BYTES // bytes_a_row)
+    for start in range(0, rows, step):
+        yield start, min(start + step, rows)
+
+
+def _check_images(images: Pixels) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
+        raise ShapeError(f"images must be uint8 [N, H, W, 3]; got {images.dtype} {images.shape}")

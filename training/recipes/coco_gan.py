@@ -1,0 +1,63 @@
+"""COCO-GAN's published configurations, and ours.
+
+The published ones differ from the defaults (which are the paper's) in the fields named here. Their data sets are not
+bundled: give `--data` a folder. `*-quirks` follows the reference code where it leaves the paper.
+"""
+
+from ...engine.models.coco_gan import CocoGanConfig
+from ..recipe import CocoGanRecipe
+
+__all__ = ["RECIPES"]
+
+CELEBA_64 = CocoGanRecipe(model=CocoGanConfig(patch=16), batch=64)
+CELEBA_128 = CocoGanRecipe(model=CocoGanConfig(patch=32))
+CELEBA_128_GUIDED = CocoGanRecipe(model=CocoGanConfig(patch=32, latent_head=True), content=100)
+CELEBA_128_N4 = CocoGanRecipe(model=CocoGanConfig(patch=16, rows=8, columns=8, span=4))
+CELEBA_128_N8 = CocoGanRecipe(model=CocoGanConfig(patch=8, rows=16, columns=16, span=8, extra_blocks=1))
+CELEBA_128_N16 = CocoGanRecipe(model=CocoGanConfig(patch=4, rows=32, columns=32, span=16, extra_blocks=3), batch=64)
+CELEBA_HQ_1024 = CocoGanRecipe(model=CocoGanConfig(patch=256), batch=20)
+LSUN_64 = CocoGanRecipe(model=CocoGanConfig(patch=16))
+LSUN_256 = CocoGanRecipe(model=CocoGanConfig(patch=64))
+LSUN_256_BEYOND = CocoGanRecipe(model=CocoGanConfig(patch=64), beyond=1, consistency=10_000)
+MATTERPORT = CocoGanRecipe(model=CocoGanConfig(topology="cylinder", columns=12, patch=64))
+CELEBA_64_QUIRKS = CocoGanRecipe(model=CocoGanConfig(patch=16, reference_quirks=True), batch=64)
+
+# Ours leave the paper where great-circle strips and a short run on a CPU ask for it. Strips are alike all the way round
+# and, since any great circle is as likely as any other, from top to bottom as well: no coordinate can be read off a real
+# patch, so there is no consistency loss. Hinge loss needs no gradient penalty. Replicate padding leaves no dark
+# borders. Several octaves tell neighbouring patches of a long turn apart. Continuous angles and the overlap loss make
+# half-step patches agree with their neighbours, which moving latents are blended from. The diversity loss keeps seeds apart,
+# and stops once they differ as real strips do.
+PLANET = CocoGanRecipe(
+    model=CocoGanConfig(
+        topology="cylinder", rows=4, columns=32, octaves=4, patch=32, width=32, critic_width=32,
+        padding="replicate", condition_std=0.1, condition_scale=1.0,
+    ),
+    data="earth", sampling="continuous", loss="hinge", penalty=0, consistency=0, diversity=2, diversity_target=0.9, overlap=2,
+    batch=24, steps=10_000, decay_from=0.7, lr_generator=2e-4, lr_critic=3e-4, precision="bf16",
+)  # fmt: skip
+
+TERRAIN = PLANET.model_copy(
+    update={
+        "model": PLANET.model.model_copy(
+            update={"topology": "torus", "rows": 8, "columns": 8, "octaves": 3, "patch": 16, "width": 24, "critic_width": 32}
+        )
+    }
+)
+
+RECIPES: dict[str, CocoGanRecipe] = {
+    "planet": PLANET,
+    "terrain": TERRAIN,
+    "celeba-64": CELEBA_64,
+    "celeba-64-quirks": CELEBA_64_QUIRKS,
+    "celeba-128": CELEBA_128,
+    "celeba-128-guided": CELEBA_128_GUIDED,
+    "celeba-128-n4": CELEBA_128_N4,
+    "celeba-128-n8": CELEBA_128_N8,
+    "celeba-128-n16": CELEBA_128_N16,
+    "celeba-hq-1024": CELEBA_HQ_1024,
+    "lsun-64": LSUN_64,
+    "lsun-256": LSUN_256,
+    "lsun-256-beyond": LSUN_256_BEYOND,
+    "matterport-256x768": MATTERPORT,
+}
