@@ -31,9 +31,9 @@ def measure(
         seed: of the panorama.
         rounds: of both; medians are reported, and the median of the ratios of neighbouring rounds.
     Returns:
-        report with `generator_patches_per_second`, `render_patches_per_second`, `render_share_of_generator` (the rate of
-        the render over that of the generator, 1.0 is no overhead), megapixels per second, the render's last report, and
-        the conditions.
+        report with `generator_patches_per_second`, `render_patches_per_second`, `render_share_of_generator` (the rate
+        of the render over that of the generator, 1.0 is no overhead), megapixels per second, the render's last report,
+        and the conditions.
     """
     scene = model.scene(width, height, seed)
     budget = available_memory(model.device) // 2 if memory is None else parse_bytes(memory)

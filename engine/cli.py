@@ -65,7 +65,9 @@ def models(
     table = Table("name", "system", "resolution", "parameters", "size", "licence of the data")
     for row in rows:
         megabytes = f"{row['bytes'] / 1e6:.1f} MB"
-        table.add_row(row["name"], row["system"], row["resolution"], f"{row['parameters']:,}", megabytes, row["licence"])
+        table.add_row(
+            row["name"], row["system"], row["resolution"], f"{row['parameters']:,}", megabytes, row["licence"]
+        )
     Console().print(table)
 
 
@@ -264,7 +266,9 @@ def _size(text: str | None) -> tuple[int | None, int | None]:
     try:
         width, height = (None if side in ("", "native") else int(side) for side in sides)
     except ValueError:
-        raise SizeError(f"{text!r} is no size; write WIDTHxHEIGHT such as 16384x128, or 16384x for the model's height") from None
+        raise SizeError(
+            f"{text!r} is no size; write WIDTHxHEIGHT such as 16384x128, or 16384x for the model's height"
+        ) from None
     return width, height
 
 

@@ -1,4 +1,4 @@
-"""COCO-GAN at work: images, panoramas, regions, interpolations, guidance by a patch, and what lies beyond the boundary."""
+"""COCO-GAN at work: images, panoramas, regions, interpolations, patch guidance, and beyond the boundary."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -170,10 +170,13 @@ class CocoGan:
             )
         if macro.ndim != 4 or macro.shape[1:] != (side, side, self.config.channels) or macro.dtype != np.uint8:
             raise ShapeError(
-                f"macro patches must be uint8 [n, {side}, {side}, {self.config.channels}], not {macro.dtype} {list(macro.shape)}"
+                f"macro patches must be uint8 [n, {side}, {side}, {self.config.channels}], "
+                f"not {macro.dtype} {list(macro.shape)}"
             )
         critic = self._load(Discriminator, "critic.")
-        head = self._load(lambda config, **kw: Head(critic.features, config.latent, config.head_width, **kw), "latent_head.")
+        head = self._load(
+            lambda config, **kw: Head(critic.features, config.latent, config.head_width, **kw), "latent_head."
+        )
         images = torch.from_numpy(macro).to(self.device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
         latents: Tensor = head(critic(images, None)[1])
         return latents.cpu().numpy()
@@ -206,6 +209,8 @@ class CocoGan:
             SizeError: no such size; BudgetError: not one patch fits; OutputError: the file cannot be written.
         """
         _check_seed(seed)
+        if self.config.channels != 3:
+            raise TaskError(f"panorama files hold RGB, and {self.name} makes {self.config.channels} channels; use render")
         budget = available_memory(self.device) // 2 if memory is None else parse_bytes(memory)
         scene = self.scene(width, height, seed)
         report = render_file(self.generator, scene, Path(out), budget=budget, name=self.name, advance=progress)
@@ -259,7 +264,8 @@ class CocoGan:
         # A counter of training batches means nothing here and is not in the file.
         zeros = {name: torch.zeros((), dtype=torch.int64) for name in counters}
         module.load_state_dict({name: t.float() for name, t in tensors.items()} | zeros, assign=True)
-        return module.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        module = module.eval().requires_grad_(False).to(self.device)
+        return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, torch.float32)

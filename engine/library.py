@@ -36,7 +36,9 @@ def load(model: str | os.PathLike[str], device: str = "auto", precision: Precisi
     path = find(model)
     header = read_header(path)
     if header.system != CocoGan.system:
-        raise UnknownModelError(f"{path} holds a {header.system} model, which this version cannot run; it runs {CocoGan.system}")
+        raise UnknownModelError(
+            f"{path} holds a {header.system} model, which this version cannot run; it runs {CocoGan.system}"
+        )
     if "progress" in header.details:
         raise UnknownModelError(f"{path} is the state of a training run, not a model; load model.safetensors beside it")
     chosen = pick_device(device)
@@ -51,7 +53,9 @@ def find(model: str | os.PathLike[str]) -> Path:
     path = BUNDLED / f"{text}.safetensors"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors"))) or "none"
-        raise UnknownModelError(f"there is no model {text!r}; bundled models: {known}; or give the path of a checkpoint")
+        raise UnknownModelError(
+            f"there is no model {text!r}; bundled models: {known}; or give the path of a checkpoint"
+        )
     return path
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..engine.images import contact_sheet, to_uint8
-from ..engine.models.coco_gan import Discriminator, Generator, Head, plain_state
+from ..engine.models.coco_gan import ConditionalNorm, Discriminator, Generator, Head, plain_state
 from .losses import critic_loss, diversity_shortfall, generator_loss, gradient_penalty, pair_distance
 from .recipe import CocoGanRecipe
 
@@ -225,10 +225,8 @@ class CocoGanTraining:
             loss = loss + recipe.overlap * overlap
         return loss
 
-    def _head_losses(
-        self, real: Tensor, fake: Tensor, z: Tensor, real_c: Tensor, fake_c: Tensor, note: Any
-    ) -> Tensor:
-        """Consistency of coordinates, mean squared error on real and on fake, and of the latent, mean absolute error."""
+    def _head_losses(self, real: Tensor, fake: Tensor, z: Tensor, real_c: Tensor, fake_c: Tensor, note: Any) -> Tensor:
+        """Squared error of predicted coordinates on real and on fake, absolute error of predicted latents."""
         recipe = self.recipe
         loss = torch.zeros((), device=self.device)
         if recipe.consistency:
@@ -285,12 +283,11 @@ class CocoGanTraining:
         decay = min(self.recipe.ema, (1 + updates) / (10 + updates))
         current, average = plain_state(self.generator), self.average.state_dict()
         names = [name for name in average if average[name].is_floating_point()]
-        get_ema_multi_avg_fn(decay)([average[k] for k in names], [current[k] for k in names], None)  # type: ignore[arg-type,list-item]
-
+        get_ema_multi_avg_fn(decay)([average[k] for k in names], [current[k] for k in names], None)
 
     @torch.no_grad()
     def _recalibrate(self, batches: int) -> None:
-        norms = [part for part in self.average.modules() if hasattr(part, "running_mean")]
+        norms = [part for part in self.average.modules() if isinstance(part, ConditionalNorm | nn.BatchNorm2d)]
         random = torch.Generator(self.device).manual_seed(0)
         cells, span = self.recipe.model.lattice.cells(), self.recipe.model.span
         usual = [norm.momentum for norm in norms]

@@ -87,7 +87,7 @@ def evaluate_panorama(model: CocoGan, path: Path, data: str | None = None, count
 
 
 def _seams(model: CocoGan, images: list[Pixels], pitch: int, closed: tuple[bool, bool]) -> dict[str, float]:
-    """Ratios at multiples of `pitch` by axis; "wrap" for axes that are cyclic in the model and closed in these images."""
+    """Ratios at multiples of `pitch` by axis, and across the wrap of axes that close in the model and in the images."""
     ratios = {name: seam_ratio(images, pitch, axis) for name, axis in _AXES.items()}
     for (name, axis), line in zip(_AXES.items(), model.config.lattice.axes, strict=True):
         if line.cyclic and closed[axis]:

@@ -4,13 +4,14 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from torch import Tensor
 
 from zellige.errors import OutputError, TrainingError
@@ -44,8 +45,8 @@ def train(
     """Train a model into a folder, or go on with what is there.
 
     The folder receives `log.jsonl` (one object a line), `samples/STEP.png`, `state.safetensors` (everything; replaced
-    every `checkpoint_every` steps) and `model.safetensors` (what `zellige.load` opens). A run that is killed and resumed
-    ends with the same weights as one that was not, bit for bit on a CPU.
+    every `checkpoint_every` steps) and `model.safetensors` (what `zellige.load` opens). A run that is killed and
+    resumed ends with the same weights as one that was not, bit for bit on a CPU.
 
     Args:
         recipe: what to train, and for how many steps.
@@ -68,7 +69,9 @@ def train(
     try:
         (out / "samples").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{out} cannot be made a folder for the run: {error.strerror}; choose another --out") from error
+        raise OutputError(
+            f"{out} cannot be made a folder for the run: {error.strerror}; choose another --out"
+        ) from error
     if resume:
         if not state.exists():
             raise TrainingError(f"{out} holds no state to resume; start without --resume")
@@ -169,24 +172,23 @@ class _Log:
 
     def __enter__(self) -> "_Log":
         self.file = self.path.open("a", encoding="utf-8")
-        try:
+        self.board: Any = None
+        with suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(self.path.parent))  # type: ignore[no-untyped-call]
-        except ImportError:
-            self.board = None
+            self.board = SummaryWriter(str(self.path.parent))
         return self
 
     def __call__(self, step: int, values: dict[str, float]) -> None:
         print(json.dumps({"step": step, **values}), file=self.file, flush=True)
         if self.board is not None:
             for name, value in values.items():
-                self.board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+                self.board.add_scalar(name, value, step)
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
         if self.board is not None:
-            self.board.close()  # type: ignore[no-untyped-call]
+            self.board.close()
 
 
 def _forget_after(log: Path, step: int) -> None:
@@ -207,7 +209,13 @@ def _forget_after(log: Path, step: int) -> None:
 def _bar(steps: int, done: int) -> Iterator[Any]:
     """A progress bar with rate, remaining time and memory on a terminal; nothing when piped."""
     console = Console(stderr=True)
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
         task, began = bar.add_task("training", total=steps, completed=done, rate=""), time.monotonic()
 

@@ -21,7 +21,9 @@ class CocoGanRecipe(BaseModel):
     model: CocoGanConfig = Field(default_factory=CocoGanConfig, description="The networks.")
     data: str = Field("earth", description="Data set name or folder, unless --data names another.")
     sampling: Sampling = Field("lattice", description="Whether cyclic axes are trained on lattice positions or on all.")
-    beyond: int = Field(0, ge=0, description="Beyond-boundary post-training: extra patches on each side; 0 is ordinary.")
+    beyond: int = Field(
+        0, ge=0, description="Beyond-boundary post-training: extra patches on each side; 0 is ordinary."
+    )
 
     loss: Adversarial = Field("wasserstein", description="Adversarial loss.")
     penalty: float = Field(10.0, ge=0, description="Weight of the gradient penalty.")
@@ -33,7 +35,9 @@ class CocoGanRecipe(BaseModel):
     diversity: float = Field(0.0, ge=0, description="Weight of the shortfall of variety between latents.")
     diversity_target: float = Field(1.0, gt=0, description="Variety wanted, as a ratio to the data's.")
     overlap: float = Field(
-        0.0, ge=0, description="Weight of the absolute difference between half-step patches and the macro patch they overlap."
+        0.0,
+        ge=0,
+        description="Weight of the absolute difference between half-step patches and the macro patch they overlap.",
     )
 
     batch: int = Field(128, ge=2, description="Macro patches a step; even, since items come in pairs.", multiple_of=2)
@@ -43,7 +47,9 @@ class CocoGanRecipe(BaseModel):
     lr_critic: float = Field(4e-4, gt=0, description="Adam's learning rate for discriminator and head A.")
     lr_latent: float = Field(1e-4, gt=0, description="Adam's learning rate for head Q.")
     betas: tuple[float, float] = Field((0.0, 0.999), description="Adam's moments.")
-    decay_from: float = Field(1.0, gt=0, le=1, description="Share of the run after which learning rates fall linearly to 0.")
+    decay_from: float = Field(
+        1.0, gt=0, le=1, description="Share of the run after which learning rates fall linearly to 0."
+    )
     ema: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged generator.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Autocast precision of the networks.")
 
@@ -73,4 +79,6 @@ def with_settings(recipe: CocoGanRecipe, settings: dict[str, Any]) -> CocoGanRec
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"])
-        raise UnknownRecipeError(f"the setting {where or 'model'} cannot be {fault['input']!r}: {fault['msg']}") from error
+        raise UnknownRecipeError(
+            f"the setting {where or 'model'} cannot be {fault['input']!r}: {fault['msg']}"
+        ) from error

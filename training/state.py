@@ -106,7 +106,9 @@ def _load_modules(path: Path, tensors: Mapping[str, Tensor], training: Training)
         try:
             module.load_state_dict(own)
         except RuntimeError as error:
-            raise TrainingError(f"{path} was written by another recipe: its {name} does not fit; use the same settings") from error
+            raise TrainingError(
+                f"{path} was written by another recipe: its {name} does not fit; use the same settings"
+            ) from error
 
 
 def _moments(tensors: Mapping[str, Tensor], prefix: str) -> dict[int, dict[str, Tensor]]:

@@ -16,7 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from .coordinates import Lattice, Topology
 
-__all__ = ["CocoGanConfig", "Discriminator", "Generator", "Head", "plain_state"]
+__all__ = ["CocoGanConfig", "ConditionalNorm", "Discriminator", "Generator", "Head", "plain_state"]
 
 
 class CocoGanConfig(BaseModel):
@@ -46,7 +46,8 @@ class CocoGanConfig(BaseModel):
     latent_head: bool = Field(False, description="Whether the latent head Q exists, for patch-guided generation.")
     reference_quirks: bool = Field(
         False,
-        description="Follow the reference code where it leaves the paper: conditional norm divides by sqrt(var^2 + eps), "
+        description="Follow the reference code where it leaves the paper: the conditional norm divides by "
+        "sqrt(var^2 + eps), "
         "the gradient penalty ignores coordinates and takes its norm over the height only.",
     )
 
@@ -58,7 +59,9 @@ class CocoGanConfig(BaseModel):
             raise ValueError(f"a macro patch of span {self.span} x {self.patch} pixels exceeds 1024 pixels")
         halvings = 2 ** (len(self.critic_multipliers) - 1)
         if self.macro % halvings:
-            raise ValueError(f"the critic halves a macro patch to 1/{halvings}, so {self.macro} pixels must divide by that")
+            raise ValueError(
+                f"the critic halves a macro patch to 1/{halvings}, so {self.macro} pixels must divide by that"
+            )
         self.lattice  # noqa: B018  refuses impossible lattices with its own sentence
         return self
 
@@ -120,6 +123,7 @@ class ConditionalNorm(nn.Module):
         nn.init.constant_(self.scale.bias, config.condition_scale)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Normalise x [N, C, H, W] under conditions [N, K], or more rows: those beyond N are padding."""
         # Conditions stay in float32 under autocast: bfloat16 cannot tell neighbouring angles apart.
         with torch.autocast(x.device.type, enabled=False):
             scale = self.scale(condition)[: len(x), :, None, None]
@@ -152,8 +156,9 @@ class PaddedConv(nn.Conv2d):
         self.replicate = padding == "replicate"
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convolve [N, C, H, W] to [N, C', H, W]."""
         if self.replicate:
-            # Autocast would widen the map to float32 here; copying pixels loses nothing (a quarter of a CPU step saved).
+            # Autocast would widen the map to float32 here, a quarter of a training step's time on a CPU.
             with torch.autocast(x.device.type, enabled=False):
                 x = F.pad(x, (1, 1, 1, 1), mode="replicate")
         return super().forward(x)
@@ -225,7 +230,6 @@ class Generator(nn.Module):
         for block in self.blocks:
             x = block(x, condition)
         return torch.tanh(self.to_image(F.relu(self.norm(x), inplace=True)))
-
 
     def cast_convolutions(self, dtype: torch.dtype) -> Self:
         """Run the convolutions, nearly all of the work, in `dtype`; conditions and norms stay in float32."""

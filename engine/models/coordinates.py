@@ -52,7 +52,9 @@ class Axis:
         fewest = self.span if self.cyclic else self.span + 1
         kind = "a cyclic" if self.cyclic else "an open"
         if self.span < 2:
-            raise LatticeError(f"a macro patch must be at least 2 micro patches wide, not {self.span}; set span=2 or more")
+            raise LatticeError(
+                f"a macro patch must be at least 2 micro patches wide, not {self.span}; set span=2 or more"
+            )
         if self.patches < fewest:
             raise LatticeError(
                 f"{kind} axis with span {self.span} needs at least {fewest} micro patches, not {self.patches}; "
@@ -77,8 +79,8 @@ class Axis:
     def micro(self, position: Positions) -> Coordinates:
         """Coordinate of a micro patch.
 
-        c'' = t = -1 + 2 i / (R - 1) on an open axis, followed for further octaves by cosine and sine of pi t, 2 pi t, ...;
-        (cos pi t, sin pi t) with t = -1 + 2 i / R on a cyclic one, followed by the same of 2 pi t, 4 pi t, ...
+        c'' = t = -1 + 2 i / (R - 1) on an open axis, followed for further octaves by cosine and sine of pi t, 2 pi t,
+        ...; (cos pi t, sin pi t) with t = -1 + 2 i / R on a cyclic one, followed by the same of 2 pi t, 4 pi t, ...
 
         Args:
             position: index i of the patch, any shape [...], fractional or outside [0, R) if wanted.

@@ -17,17 +17,17 @@ _IMAGES, _ANCHORS = 0, 1
 
 
 def fixed_latent(seed: int, index: int, length: int) -> Floats:
-    """The latent of image `index` under a seed, uniform on [-1, 1], float64 [length]; equal whatever is drawn around it."""
+    """Draw the latent of image `index` under a seed, uniform on [-1, 1], float64 [length], whatever else is drawn."""
     return np.random.default_rng((seed, _IMAGES, index)).uniform(-1, 1, length)
 
 
 class AnchoredLatents:
     """A latent for every place of a picture that goes round several turns.
 
-    Every turn begins at an anchor drawn from a normal distribution; between anchors a and b, at share t of a turn, the vector is
-    g = a cos(pi t / 2) + b sin(pi t / 2), the great arc between two independent normal vectors, which is normal again. z = 2 Phi(g)
-    - 1 then is uniform on [-1, 1] everywhere, as in training. The last turn leads back to the first anchor. With
-    turns in both axes the arc is taken along rows first, then along columns.
+    Every turn begins at an anchor drawn from a normal distribution; between anchors a and b, at share t of a turn, the
+    vector is g = a cos(pi t / 2) + b sin(pi t / 2), the great arc between two independent normal vectors, which is
+    normal again. z = 2 Phi(g) - 1 then is uniform on [-1, 1] everywhere, as in training. The last turn leads back to
+    the first anchor. With turns in both axes the arc is taken along rows first, then along columns.
 
     Args:
         seed: of the anchors.

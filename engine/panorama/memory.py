@@ -3,8 +3,8 @@
 import ctypes
 import os
 import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,7 @@ class Plan:
         return self.fixed_bytes + self.batch * self.bytes_per_patch
 
 
-def plan_batch(
-    budget: int, fixed_bytes: int, bytes_per_patch: int, most: int, *, name: str = "the model"
-) -> Plan:
+def plan_batch(budget: int, fixed_bytes: int, bytes_per_patch: int, most: int, *, name: str = "the model") -> Plan:
     """The largest batch, up to `most`, whose prediction stays within the budget.
 
     Args:
@@ -67,9 +65,9 @@ def too_small(name: str, needed: int, budget: int) -> BudgetError:
 class _LiveStorage(TorchDispatchMode):
     """Adds up the storages that are alive after every operation, and keeps the largest sum."""
 
-    def __init__(self, known: list[torch.Tensor]) -> None:
-        super().__init__()
-        self.known = {id_ for tensor in known if (id_ := tensor.untyped_storage()._cdata)}
+    def __init__(self, known: Sequence[torch.Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.known = {tensor.untyped_storage()._cdata for tensor in known}
         self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
         self.peak = 0
 
@@ -132,10 +130,8 @@ def measured_peak(device: torch.device, budget: int | None = None) -> Iterator[P
         return
     _return_free_memory()
     before = resident_bytes()
-    try:
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        pass
     try:
         yield peak
     finally:
@@ -144,10 +140,8 @@ def measured_peak(device: torch.device, budget: int | None = None) -> Iterator[P
 
 def _return_free_memory() -> None:
     """Give freed heap pages back, so that what an earlier render left behind is not mistaken for free room."""
-    try:
+    with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):
-        pass
 
 
 def resident_bytes() -> int:

@@ -74,9 +74,9 @@ class Renderer:
         """Render equally large regions of several scenes of one model together, [n, height, width, channels]."""
         scene, region = jobs[0]
         works = [scene.work(region) for scene, region in jobs]
-        # One tall picture: scene k lies k * (height + patch) pixels down, so that patches cut off below do not reach the next.
+        # One tall picture; the gaps between the scenes take the parts of patches that reach beyond a region.
         pitch = region.height + 2 * scene.patch
-        corners = np.concatenate([work.corners + [k * pitch, 0] for k, work in enumerate(works)])
+        corners = np.concatenate([work.corners + np.array([k * pitch, 0]) for k, work in enumerate(works)])
         bounds = np.cumsum([0] + [len(work) for work in works])
 
         def conditions(start: int, stop: int) -> tuple[Tensor, Tensor]:
@@ -89,10 +89,9 @@ class Renderer:
             return self._tensor(latents), self._tensor(coordinates)
 
         patches = self._generate(int(bounds[-1]), conditions)
-        windows = [torch.from_numpy(weights).to(self.device) for weights in scene.windows()]
-        picture = feather_blend(
-            patches, torch.from_numpy(corners).to(self.device), *windows, (pitch * len(jobs), region.width), output=output
-        )
+        down, across = (torch.from_numpy(weights).to(self.device) for weights in scene.windows())
+        size = (pitch * len(jobs), region.width)
+        picture = feather_blend(patches, torch.from_numpy(corners).to(self.device), down, across, size, output=output)
         return picture.unflatten(0, (len(jobs), pitch))[:, : region.height]
 
     def _generate(self, count: int, conditions: Callable[[int, int], tuple[Tensor, Tensor]]) -> Tensor:
@@ -107,12 +106,13 @@ class Renderer:
             latents, coordinates = conditions(start, stop)
             try:
                 patches[start:stop] = self._call(latents, coordinates)
+                start = stop
+                continue
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
-                self._shrink(stop - start)
-            else:
-                start = stop
+            # Only here, with the error gone, are the activations that its traceback held free again.
+            self._shrink(stop - start)
         return patches
 
     def _call(self, latents: Tensor, coordinates: Tensor) -> Tensor:
@@ -193,8 +193,8 @@ def plan_render(
 ) -> tuple[Plan, int]:
     """Batch size and number of tiles that are composed together, within the budget.
 
-    Tiles that are composed together share the half-step patches at their borders; more than about a thousand patches gain
-    nothing. Raises BudgetError as `plan_batch` does.
+    Tiles that are composed together share the half-step patches at their borders; more than about a thousand patches
+    gain nothing. Raises BudgetError as `plan_batch` does.
     """
     height, width = canvas.tile
     across = -(-scene.width // width)

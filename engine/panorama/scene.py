@@ -16,8 +16,6 @@ Floats = npt.NDArray[np.float64]
 LatentField = Callable[[Floats, Floats], Floats]
 
 
-
-
 @dataclass(frozen=True)
 class Region:
     """A rectangle of a picture in pixels."""
@@ -83,7 +81,7 @@ class Scene:
 
     def conditions(self, rows: Floats, columns: Floats) -> tuple[Floats, Floats]:
         """Latents [n, length] and micro coordinates [n, dimensions] at positions of the picture."""
-        # Half a step before the first column is the end of the last turn: the same latent, or the picture would not close.
+        # Half a step before the first column ends the last turn: the same latent, or the picture would not close.
         wrapped = (
             np.mod(positions, extent) if moves else positions
             for positions, extent, moves in zip((rows, columns), (self.rows, self.columns), self.moving, strict=True)
@@ -101,12 +99,14 @@ class Scene:
             SizeError: it is empty or reaches outside.
         """
         if region.height < 1 or region.width < 1:
-            raise SizeError(f"a region of {region.width}x{region.height} is empty; give a width and a height of 1 or more")
+            raise SizeError(
+                f"a region of {region.width}x{region.height} is empty; give a width and a height of 1 or more"
+            )
         for start, length, limit in ((region.top, region.height, self.height), (region.left, region.width, self.width)):
             if start < 0 or start + length > limit:
                 raise SizeError(
-                    f"the region {region.width}x{region.height} at ({region.left}, {region.top}) reaches outside of the "
-                    f"{self.width}x{self.height} picture"
+                    f"the region {region.width}x{region.height} at ({region.left}, {region.top}) reaches outside of "
+                    f"the {self.width}x{self.height} picture"
                 )
 
     def _along(self, axis: int, start: int, length: int) -> tuple[Floats, npt.NDArray[np.int64]]:
@@ -114,8 +114,8 @@ class Scene:
         pitch = self.patch // 2 if self.moving[axis] else self.patch
         first = (start - self.patch) // pitch + 1
         last = (start + length - 1) // pitch
-        steps = np.arange(first, last + 1)
-        return steps * (pitch / self.patch), steps * pitch - start
+        steps = np.arange(first, last + 1, dtype=np.int64)
+        return steps.astype(np.float64) * (pitch / self.patch), steps * pitch - start
 
 
 def window(patch: int, blended: bool) -> npt.NDArray[np.float32]:
@@ -140,12 +140,15 @@ def turns(lattice: Lattice, patch: int, width: int, height: int) -> tuple[int, i
         if pixels < 1:
             raise SizeError(f"the {side} must be positive, not {pixels}; the model's own is {turn}")
         if not axis.cyclic and pixels != turn:
-            raise SizeError(f"the {side} of this model's pictures is always {turn}, not {pixels}; leave it out or give {turn}")
+            raise SizeError(
+                f"the {side} of this model's pictures is always {turn}, not {pixels}; leave it out or give {turn}"
+            )
         if pixels % turn:
             below, above = pixels // turn * turn, (pixels // turn + 1) * turn
             nearest = f"{below} or {above}" if below else f"{above}"
             raise SizeError(
-                f"a {side} of {pixels} does not close on itself: it must be a multiple of {turn}, one turn of the model; "
+                f"a {side} of {pixels} does not close on itself: it must be a multiple of {turn}, one turn of the "
+                f"model; "
                 f"the nearest is {nearest}"
             )
         counts.append(pixels // turn)

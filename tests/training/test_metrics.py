@@ -79,7 +79,6 @@ class TestSlicedWasserstein:
             sliced_wasserstein(seam_at_the_wrap, seam_inside, wrap=wrap, levels=1, projections=64)["mean"]
             for wrap in (True, False)
         )
-        print(closed, cut)
         assert closed < cut / 3
 
     def test_flat_sets_are_finite(self) -> None:

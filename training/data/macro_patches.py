@@ -35,10 +35,11 @@ class Pictures(Protocol):
 class MacroPatches(Dataset[tuple[Tensor, Tensor]]):
     """Item i is one macro patch of a random picture, and its position; a function of (seed, i) alone.
 
-    Positions are drawn uniformly from the macro lattice; with `sampling="continuous"` cyclic axes take any real position,
-    so that a generator learns every angle and not the trained columns only. Items 2k and 2k + 1 share their position: the
-    distance within such a pair is how much pictures differ at one coordinate. Where an axis of the lattice is cyclic
-    but the pictures are not, the crop is taken anywhere inside, without wrapping (textures are alike everywhere).
+    Positions are drawn uniformly from the macro lattice; with `sampling="continuous"` cyclic axes take any real
+    position, so that a generator learns every angle and not the trained columns only. Items 2k and 2k + 1 share their
+    position: the distance within such a pair is how much pictures differ at one coordinate. Where an axis of the
+    lattice is cyclic but the pictures are not, the crop is taken anywhere inside, without wrapping (textures are alike
+    everywhere).
 
     Args:
         pictures: of the lattice's resolution.
@@ -48,7 +49,9 @@ class MacroPatches(Dataset[tuple[Tensor, Tensor]]):
         sampling: "lattice" (as published) or "continuous".
     """
 
-    def __init__(self, pictures: Pictures, lattice: Lattice, patch: int, seed: int, sampling: Sampling = "lattice") -> None:
+    def __init__(
+        self, pictures: Pictures, lattice: Lattice, patch: int, seed: int, sampling: Sampling = "lattice"
+    ) -> None:
         self.pictures, self.lattice, self.patch, self.seed, self.sampling = pictures, lattice, patch, seed, sampling
 
     def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:

@@ -23,24 +23,33 @@ MATTERPORT = CocoGanRecipe(model=CocoGanConfig(topology="cylinder", columns=12, 
 CELEBA_64_QUIRKS = CocoGanRecipe(model=CocoGanConfig(patch=16, reference_quirks=True), batch=64)
 
 # Ours leave the paper where great-circle strips and a short run on a CPU ask for it. Strips are alike all the way round
-# and, since any great circle is as likely as any other, from top to bottom as well: no coordinate can be read off a real
-# patch, so there is no consistency loss. Hinge loss needs no gradient penalty. Replicate padding leaves no dark
+# and, since any great circle is as likely as any other, from top to bottom as well: no coordinate can be read off a
+# real patch, so there is no consistency loss. Hinge loss needs no gradient penalty. Replicate padding leaves no dark
 # borders. Several octaves tell neighbouring patches of a long turn apart. Continuous angles and the overlap loss make
-# half-step patches agree with their neighbours, which moving latents are blended from. The diversity loss keeps seeds apart,
-# and stops once they differ as real strips do.
+# half-step patches agree with their neighbours, which moving latents are blended from. The diversity loss keeps seeds
+# apart, and stops once they differ as real strips do.
 PLANET = CocoGanRecipe(
     model=CocoGanConfig(
         topology="cylinder", rows=4, columns=32, octaves=4, patch=32, width=32, critic_width=32,
         padding="replicate", condition_std=0.1, condition_scale=1.0,
     ),
-    data="earth", sampling="continuous", loss="hinge", penalty=0, consistency=0, diversity=2, diversity_target=0.9, overlap=2,
+    data="earth", sampling="continuous", loss="hinge", penalty=0, consistency=0,
+    diversity=2, diversity_target=0.9, overlap=2,
     batch=24, steps=10_000, decay_from=0.7, lr_generator=2e-4, lr_critic=3e-4, precision="bf16",
 )  # fmt: skip
 
 TERRAIN = PLANET.model_copy(
     update={
         "model": PLANET.model.model_copy(
-            update={"topology": "torus", "rows": 8, "columns": 8, "octaves": 3, "patch": 16, "width": 24, "critic_width": 32}
+            update={
+                "topology": "torus",
+                "rows": 8,
+                "columns": 8,
+                "octaves": 3,
+                "patch": 16,
+                "width": 24,
+                "critic_width": 32,
+            }
         )
     }
 )
