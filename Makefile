@@ -19,9 +19,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt CMakeLists.txt Makefile $(NAT
 
 demo: install
 	mkdir -p out
-	$(VENV)/bin/zellige panorama planet --size 4096x --seed 3 --out out/planet.tif
-	$(VENV)/bin/zellige panorama planet --size 1024x --seed 3 --out out/planet.png
-	@echo "The panorama is out/planet.tif; out/planet.png is a small one of the same seed."
+	$(VENV)/bin/zellige panorama planet --size 8192x --memory 512MiB --seed 3 --out out/planet.tif --preview out/planet.png
+	@echo "The panorama is out/planet.tif; out/planet.png is a reduced copy."
 
 test: install
 	$(VENV)/bin/python -m pytest -n 2

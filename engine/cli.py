@@ -1,6 +1,7 @@
 """The command `zellige`: one thin function a verb."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -173,7 +174,13 @@ def train(
     values = dict(_setting(text) for text in settings or []) | ({"steps": steps} if steps else {})
     chosen = with_settings(chosen, values | ({"data": data} if data else {}))
     pictures = open_pictures(chosen.data, chosen.model.resolution, chosen.model.topology, seed=seed)
-    details = {"recipe": recipe, "data": chosen.data, "licence": pictures.licence}
+    details = {
+        "recipe": recipe,
+        "description": chosen.description,
+        "data": chosen.data,
+        "licence": pictures.licence,
+        "command": shlex.join(["zellige", *sys.argv[1:]]),
+    }
     report = run(
         chosen, pictures, out, resume=resume, start_from=start_from, seed=seed, device=pick_device(device),
         workers=workers, details=details,
@@ -187,13 +194,14 @@ def evaluate(
     data: Data = None,
     count: Annotated[int, typer.Option(help="Held-out pictures and images to compare.")] = 128,
     image: Annotated[Path | None, typer.Option(help="Measure the seams of this rendered panorama instead.")] = None,
+    record: Annotated[bool, typer.Option(help="Write the metrics into the checkpoint.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "auto",
     as_json: Json = False,
 ) -> None:
     """The metrics of a model's system: sliced Wasserstein distance, seam ratios, diversity."""
-    from ..training.evaluate import evaluate_images, evaluate_panorama
+    from ..training.evaluate import evaluate_images, evaluate_panorama, record_metrics
     from .library import load
 
     generator = load(model, device, precision)  # type: ignore[arg-type]
@@ -201,6 +209,8 @@ def evaluate(
         report = evaluate_panorama(generator, image, data)
     else:
         report = evaluate_images(generator, data, count, seed)
+        if record:
+            record_metrics(generator.header, report)
     _report({"model": generator.name} | report, as_json)
 
 

@@ -210,7 +210,7 @@ class CocoGan:
         """
         _check_seed(seed)
         if self.config.channels != 3:
-            raise TaskError(f"panorama files hold RGB, and {self.name} makes {self.config.channels} channels; use render")
+            raise TaskError(f"panorama files hold RGB, not the {self.config.channels} channels of {self.name}")
         budget = available_memory(self.device) // 2 if memory is None else parse_bytes(memory)
         scene = self.scene(width, height, seed)
         report = render_file(self.generator, scene, Path(out), budget=budget, name=self.name, advance=progress)

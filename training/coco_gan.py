@@ -11,10 +11,19 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..engine.images import contact_sheet, to_uint8
 from ..engine.models.coco_gan import ConditionalNorm, Discriminator, Generator, Head, plain_state
+from ..engine.models.coordinates import Topology
 from .losses import critic_loss, diversity_shortfall, generator_loss, gradient_penalty, pair_distance
 from .recipe import CocoGanRecipe
 
 __all__ = ["CocoGanTraining", "assemble"]
+
+# Half steps (down, across). Both at once are blended on a torus only, where the latent may move along both axes.
+_SHIFTS: dict[Topology, list[tuple[int, int]]] = {
+    "plane": [(0, 1), (1, 0)],
+    "cylinder": [(0, 1), (1, 0)],
+    "torus": [(0, 1), (1, 0), (1, 1)],
+}
+_Halves = list[tuple[Tensor, Tensor]]
 
 
 class CocoGanTraining:
@@ -103,8 +112,9 @@ class CocoGanTraining:
         parts = {"generator": self.average.state_dict()}
         if self.latent_head:
             parts |= {"critic": plain_state(self.critic), "latent_head": plain_state(self.latent_head)}
+        small = torch.float16 if self.recipe.storage == "fp16" else torch.float32
         tensors = {
-            f"{part}.{name}": tensor.detach().cpu().contiguous()
+            f"{part}.{name}": tensor.detach().cpu().contiguous().to(small if tensor.ndim > 1 else torch.float32)
             for part, state in parts.items()
             for name, tensor in state.items()
             if tensor.is_floating_point()
@@ -197,7 +207,7 @@ class CocoGanTraining:
         return loss
 
     def _generator_objective(
-        self, real: Tensor, fake: Tensor, halves: Tensor | None, z: Tensor, at: Any, elsewhere: Any, note: Any
+        self, real: Tensor, fake: Tensor, halves: _Halves, z: Tensor, at: Any, elsewhere: Any, note: Any
     ) -> Tensor:
         recipe = self.recipe
         real_c, fake_c = self._macro_coordinates(at), self._macro_coordinates(elsewhere)
@@ -217,10 +227,8 @@ class CocoGanTraining:
             shortfall = diversity_shortfall(fake.float(), self.real_distance, recipe.diversity_target)
             loss = loss + recipe.diversity * shortfall
         note("diversity", pair_distance(fake.detach().float()) / self.real_distance)
-        if halves is not None:
-            patch = recipe.model.patch
-            covered = fake[: len(halves), :, :, patch // 2 : -(patch // 2)]
-            overlap = (halves - covered).abs().float().mean()
+        if halves:
+            overlap = torch.stack([(half - covered).abs().float().mean() for half, covered in halves]).mean()
             note("overlap", overlap)
             loss = loss + recipe.overlap * overlap
         return loss
@@ -247,23 +255,31 @@ class CocoGanTraining:
                 note("content", content)
         return loss
 
-    def _macro(self, z: Tensor, positions: Any) -> tuple[Tensor, Tensor | None]:
-        """Macro patches [n, C, K, K] at positions [n, 2], and for the first quarter the patches half a column on.
+    def _macro(self, z: Tensor, positions: Any) -> tuple[Tensor, _Halves]:
+        """Macro patches [n, C, K, K] at positions [n, 2], and pairs of half-step patches with what they cover.
 
-        The latter are [n / 4, C, K, K - P]: columns half a step to the right of the macro patch's own, as the renderer
-        blends them where the latent moves. They take part on axes without an edge only.
+        A quarter of the macro patches get patches half a step on, as the renderer blends them where the latent moves.
+        Such a patch knows no border where theirs meet, so equality also takes the borders away.
         """
-        config, span = self.recipe.model, self.recipe.model.span
-        cells = config.lattice.inside(positions[:, 0], positions[:, 1])  # [n, m*m, 2]
-        n = len(cells)
-        extra = n // 4 if self.recipe.overlap and config.lattice.axes[1].cyclic else 0
-        half = cells[:extra, : span * (span - 1)] + np.array([0.0, 0.5])
-        places = np.concatenate([cells.reshape(-1, 2), half.reshape(-1, 2)])
-        coordinates = self._tensor(config.lattice.micro(places[:, 0], places[:, 1]))
-        latents = torch.cat([z.repeat_interleave(span * span, 0), z[:extra].repeat_interleave(span * (span - 1), 0)])
-        patches = self.generator(latents, coordinates)
-        macro = assemble(patches[: n * span * span], span, span)
-        return macro, assemble(patches[n * span * span :], span, span - 1) if extra else None
+        config, span, half = self.recipe.model, self.recipe.model.span, self.recipe.model.patch // 2
+        cells = config.lattice.inside(positions[:, 0], positions[:, 1])  # [n, m*m, 2], the row index fastest
+        shifts = _SHIFTS[config.topology] if self.recipe.overlap else []
+        share = len(cells) // 4 // max(len(shifts), 1)
+        places, latents = [cells.reshape(-1, 2)], [z.repeat_interleave(span * span, 0)]
+        for k, (down, across) in enumerate(shifts):
+            moved = cells[k * share : (k + 1) * share].reshape(share, span, span, 2)[:, : span - across, : span - down]
+            places.append((moved + 0.5 * np.array([down, across])).reshape(-1, 2))
+            latents.append(z[k * share : (k + 1) * share].repeat_interleave((span - across) * (span - down), 0))
+        where = np.concatenate(places)
+        coordinates = self._tensor(config.lattice.micro(where[:, 0], where[:, 1]))
+        first, *others = self.generator(torch.cat(latents), coordinates).split([len(p) for p in places])
+        macro = assemble(first, span, span)
+        pairs = []
+        for k, ((down, across), patches) in enumerate(zip(shifts, others, strict=True)):
+            top, left = half * down, half * across
+            covered = macro[k * share : (k + 1) * share, :, top : config.macro - top, left : config.macro - left]
+            pairs.append((assemble(patches, span - down, span - across), covered))
+        return macro, pairs
 
     def _macro_coordinates(self, positions: Any) -> Tensor:
         return self._tensor(self.recipe.model.lattice.macro(positions[:, 0], positions[:, 1]))

@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from zellige.errors import DataError, MissingExtraError
 
+from ..engine.checkpoint import Header, read_tensors, write_checkpoint
 from ..engine.coco_gan import CocoGan
 from .data import open_pictures
 from .metrics import diversity, seam_ratio, sliced_wasserstein
 
-__all__ = ["evaluate_images", "evaluate_panorama"]
+__all__ = ["evaluate_images", "evaluate_panorama", "record_metrics"]
 
 Pixels = npt.NDArray[np.uint8]
 _AXES = {"vertical": 0, "horizontal": 1}
@@ -84,6 +85,13 @@ def evaluate_panorama(model: CocoGan, path: Path, data: str | None = None, count
         "seam_ratio_half_step": _seams(model, [image], config.patch // 2, (True, True)),
         "seam_ratio_data": _seams(model, real, config.patch, held_out.cyclic),
     }
+
+
+def record_metrics(header: Header, report: dict[str, Any]) -> None:
+    """Write a report into the checkpoint that it measures, under details.metrics; the weights stay as they are."""
+    tensors = read_tensors(header)
+    details = header.details | {"metrics": report}
+    write_checkpoint(header.path, tensors, system=header.system, config=header.config, details=details)
 
 
 def _seams(model: CocoGan, images: list[Pixels], pitch: int, closed: tuple[bool, bool]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zellige.errors import OutputError, TrainingError
 
-from ..engine.checkpoint import write_checkpoint
+from ..engine.checkpoint import read_header, write_checkpoint
 from ..engine.images import write_png
 from .coco_gan import CocoGanTraining
 from .data import MacroPatches, Pictures
@@ -61,27 +61,30 @@ def train(
     Returns:
         report: steps, seconds, steps_per_second, recoveries, device, precision, seed, model.
     Raises:
-        TrainingError: nothing to resume, a run in the way, or NaN too many times.
+        TrainingError: nothing to resume, or a run of another model or seed; a run in the way; NaN too many times.
     """
-    training = CocoGanTraining(recipe, device or torch.device("cpu"), seed)
     state, log = out / "state.safetensors", out / "log.jsonl"
+    settings = recipe.model_dump(mode="json")
+    if resume:
+        if not state.exists():
+            raise TrainingError(f"{out} holds no state to resume; start without --resume")
+        _check_same(state, settings, seed)
+    elif state.exists():
+        raise TrainingError(f"{out} already holds a run; continue it with --resume or choose another --out")
+    training = CocoGanTraining(recipe, device or torch.device("cpu"), seed)
     progress = Progress(seed=seed)
+    if resume:
+        progress = load_state(state, training)
+        _forget_after(log, progress.step)
+    elif start_from is not None:
+        load_networks(start_from / "state.safetensors", training)
     try:
         (out / "samples").mkdir(parents=True, exist_ok=True)
+        _sweep(out)
     except OSError as error:
         raise OutputError(
             f"{out} cannot be made a folder for the run: {error.strerror}; choose another --out"
         ) from error
-    if resume:
-        if not state.exists():
-            raise TrainingError(f"{out} holds no state to resume; start without --resume")
-        progress = load_state(state, training)
-        _forget_after(log, progress.step)
-    elif state.exists():
-        raise TrainingError(f"{out} already holds a run; continue it with --resume or choose another --out")
-    elif start_from is not None:
-        load_networks(start_from / "state.safetensors", training)
-    settings = recipe.model_dump(mode="json")
     if not resume:
         save_state(state, training, progress, settings)
 
@@ -116,7 +119,7 @@ def _run(
     out: Path,
     settings: dict[str, Any],
 ) -> Progress:
-    """Train until the end, a NaN (returns the last good progress, restored) or an interruption (saves first)."""
+    """Train until the end, or until a NaN; then everything is as at the last good progress, which is returned."""
     state = out / "state.safetensors"
     # After a NaN other data and other latents follow, or the same one would come again.
     data_seed = progress.seed + 1_000_003 * progress.recoveries
@@ -124,18 +127,19 @@ def _run(
     batches = stream(patches, first=progress.step * recipe.batch, batch=recipe.batch, workers=workers)
     sums: dict[str, Tensor] = {}
     began, start = time.monotonic(), progress.step
+    logged = start
     try:
         for step in range(progress.step + 1, recipe.steps + 1):
             real, positions = next(batches)
-            metrics = training.step(real, positions, step / recipe.steps)
+            metrics = training.step(real, positions, (step - 1) / recipe.steps)
             if not bool(torch.stack(list(metrics.values())).isfinite().all()):
                 return _recovered(training, state, progress, step)
             sums = {name: sums.get(name, 0.0) + value for name, value in metrics.items()}
             advance(step)
             if step % recipe.log_every == 0:
-                means = {name: round(float(value) / recipe.log_every, 5) for name, value in sums.items()}
+                means = {name: round(float(value) / (step - logged), 5) for name, value in sums.items()}
                 record(step, means | {"steps_per_second": round((step - start) / (time.monotonic() - began), 3)})
-                sums = {}
+                sums, logged = {}, step
             if step % recipe.sample_every == 0:
                 write_png(out / "samples" / f"{step:07d}.png", training.samples())
             if step % recipe.checkpoint_every == 0 or step == recipe.steps:
@@ -158,6 +162,7 @@ def _recovered(training: CocoGanTraining, state: Path, progress: Progress, step:
             "lower the learning rates (--set lr_critic=1e-4) or raise the gradient penalty a little (--set penalty=15)"
         )
     good = load_state(state, training)
+    _forget_after(state.with_name("log.jsonl"), good.step)
     logger.warning("step %d gave values that are not finite; back to the good state of step %d", step, good.step)
     recovered = Progress(good.step, progress.recoveries + 1, good.seed)
     training.random.manual_seed(good.seed + 1_000_003 * recovered.recoveries)
@@ -191,8 +196,32 @@ class _Log:
             self.board.close()
 
 
+def _check_same(state: Path, settings: dict[str, Any], seed: int) -> None:
+    """Refuse to go on with another model, whose weights may fit and yet mean something else, or with another seed."""
+    details = read_header(state).details
+    if "progress" not in details:
+        return  # no state at all, which is for load_state to say
+    started = details["progress"].get("seed", seed)
+    if started != seed:
+        raise TrainingError(f"{state.parent} holds a run of seed {started}, not {seed}; go on with --seed {started}")
+    for name, value in details["recipe"]["model"].items():
+        now = settings["model"].get(name, value)
+        if now != value:
+            raise TrainingError(
+                f"{state.parent} holds a run with model.{name} = {value}, not {now}; "
+                "use the same settings or choose another --out"
+            )
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a process that was killed while it wrote has left behind."""
+    for pattern in (".*.safetensors.*.tmp", "samples/.zellige-*.partial"):
+        for path in out.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
 def _forget_after(log: Path, step: int) -> None:
-    """Drop log lines of steps that a resumed run will do again, and a line that a crash left half-written."""
+    """Drop log lines of steps that will be done again, and a line that a crash left half-written."""
     if not log.exists():
         return
     kept = []

@@ -1,8 +1,8 @@
 """What a training run is: networks, data, losses, schedule; every field is a line of the paper's table or ours."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from zellige.errors import UnknownRecipeError
 
@@ -18,6 +18,7 @@ class CocoGanRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    description: str = Field("", description="What the model makes, for people who list models.")
     model: CocoGanConfig = Field(default_factory=CocoGanConfig, description="The networks.")
     data: str = Field("earth", description="Data set name or folder, unless --data names another.")
     sampling: Sampling = Field("lattice", description="Whether cyclic axes are trained on lattice positions or on all.")
@@ -52,10 +53,22 @@ class CocoGanRecipe(BaseModel):
     )
     ema: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged generator.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Autocast precision of the networks.")
+    storage: Literal["fp32", "fp16"] = Field("fp32", description="Precision of matrices and kernels in the model file.")
 
     log_every: int = Field(50, ge=1, description="Steps between log lines.")
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints; a crash loses at most these.")
     sample_every: int = Field(1000, ge=1, description="Steps between sample sheets.")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.batch % (2 * self.accumulate):
+            raise ValueError(
+                f"a batch of {self.batch} does not split into {self.accumulate} parts of whole pairs; "
+                f"batch must be a multiple of {2 * self.accumulate}"
+            )
+        if self.content and not self.model.latent_head:
+            raise ValueError("content weighs the error of head Q, which the model lacks; set model.latent_head too")
+        return self
 
 
 def with_settings(recipe: CocoGanRecipe, settings: dict[str, Any]) -> CocoGanRecipe:
@@ -78,7 +91,8 @@ def with_settings(recipe: CocoGanRecipe, settings: dict[str, Any]) -> CocoGanRec
         return CocoGanRecipe.model_validate(values)
     except ValidationError as error:
         fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        raise UnknownRecipeError(
-            f"the setting {where or 'model'} cannot be {fault['input']!r}: {fault['msg']}"
-        ) from error
+        where, given = ".".join(str(part) for part in fault["loc"]), fault["input"]
+        reason = fault["msg"].removeprefix("Value error, ")
+        # A rule about several settings is broken by all of them together, and its own sentence names them.
+        alone = not isinstance(given, dict | CocoGanConfig)
+        raise UnknownRecipeError(f"the setting {where} cannot be {given!r}: {reason}" if alone else reason) from error

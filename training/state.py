@@ -57,18 +57,19 @@ def save_state(path: Path, training: Training, progress: Progress, recipe: Mappi
     """Write everything that the next step depends on, atomically.
 
     Raises:
-        TrainingError: a network holds a value that is not finite; a bad state never replaces a good one.
+        TrainingError: a network or an optimiser holds a value that is not finite; a good state is never
+            replaced by a bad one.
         OutputError: the file cannot be written.
     """
     tensors: dict[str, Tensor] = {"random": training.random.get_state(), **_prefixed("number", training.numbers())}
     for name, module in training.modules().items():
         tensors |= _prefixed(name, module.state_dict())
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise TrainingError(f"{name} is not finite at step {progress.step}; the state is not saved")
     for name, optimiser in training.optimisers.items():
         for index, moments in optimiser.state_dict()["state"].items():
             tensors |= _prefixed(f"optimiser.{name}.{index}", moments)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise TrainingError(f"{name} is not finite at step {progress.step}; the state is not saved")
     details = {"progress": asdict(progress), "recipe": dict(recipe)}
     write_checkpoint(path, tensors, system=training.system, config={}, details=details)
 

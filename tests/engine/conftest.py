@@ -1,0 +1,90 @@
+"""Tiny models with random weights: a few thousand numbers that draw a different patch at every place."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from zellige.engine.checkpoint import write_checkpoint
+from zellige.engine.coco_gan import CocoGan
+from zellige.engine.library import load
+from zellige.engine.models.coco_gan import CocoGanConfig, ConditionalNorm, Discriminator, Generator, Head, plain_state
+
+ModelFile = Callable[..., Path]
+Model = Callable[..., CocoGan]
+
+CONFIGS = {
+    "plane": CocoGanConfig(topology="plane", rows=3, columns=4, patch=8, latent=6, width=1, critic_width=1),
+    "cylinder": CocoGanConfig(
+        topology="cylinder", rows=3, columns=4, patch=8, latent=6, width=1, critic_width=1,
+        octaves=2, padding="replicate",
+    ),
+    "torus": CocoGanConfig(topology="torus", rows=2, columns=3, patch=4, latent=5, width=2, critic_width=1),
+    "guided": CocoGanConfig(
+        topology="plane", rows=3, columns=3, patch=8, latent=6, width=1, critic_width=2, head_width=8, latent_head=True
+    ),
+}  # fmt: skip
+
+
+def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Give a network weights, biases and batch statistics as different from their start as training would."""
+    random = torch.Generator().manual_seed(seed)
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear) and part.bias is not None:
+            nn.init.normal_(part.weight, std=part.weight[0].numel() ** -0.5, generator=random)
+            nn.init.normal_(part.bias, std=0.3, generator=random)
+        if isinstance(part, ConditionalNorm):
+            nn.init.normal_(part.scale.bias, mean=1.0, std=0.2, generator=random)
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | ConditionalNorm):
+            nn.init.normal_(part.running_mean, std=0.3, generator=random)
+            nn.init.uniform_(part.running_var, 0.3, 2.0, generator=random)
+    return module.eval().requires_grad_(False)
+
+
+def tiny_state(config: CocoGanConfig, seed: int = 0) -> dict[str, torch.Tensor]:
+    """The tensors of a model file, as training writes them."""
+    parts: dict[str, nn.Module] = {"generator": randomise(Generator(config, spectral=False), seed)}
+    if config.latent_head:
+        critic = Discriminator(config, spectral=False)
+        parts |= {"critic": randomise(critic, seed), "latent_head": randomise(Head(
+            critic.features, config.latent, config.head_width, spectral=False), seed)}  # fmt: skip
+    return {
+        f"{part}.{name}": tensor
+        for part, module in parts.items()
+        for name, tensor in plain_state(module).items()
+        if tensor.is_floating_point()
+    }
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
+    """The path of a checkpoint: plane, cylinder, torus, or guided, a plane with a latent head."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def path(name: str) -> Path:
+        file = folder / f"{name}.safetensors"
+        if not file.exists():
+            config = CONFIGS[name]
+            write_checkpoint(
+                file,
+                tiny_state(config),
+                system="coco-gan",
+                config=config.model_dump(mode="json"),
+                details={"licence": "CC0", "description": "random"},
+            )
+        return file
+
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(model_file: ModelFile) -> Model:
+    """A tiny model on the CPU."""
+
+    def opened(name: str, precision: Any = "fp32") -> CocoGan:
+        return load(model_file(name), device="cpu", precision=precision)
+
+    return opened
