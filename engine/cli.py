@@ -88,12 +88,12 @@ def generate(
     from .images import contact_sheet, output_errors, write_png
     from .library import load
 
-    with output_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
     generator = load(model, device, precision)  # type: ignore[arg-type]
     began = time.perf_counter()
     images = generator.generate(count, seed)
     seconds = time.perf_counter() - began
+    with output_errors(out):  # only now, so that a refusal leaves no folder behind
+        out.mkdir(parents=True, exist_ok=True)
     files = [out / f"{generator.name}-{seed}-{k:04d}.png" for k in range(count)]
     for path, image in zip(files, images, strict=True):
         write_png(path, image)
@@ -171,7 +171,7 @@ def train(
     from .device import pick_device
 
     chosen = find_recipe(recipe)
-    values = dict(_setting(text) for text in settings or []) | ({"steps": steps} if steps else {})
+    values = dict(_setting(text) for text in settings or []) | ({"steps": steps} if steps is not None else {})
     chosen = with_settings(chosen, values | ({"data": data} if data else {}))
     pictures = open_pictures(chosen.data, chosen.model.resolution, chosen.model.topology, seed=seed)
     details = {

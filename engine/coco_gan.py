@@ -66,10 +66,7 @@ class CocoGan:
         Returns:
             uint8 [count, H, W, 3].
         """
-        _check_seed(seed)
-        if count < 1:
-            raise SizeError(f"{count} images cannot be generated; ask for 1 or more")
-        return self.from_latents(np.stack([fixed_latent(seed, k, self.config.latent) for k in range(count)]))
+        return self.from_latents(self._latents(seed, count))
 
     def from_latents(self, latents: npt.NDArray[Any], beyond: int = 0) -> Pixels:
         """One image a latent; every patch of an image gets the same.
@@ -82,6 +79,8 @@ class CocoGan:
         """
         if latents.ndim != 2 or latents.shape[1] != self.config.latent:
             raise ShapeError(f"latents must be [n, {self.config.latent}], not {list(latents.shape)}")
+        if not len(latents):
+            raise ShapeError("there are no latents; give one or more")
         images = []
         for latent in latents:
             scene = self._still(latent, beyond)
@@ -105,8 +104,7 @@ class CocoGan:
         Returns:
             uint8 [count, H + 2 patches P, W + 2 patches P, 3]; a cyclic axis is not extended.
         """
-        latents = np.stack([fixed_latent(seed, k, self.config.latent) for k in range(count)])
-        return self.from_latents(latents, beyond=patches)
+        return self.from_latents(self._latents(seed, count), beyond=patches)
 
     def interpolate(self, seed: int, frames: int, images: tuple[int, int] = (0, 1)) -> Pixels:
         """Walk in a straight line from one latent to another; all patches of a frame change in step.
@@ -122,7 +120,6 @@ class CocoGan:
         share = np.linspace(0, 1, frames)[:, None]
         return self.from_latents((1 - share) * start + share * end)
 
-    @torch.inference_mode()
     def interpolate_coordinates(self, seed: int, rows: int, columns: int, index: int = 0) -> Pixels:
         """Micro patches on a fine grid of coordinates under one latent: content slides from patch to patch.
 
@@ -131,6 +128,8 @@ class CocoGan:
         Returns:
             uint8 [rows, columns, P, P, 3].
         """
+        if min(rows, columns) < 1:
+            raise SizeError(f"a grid of {columns}x{rows} patches is empty; give 1 or more each way")
         lattice = self.config.lattice
         sweeps = [
             np.linspace(0, axis.patches, count, endpoint=False)
@@ -139,12 +138,11 @@ class CocoGan:
             for axis, count in zip(lattice.axes, (rows, columns), strict=True)
         ]
         coordinates = lattice.micro(np.repeat(sweeps[0], columns), np.tile(sweeps[1], rows))
-        latents = np.broadcast_to(fixed_latent(seed, index, self.config.latent), (rows * columns, self.config.latent))
-        patches = [
-            self.generator(self._tensor(latents[k : k + _BATCH]), self._tensor(coordinates[k : k + _BATCH]))
-            for k in range(0, rows * columns, _BATCH)
-        ]
-        return to_uint8(torch.cat(patches)).reshape(rows, columns, self.config.patch, self.config.patch, -1)
+        latent = self._tensor(fixed_latent(seed, index, self.config.latent))
+        patches = self._renderer.patches(
+            rows * columns, lambda start, stop: (latent.expand(stop - start, -1), self._tensor(coordinates[start:stop]))
+        )
+        return to_uint8(patches).reshape(rows, columns, self.config.patch, self.config.patch, -1)
 
     def patch_guided(self, macro: Pixels) -> Pixels:
         """Full images whose latents are read off real macro patches, z = Q(h(s)), wherever those lay.
@@ -208,7 +206,6 @@ class CocoGan:
         Raises:
             SizeError: no such size; BudgetError: not one patch fits; OutputError: the file cannot be written.
         """
-        _check_seed(seed)
         if self.config.channels != 3:
             raise TaskError(f"panorama files hold RGB, not the {self.config.channels} channels of {self.name}")
         budget = available_memory(self.device) // 2 if memory is None else parse_bytes(memory)
@@ -238,6 +235,11 @@ class CocoGan:
     def render(self, scene: Scene, region: Region) -> Pixels:
         """A region of a scene, uint8 [height, width, 3]; equal to the same crop of the whole."""
         return self._renderer.region(scene, region).cpu().numpy()
+
+    def _latents(self, seed: int, count: int) -> npt.NDArray[Any]:
+        if count < 1:
+            raise SizeError(f"{count} images cannot be generated; ask for 1 or more")
+        return np.stack([fixed_latent(seed, k, self.config.latent) for k in range(count)])
 
     def _still(self, latent: npt.NDArray[Any], beyond: int = 0) -> Scene:
         lattice = self.config.lattice
@@ -269,8 +271,3 @@ class CocoGan:
 
     def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, torch.float32)
-
-
-def _check_seed(seed: int) -> None:
-    if seed < 0:
-        raise SizeError(f"the seed must be 0 or more, not {seed}")

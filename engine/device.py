@@ -31,6 +31,8 @@ def pick_device(name: str = "auto") -> torch.device:
         raise DeviceError(f"the device {name!r} is not supported; use auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DeviceError("this machine has no CUDA device that torch can use; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"there is no device {name!r}; the last one here is cuda:{torch.cuda.device_count() - 1}")
     return device
 
 
@@ -85,7 +87,8 @@ def parse_bytes(text: str | int) -> int:
         BudgetError: it is no positive size in these units.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(text).lower())
-    if match and match[2] in _UNITS and (size := int(float(match[1]) * _UNITS[match[2]])) > 0:
+    # Up to 20 digits, because a float of 400 is infinite.
+    if match and match[2] in _UNITS and len(match[1]) <= 20 and (size := int(float(match[1]) * _UNITS[match[2]])) > 0:
         return size
     raise BudgetError(f"{text!r} is no amount of memory; write it as 512MiB, 2GiB or a number of bytes")
 

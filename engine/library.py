@@ -63,7 +63,12 @@ def list_models(folder: Path | None = None) -> list[dict[str, Any]]:
     """The bundled models, and the checkpoints of a folder if one is given, one dictionary each.
 
     Keys: name, system, resolution (WIDTHxHEIGHT of one turn), parameters, bytes, licence, description, path.
+
+    Raises:
+        UnknownModelError: there is no such folder.
     """
+    if folder is not None and not folder.is_dir():
+        raise UnknownModelError(f"{folder} is not a folder; give one that holds .safetensors files")
     paths = sorted(BUNDLED.glob("*.safetensors")) + (sorted(folder.glob("*.safetensors")) if folder else [])
     rows = []
     for path in paths:

@@ -111,16 +111,22 @@ def _trained_on(model: CocoGan) -> str:
 
 
 def _open(path: Path) -> Pixels:
-    """The whole picture as an array; a TIFF of any size is mapped through a temporary file, not held in memory."""
+    """The whole picture, uint8 [H, W, 3]; a TIFF of any size is mapped through a temporary file, not held in memory."""
     if path.suffix.lower() in (".tif", ".tiff"):
         try:
             import tifffile
         except ImportError as error:
             raise MissingExtraError("tifffile", "reading TIFF", "tiff") from error
         try:
-            return np.asarray(tifffile.imread(path, out="memmap"))
+            image = np.asarray(tifffile.imread(path, out="memmap"))
         except (OSError, ValueError, tifffile.TiffFileError) as error:
             raise DataError(f"{path} cannot be read as TIFF: {error}") from error
+        # A damaged file may also give an empty array, and a sound one other pixels.
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise DataError(
+                f"{path} cannot be read as a picture: it holds {image.dtype} {list(image.shape)}, not 8-bit RGB"
+            )
+        return image
     from PIL import Image
 
     try:

@@ -29,6 +29,11 @@ class CocoGanConfig(BaseModel):
     columns: int = Field(4, ge=1, le=4096, description="Micro patches along the width of the image.")
     span: int = Field(2, ge=2, le=64, description="Micro patches along each side of a macro patch.")
     octaves: int = Field(1, ge=1, le=16, description="Frequencies of place and angle that condition G; 1 as published.")
+    dense: bool = Field(
+        False,
+        description="Give every row and column of G's maps its own place, in all octaves; norms and stem then see the "
+        "first octave alone, and the stem is the same all over a patch. Not published.",
+    )
     patch: int = Field(32, description="Side of a micro patch in pixels: 4, 8, ..., 256.")
     latent: int = Field(128, ge=1, le=4096, description="Length of the latent vector, uniform on [-1, 1].")
     channels: int = Field(3, ge=1, le=4, description="Image channels.")
@@ -71,6 +76,12 @@ class CocoGanConfig(BaseModel):
         return Lattice(self.topology, self.rows, self.columns, self.span, self.octaves)
 
     @property
+    def conditions(self) -> int:
+        """Length of what stem and norms are conditioned on: latent and coordinate, or its first octave if `dense`."""
+        lattice = self.lattice
+        return self.latent + (lattice.macro_dimensions if self.dense else lattice.micro_dimensions)
+
+    @property
     def macro(self) -> int:
         """Side of a macro patch in pixels."""
         return self.patch * self.span
@@ -108,9 +119,8 @@ class ConditionalNorm(nn.Module):
 
     def __init__(self, config: CocoGanConfig, channels: int) -> None:
         super().__init__()
-        condition = config.latent + config.lattice.micro_dimensions
-        self.scale = nn.Linear(condition, channels)
-        self.shift = nn.Linear(condition, channels)
+        self.scale = nn.Linear(config.conditions, channels)
+        self.shift = nn.Linear(config.conditions, channels)
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         self.momentum, self.eps, self.quirk = 0.01, 1e-5, config.reference_quirks
@@ -164,20 +174,97 @@ class PaddedConv(nn.Conv2d):
         return super().forward(x)
 
 
+class Place(nn.Module):
+    """What the cells of a map add to it, by their own place in the picture.
+
+    y[a, b] = W phi(row a) + W' phi(column b) + W'' (phi(row a) x phi(column b)), phi the cosines and sines of the place in
+    the octaves whose wave is at least four cells long; the product of a row's and a column's wave of about one length is a
+    pair of diagonal waves. They follow from the micro coordinate by the addition theorems, so equal places of
+    overlapping patches get equal values. Weights start as 1 / frequency, the spectrum of natural images.
+
+    Args:
+        config: gives the lattice.
+        channels: of the map.
+        side: of the map in cells.
+    Source: this project, after the coordinate maps of InfinityGAN (Lin et al. 2022).
+    """
+
+    def __init__(self, config: CocoGanConfig, channels: int, side: int) -> None:
+        super().__init__()
+        self.side, self.axes = side, config.lattice.axes
+        # Length of the first octave's wave in patches, and how many octaves this map can show.
+        self.waves = [axis.patches if axis.cyclic else 2 * (axis.patches - 1) for axis in self.axes]
+        self.octaves = [
+            min(max(0, int(math.log2(side * wave / 4)) + 1), axis.octaves - (not axis.cyclic))
+            for axis, wave in zip(self.axes, self.waves, strict=True)
+        ]
+        # Row octave j and column octave k have waves of about one length where j - k is this.
+        lead = round(math.log2(self.waves[0] / self.waves[1]))
+        self.pairs = [(k + lead, k) for k in range(self.octaves[1]) if 0 <= k + lead < self.octaves[0]]
+        open_axes = [not axis.cyclic for axis in self.axes]
+        self.rows, self.columns = (
+            nn.Linear(2 * octaves + is_open, channels) for octaves, is_open in zip(self.octaves, open_axes, strict=True)
+        )
+        self.diagonals = nn.Linear(4 * len(self.pairs), channels, bias=False) if self.pairs else None
+        frequencies = [2.0 ** torch.arange(octaves) * max(self.waves) / wave
+                       for octaves, wave in zip(self.octaves, self.waves, strict=True)]  # fmt: skip
+        for layer, frequency, is_open in zip((self.rows, self.columns), frequencies, open_axes, strict=True):
+            scale = torch.cat([frequency.repeat(2), torch.ones(int(is_open))])
+            nn.init.normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+            layer.weight.data /= scale
+        if self.diagonals is not None:
+            nn.init.normal_(self.diagonals.weight)
+            self.diagonals.weight.data /= frequencies[1][[k for _, k in self.pairs]].repeat(4)
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        """Micro coordinates [N, micro_dimensions] to [N, channels, side, side]."""
+        vertical, horizontal = coordinates.split([axis.micro_dimensions for axis in self.axes], dim=1)
+        rows, columns = self._waves(vertical, 0), self._waves(horizontal, 1)
+        y = self.rows(self._flat(rows, vertical, 0)).transpose(1, 2)[:, :, :, None]
+        y = y + self.columns(self._flat(columns, horizontal, 1)).transpose(1, 2)[:, :, None, :]
+        if self.diagonals is not None:
+            down, across = (list(indices) for indices in zip(*self.pairs, strict=True))
+            product = rows[:, :, None, down, :, None] * columns[:, None, :, across, None, :]  # [N, a, b, K, 2, 2]
+            y = y + self.diagonals(product.permute(0, 1, 2, 4, 5, 3).flatten(3)).permute(0, 3, 1, 2)
+        return y
+
+    def _waves(self, coordinate: Tensor, which: int) -> Tensor:
+        """Cosines and sines of the place of every cell along an axis, [N, side, octaves, 2]."""
+        octaves = self.octaves[which]
+        offset = (torch.arange(self.side, device=coordinate.device) + 0.5) / self.side  # in patches
+        turn = offset[:, None] * (2 * math.pi / self.waves[which]) * 2.0 ** torch.arange(octaves, device=offset.device)
+        first = 0 if self.axes[which].cyclic else 1
+        waves = coordinate[:, first : first + 2 * octaves].unflatten(1, (octaves, 2))[:, None]  # [N, 1, octaves, 2]
+        cosine, sine = waves[..., 0], waves[..., 1]
+        turned = cosine * turn.cos() - sine * turn.sin(), sine * turn.cos() + cosine * turn.sin()
+        return torch.stack(turned, dim=-1)
+
+    def _flat(self, waves: Tensor, coordinate: Tensor, which: int) -> Tensor:
+        """The waves of an axis, and on an open one the place itself, [N, side, features]."""
+        features = waves.transpose(2, 3).flatten(2)
+        if self.axes[which].cyclic:
+            return features
+        offset = (torch.arange(self.side, device=coordinate.device) + 0.5) / self.side
+        place = coordinate[:, :1] + 2 * offset / (self.axes[which].patches - 1)
+        return torch.cat([features, place[:, :, None]], dim=2)
+
+
 class GeneratorBlock(nn.Module):
     """Residual block: norm, ReLU, [nearest x2], conv, norm, ReLU, conv; shortcut [nearest x2], 1x1 conv, always."""
 
-    def __init__(self, config: CocoGanConfig, inputs: int, outputs: int, up: bool) -> None:
+    def __init__(self, config: CocoGanConfig, inputs: int, outputs: int, up: bool, side: int) -> None:
         super().__init__()
         self.up = up
+        self.place = Place(config, inputs, side) if config.dense else None
         self.norm1 = ConditionalNorm(config, inputs)
         self.conv1 = PaddedConv(inputs, outputs, config.padding)
         self.norm2 = ConditionalNorm(config, outputs)
         self.conv2 = PaddedConv(outputs, outputs, config.padding)
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        y = F.relu(self.norm1(x, condition), inplace=True)
+    def forward(self, x: Tensor, condition: Tensor, coordinates: Tensor) -> Tensor:
+        y = _activate(self.norm1(x, condition), self.place, coordinates)
         # A 1x1 convolution and nearest up-sampling commute exactly; this order does a quarter of the work.
         x = self.shortcut(x)
         if self.up:
@@ -201,11 +288,11 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         widths = [16 * config.width] + [channels for channels, _ in config.generator_blocks]
-        self.stem = nn.Linear(config.latent + config.lattice.micro_dimensions, 4 * widths[0])
-        self.blocks = nn.ModuleList(
-            GeneratorBlock(config, inputs, outputs, up)
-            for inputs, (outputs, up) in zip(widths, config.generator_blocks, strict=False)
-        )
+        self.stem = nn.Linear(config.conditions, widths[0] if config.dense else 4 * widths[0])
+        self.blocks, side = nn.ModuleList(), 2
+        for inputs, (outputs, up) in zip(widths, config.generator_blocks, strict=False):
+            self.blocks.append(GeneratorBlock(config, inputs, outputs, up, side))
+            side *= 1 + up
         self.norm = nn.BatchNorm2d(widths[-1], eps=1e-5, momentum=0.1)
         self.to_image = PaddedConv(widths[-1], config.channels, config.padding)
         _initialise(self, spectral=spectral)
@@ -219,17 +306,25 @@ class Generator(nn.Module):
         Returns:
             [N, channels, patch, patch] in [-1, 1].
         """
-        condition = torch.cat([latent, coordinates], dim=1)
+        condition = torch.cat([latent, self._first_octave(coordinates)], dim=1)
         if not self.training:
             # CPU matrix products round differently below 8 rows; padded, a patch has the same bits in any batch.
             condition = F.pad(condition, (0, 0, 0, max(0, 8 - len(condition))))
         with torch.autocast(condition.device.type, enabled=False):
-            x = self.stem(condition)[: len(latent)].unflatten(1, (-1, 2, 2))
+            x = self.stem(condition)[: len(latent)]
+            x = x[:, :, None, None].expand(-1, -1, 2, 2) if self.config.dense else x.unflatten(1, (-1, 2, 2))
         assert self.to_image.bias is not None
         x = x.to(self.to_image.bias.dtype, memory_format=torch.channels_last)
         for block in self.blocks:
-            x = block(x, condition)
+            x = block(x, condition, coordinates)
         return torch.tanh(self.to_image(F.relu(self.norm(x), inplace=True)))
+
+    def _first_octave(self, coordinates: Tensor) -> Tensor:
+        if not self.config.dense:
+            return coordinates
+        parts = coordinates.split([axis.micro_dimensions for axis in self.config.lattice.axes], dim=1)
+        axes = self.config.lattice.axes
+        return torch.cat([part[:, : axis.macro_dimensions] for part, axis in zip(parts, axes, strict=True)], dim=1)
 
     def cast_convolutions(self, dtype: torch.dtype) -> Self:
         """Run the convolutions, nearly all of the work, in `dtype`; conditions and norms stay in float32."""
@@ -328,6 +423,14 @@ def plain_state(module: nn.Module) -> dict[str, Tensor]:
     return state
 
 
+def _activate(x: Tensor, place: Place | None, coordinates: Tensor) -> Tensor:
+    """ReLU, of the map alone or of the map plus what its rows and columns add."""
+    if place is not None:
+        with torch.autocast(x.device.type, enabled=False):
+            x = x + place(coordinates).to(x.dtype)
+    return F.relu(x, inplace=True)
+
+
 def _nearest_x2(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
@@ -335,7 +438,7 @@ def _nearest_x2(x: Tensor) -> Tensor:
 def _initialise(module: nn.Module, *, spectral: bool) -> None:
     """He-normal convolutions, LeCun-normal linear layers (both truncated), zero biases; then spectral norm."""
     for part in list(module.modules()):
-        if isinstance(part, ConditionalNorm):  # has its own start, and no spectral norm
+        if isinstance(part, ConditionalNorm | Place):  # have their own start, and no spectral norm
             continue
         for layer in part.children():
             if not isinstance(layer, nn.Conv2d | nn.Linear):

@@ -79,8 +79,8 @@ class Axis:
     def micro(self, position: Positions) -> Coordinates:
         """Coordinate of a micro patch.
 
-        c'' = t = -1 + 2 i / (R - 1) on an open axis, followed for further octaves by cosine and sine of pi t, 2 pi t,
-        ...; (cos pi t, sin pi t) with t = -1 + 2 i / R on a cyclic one, followed by the same of 2 pi t, 4 pi t, ...
+        c'' = t = -1 + 2 i / (R - 1) on an open axis, followed for further octaves by cosine and sine of pi t / 2, pi t,
+        2 pi t, ...; (cos pi t, sin pi t) with t = -1 + 2 i / R on a cyclic one, then the same of 2 pi t, 4 pi t, ...
 
         Args:
             position: index i of the patch, any shape [...], fractional or outside [0, R) if wanted.
@@ -92,7 +92,7 @@ class Axis:
         if self.cyclic:
             return self._circle(index, self.octaves)
         place = -1 + 2 * index / (self.patches - 1)
-        return np.concatenate([place[..., None], _waves(np.pi * place, self.octaves - 1)], axis=-1)
+        return np.concatenate([place[..., None], _waves(np.pi / 2 * place, self.octaves - 1)], axis=-1)
 
     def macro(self, position: Positions) -> Coordinates:
         """Coordinate of the macro patch whose first micro patch is at `position`.

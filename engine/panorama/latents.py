@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from zellige.errors import SizeError
+
 __all__ = ["AnchoredLatents", "fixed_latent"]
 
 Floats = npt.NDArray[np.float64]
@@ -18,7 +20,9 @@ _IMAGES, _ANCHORS = 0, 1
 
 def fixed_latent(seed: int, index: int, length: int) -> Floats:
     """Draw the latent of image `index` under a seed, uniform on [-1, 1], float64 [length], whatever else is drawn."""
-    return np.random.default_rng((seed, _IMAGES, index)).uniform(-1, 1, length)
+    if index < 0:
+        raise SizeError(f"images are numbered from 0; there is no image {index}")
+    return np.random.default_rng((_valid(seed), _IMAGES, index)).uniform(-1, 1, length)
 
 
 class AnchoredLatents:
@@ -38,7 +42,7 @@ class AnchoredLatents:
     """
 
     def __init__(self, seed: int, length: int, turns: tuple[int, int], patches: tuple[int, int]) -> None:
-        self.seed, self.length, self.turns, self.patches = seed, length, turns, patches
+        self.seed, self.length, self.turns, self.patches = _valid(seed), length, turns, patches
         # Anchors are drawn when needed, so that a picture of a million turns costs no memory.
         self._anchor = lru_cache(maxsize=4096)(self._draw)
 
@@ -70,3 +74,9 @@ class AnchoredLatents:
     def _arc(a: Floats, b: Floats, share: Floats) -> Floats:
         angle = (np.pi / 2 * share)[:, None]
         return np.where(angle == 0, a, a * np.cos(angle) + b * np.sin(angle))
+
+
+def _valid(seed: int) -> int:
+    if seed < 0:
+        raise SizeError(f"the seed must be 0 or more, not {seed}")
+    return seed

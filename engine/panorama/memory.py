@@ -36,7 +36,9 @@ class Plan:
         return self.fixed_bytes + self.batch * self.bytes_per_patch
 
 
-def plan_batch(budget: int, fixed_bytes: int, bytes_per_patch: int, most: int, *, name: str = "the model") -> Plan:
+def plan_batch(
+    budget: int, fixed_bytes: int, bytes_per_patch: int, most: int, *, least: int = 1, name: str = "the model"
+) -> Plan:
     """The largest batch, up to `most`, whose prediction stays within the budget.
 
     Args:
@@ -44,20 +46,23 @@ def plan_batch(budget: int, fixed_bytes: int, bytes_per_patch: int, most: int, *
         fixed_bytes: what any batch takes: tiles, files, workspaces.
         bytes_per_patch: what each patch adds.
         most: the largest useful batch.
+        least: the smallest possible one, >= 1.
         name: of the model, for the error.
     Raises:
-        BudgetError: not even one patch fits; names the smallest budget that would do.
+        BudgetError: not even the smallest batch fits; names the smallest budget that would do.
     """
     batch = min((budget - fixed_bytes) // bytes_per_patch, most)
-    if batch < 1:
-        raise too_small(name, fixed_bytes + bytes_per_patch, budget)
+    if batch < least:
+        raise too_small(name, fixed_bytes + least * bytes_per_patch, budget)
     return Plan(int(batch), fixed_bytes, bytes_per_patch)
 
 
 def too_small(name: str, needed: int, budget: int) -> BudgetError:
-    """The error for a budget in which one patch does not fit; both figures are rounded up to MiB."""
+    """The error for a budget in which one patch does not fit."""
+    # Rounded to MiB, a budget just below would read as the very one that is asked for.
+    given = str(budget) if budget % 2**20 else show_bytes(budget)
     return BudgetError(
-        f"{name} needs at least {show_bytes(needed)} for one patch; --memory {show_bytes(budget)} is too small. "
+        f"{name} needs at least {show_bytes(needed)} for one patch; --memory {given} is too small. "
         f"Try --memory {show_bytes(needed)}."
     )
 

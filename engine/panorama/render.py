@@ -13,7 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from zellige.errors import BudgetError
+
 from ...kernels import feather_blend
+from ..device import show_bytes
 from ..models.coco_gan import Generator
 from .canvas import Canvas, open_canvas
 from .memory import Plan, live_bytes, measured_peak, plan_batch, too_small
@@ -24,8 +27,9 @@ __all__ = ["Renderer", "render_file"]
 logger = logging.getLogger(__name__)
 
 _PATCHES_A_CHUNK = 1024
-# A convolution of one image takes another code path on CPUs and differs in the last bits; two or more agree.
-_SMALLEST_BATCH = 2
+# Below this, CPU libraries take other code paths and a patch's last bits depend on the batch: oneDNN's 1x1 convolutions
+# of fewer than 16 images, its other ones of a single image, MKL's products of 9 to 11 rows (measured, 1 and 2 threads).
+_SMALLEST_CPU_BATCH = 16
 # Beyond live tensors: weights reordered for the convolution library, thread stacks, heap pages between live blocks.
 # Measured on CPU for widths 32 and 64: peak = 1.5 to 1.9 times the live tensors plus 5 to 20 MiB.
 _CPU_FACTOR, _CPU_WORKSPACE = 2.0, 24 * 2**20
@@ -88,13 +92,24 @@ class Renderer:
             latents, coordinates = (np.concatenate(column) for column in zip(*parts, strict=True))
             return self._tensor(latents), self._tensor(coordinates)
 
-        patches = self._generate(int(bounds[-1]), conditions)
+        patches = self.patches(int(bounds[-1]), conditions)
         down, across = (torch.from_numpy(weights).to(self.device) for weights in scene.windows())
         size = (pitch * len(jobs), region.width)
         picture = feather_blend(patches, torch.from_numpy(corners).to(self.device), down, across, size, output=output)
         return picture.unflatten(0, (len(jobs), pitch))[:, : region.height]
 
-    def _generate(self, count: int, conditions: Callable[[int, int], tuple[Tensor, Tensor]]) -> Tensor:
+    @torch.inference_mode()
+    def patches(self, count: int, conditions: Callable[[int, int], tuple[Tensor, Tensor]]) -> Tensor:
+        """Generate patches in batches.
+
+        Args:
+            count: number of patches.
+            conditions: latents and coordinates of the patches [start, stop), on the generator's device.
+        Returns:
+            [count, channels, P, P] in the generator's precision; equal, bit for bit on a CPU, for any batch size.
+        Raises:
+            BudgetError: out of memory even for the smallest batch.
+        """
         config = self.generator.config
         dtype = self.generator.to_image.weight.dtype
         patches = torch.empty(count, config.channels, config.patch, config.patch, dtype=dtype, device=self.device)
@@ -116,19 +131,22 @@ class Renderer:
         return patches
 
     def _call(self, latents: Tensor, coordinates: Tensor) -> Tensor:
-        missing = max(0, _SMALLEST_BATCH - len(latents))
+        missing = max(0, smallest_batch(self.device) - len(latents))
         if missing:
-            latents, coordinates = latents.repeat(1 + missing, 1), coordinates.repeat(1 + missing, 1)
+            latents, coordinates = (torch.cat([t, t[-1:].expand(missing, -1)]) for t in (latents, coordinates))
         patches: Tensor = self.generator(latents, coordinates)
         return patches[: len(patches) - missing]
 
     def _shrink(self, tried: int) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if tried == 1:
-            needed = patch_bytes(self.generator, _SMALLEST_BATCH) + fixed_bytes(self.generator, None, 1, 0)
-            raise too_small(self.name, max(needed, (self.budget or 0) + 2**20), self.budget or needed)
-        self.batch = tried // 2
+        least = smallest_batch(self.device)
+        if tried <= least:
+            needed = patch_bytes(self.generator, least) + fixed_bytes(self.generator, None, 1, 0)
+            if self.budget is None:
+                raise BudgetError(f"{self.name} needs about {show_bytes(needed)} of memory and less is free; free some")
+            raise too_small(self.name, max(needed, self.budget + 2**20), self.budget)
+        self.batch = max(tried // 2, least)
         logger.warning("out of memory with %d patches a batch; going on with %d", tried, self.batch)
 
     def _tensor(self, array: npt.NDArray[np.float64]) -> Tensor:
@@ -205,7 +223,14 @@ def plan_render(
     while tiles > 1 and fixed_bytes(generator, canvas, one, tiles) + 16 * per_patch > budget:
         tiles //= 2
     fixed = fixed_bytes(generator, canvas, one, tiles)
-    return plan_batch(budget, fixed, per_patch, most=min(one * tiles, _PATCHES_A_CHUNK // 8), name=name), tiles
+    least = smallest_batch(generator.stem.weight.device)
+    most = max(least, min(one * tiles, _PATCHES_A_CHUNK // 8))
+    return plan_batch(budget, fixed, per_patch, most, least=least, name=name), tiles
+
+
+def smallest_batch(device: torch.device) -> int:
+    """The fewest patches that the generator is called with; fewer are filled up."""
+    return _SMALLEST_CPU_BATCH if device.type == "cpu" else 1
 
 
 def patch_bytes(generator: Generator, patches: int) -> int:

@@ -16,15 +16,18 @@ from zellige.engine.models.coco_gan import CocoGanConfig, ConditionalNorm, Discr
 ModelFile = Callable[..., Path]
 Model = Callable[..., CocoGan]
 
+# No layer is narrower than 16: the rows of narrower matrix products get other last bits at other places of a batch.
 CONFIGS = {
-    "plane": CocoGanConfig(topology="plane", rows=3, columns=4, patch=8, latent=6, width=1, critic_width=1),
+    "plane": CocoGanConfig(topology="plane", rows=3, columns=4, patch=8, latent=6, width=4, critic_width=1),
     "cylinder": CocoGanConfig(
-        topology="cylinder", rows=3, columns=4, patch=8, latent=6, width=1, critic_width=1,
+        topology="cylinder", rows=3, columns=4, patch=8, latent=6, width=4, critic_width=1,
         octaves=2, padding="replicate",
     ),
     "torus": CocoGanConfig(topology="torus", rows=2, columns=3, patch=4, latent=5, width=2, critic_width=1),
+    # More than one tile of a file each way.
+    "large": CocoGanConfig(topology="plane", rows=66, columns=67, patch=8, latent=6, width=4, critic_width=1),
     "guided": CocoGanConfig(
-        topology="plane", rows=3, columns=3, patch=8, latent=6, width=1, critic_width=2, head_width=8, latent_head=True
+        topology="plane", rows=3, columns=3, patch=8, latent=6, width=4, critic_width=2, head_width=8, latent_head=True
     ),
 }  # fmt: skip
 
@@ -61,7 +64,7 @@ def tiny_state(config: CocoGanConfig, seed: int = 0) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
-    """The path of a checkpoint: plane, cylinder, torus, or guided, a plane with a latent head."""
+    """The path of a checkpoint by its name in CONFIGS; guided is a plane with a latent head."""
     folder = tmp_path_factory.mktemp("models")
 
     def path(name: str) -> Path:

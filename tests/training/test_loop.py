@@ -58,10 +58,10 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three tiny pictures of noise."""
+    """Nine tiny pictures of noise, of which none is held out."""
     path = tmp_path_factory.mktemp("pictures")
     random = np.random.default_rng(0)
-    for k in range(3):
+    for k in range(9):
         Image.fromarray(random.integers(0, 256, (16, 32, 3), dtype=np.uint8)).save(path / f"{k}.png")
     return path
 
@@ -70,7 +70,7 @@ class Breaking(ImageFolder):
     """A folder that can be read `after` times."""
 
     def __init__(self, folder: Path, after: int, error: BaseException) -> None:
-        super().__init__(folder, TINY.model.resolution)
+        super().__init__(folder, TINY.model.resolution, cyclic=(False, True))
         self.after, self.error = after, error
 
     def crop(self, index: int, top: float, left: float, size: tuple[int, int]) -> Any:

@@ -31,12 +31,12 @@ CELEBA_64_QUIRKS = CocoGanRecipe(model=CocoGanConfig(patch=16, reference_quirks=
 PLANET = CocoGanRecipe(
     description="Closed panoramas of an unknown planet: oceans, coasts, deserts, forests, ice",
     model=CocoGanConfig(
-        topology="cylinder", rows=4, columns=32, octaves=4, patch=32, width=32, critic_width=32,
+        topology="cylinder", rows=4, columns=32, octaves=8, dense=True, patch=32, width=32, critic_width=32,
         padding="replicate", condition_std=0.1, condition_scale=1.0,
     ),
     data="earth", sampling="continuous", loss="hinge", penalty=0, consistency=0,
     diversity=2, diversity_target=0.9, overlap=2,
-    batch=24, steps=8_000, decay_from=0.7, lr_generator=2e-4, lr_critic=3e-4, precision="bf16", storage="fp16",
+    batch=24, steps=5_000, decay_from=0.7, lr_generator=2e-4, lr_critic=3e-4, precision="bf16", storage="fp16",
 )  # fmt: skip
 
 TERRAIN = PLANET.model_copy(

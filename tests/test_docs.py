@@ -1,0 +1,126 @@
+"""The documents show what exists: their snippets run, their commands parse, their links lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+
+from zellige.engine.checkpoint import write_checkpoint
+from zellige.engine.cli import app
+from zellige.engine.models.coco_gan import CocoGanConfig, Discriminator, Generator, Head
+from zellige.training.recipe import CocoGanRecipe
+from zellige.training.recipes import RECIPES
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["docs/coco-gan.md", "docs/panoramas.md", "docs/training.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+SNIPPETS = [(page, k, code) for page in PAGES for k, code in enumerate(blocks(page, "python"))]
+COMMANDS = [
+    (page, line)
+    for page in PAGES
+    for block in blocks(page, "sh")
+    for line in block.splitlines()
+    if line.startswith("zellige ")
+]
+
+
+def write_tiny(path: Path, **changes: Any) -> None:
+    """A model with planet's lattice and hardly any weights."""
+    small = {"width": 1, "critic_width": 1, "head_width": 4, "latent": 4}
+    config = CocoGanConfig.model_validate(RECIPES["planet"].model.model_dump() | small | changes)
+    torch.manual_seed(0)
+    parts: dict[str, torch.nn.Module] = {"generator": Generator(config, spectral=False)}
+    if config.latent_head:
+        critic = Discriminator(config, spectral=False)
+        head = Head(critic.features, config.latent, config.head_width, spectral=False)
+        parts |= {"critic": critic, "latent_head": head}
+    tensors = {
+        f"{part}.{name}": value
+        for part, module in parts.items()
+        for name, value in module.state_dict().items()
+        if value.is_floating_point()
+    }
+    write_checkpoint(path, tensors, system="coco-gan", config=config.model_dump(mode="json"))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    names = {
+        '"planet"': folder / "planet.safetensors",
+        '"runs/guided/model.safetensors"': folder / "guided.safetensors",
+    }
+    for path, guided in zip(names.values(), (False, True), strict=True):
+        write_tiny(path, latent_head=guided)
+    return names
+
+
+@pytest.mark.parametrize(("page", "number", "code"), SNIPPETS, ids=[f"{page}-{k}" for page, k, _ in SNIPPETS])
+def test_snippet_runs_and_has_the_shapes_it_says(page, number, code, models, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, path in models.items():
+        code = code.replace(name, repr(str(path)))
+    values: dict[str, Any] = {}
+    for statement in re.split(r"\n(?=\S)", code):  # one at a time, as far as blocks go: a name may be bound twice
+        exec(compile(statement, page, "exec"), values)
+        claim = re.match(r"(\w+) = .*# \[([\d, ]+)\]", statement)
+        if claim:
+            assert list(values[claim[1]].shape) == [int(side) for side in claim[2].split(",")]
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[line for _, line in COMMANDS])
+def test_command_exists_with_its_options(page, line):
+    command: Any = typer.main.get_command(app)
+    words = shlex.split(line, comments=True)[1:]
+    while hasattr(command, "commands"):
+        assert words[0] in command.commands, f"there is no verb {words[0]!r}"
+        command, words = command.commands[words[0]], words[1:]
+    context = command.make_context("zellige", words)  # refuses what it does not know
+    if "recipe" in context.params:
+        assert context.params["recipe"] in RECIPES
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", (ROOT / page).read_text()):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.is_file(), target
+        headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+        assert not anchor or anchor in {heading.lower().replace(" ", "-") for heading in headings}, target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_named_file_exists(page):
+    for name in re.findall(
+        r"`((?:engine|kernels|training|benchmarks|tests|zellige)/[\w/.]+)`", (ROOT / page).read_text()
+    ):
+        if "NAME" not in name and "SYSTEM" not in name and name != "engine/runtimes/":
+            assert (ROOT / name).exists(), name
+
+
+def test_training_page_names_every_recipe():
+    text = (ROOT / "docs/training.md").read_text()
+    shorthand = {"celeba-128-n8": "`-n8`", "celeba-128-n16": "`-n16`"}
+    assert not [name for name in RECIPES if shorthand.get(name, f"`{name}`") not in text]
+
+
+def test_every_deviation_of_planet_is_in_the_table_of_deviations():
+    paper, planet = CocoGanRecipe().model_dump(), RECIPES["planet"].model_dump()
+    paper |= {f"model.{name}": value for name, value in paper.pop("model").items()}
+    planet |= {f"model.{name}": value for name, value in planet.pop("model").items()}
+    sizes = {"data", "description", "model.topology", "model.rows", "model.columns"}
+    deviations = {name for name in planet if planet[name] != paper[name]} - sizes
+    table = re.findall(r"^\| (`.*?`) \|", (ROOT / "docs/coco-gan.md").read_text(), re.MULTILINE)
+    assert deviations <= {name.strip("`") for row in table for name in row.split(", ")}

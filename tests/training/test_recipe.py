@@ -1,0 +1,146 @@
+"""Recipes say what the paper's table says, and refuse what no run can be."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from zellige.engine.models.coco_gan import CocoGanConfig, Discriminator, Generator, Head
+from zellige.errors import LatticeError, UnknownRecipeError
+from zellige.training.recipe import CocoGanRecipe, with_settings
+from zellige.training.recipes import RECIPES, find_recipe
+
+# Height and width, K, P, batch, blocks at full size, macro positions, consistency, content, beyond.
+PUBLISHED = {
+    "celeba-64": ((64, 64), 32, 16, 64, 0, 9, 100, 0, 0),
+    "celeba-128": ((128, 128), 64, 32, 128, 0, 9, 100, 0, 0),
+    "celeba-128-guided": ((128, 128), 64, 32, 128, 0, 9, 100, 100, 0),
+    "celeba-128-n4": ((128, 128), 64, 16, 128, 0, 25, 100, 0, 0),
+    "celeba-128-n8": ((128, 128), 64, 8, 128, 1, 81, 100, 0, 0),
+    "celeba-128-n16": ((128, 128), 64, 4, 64, 3, 289, 100, 0, 0),
+    "celeba-hq-1024": ((1024, 1024), 512, 256, 20, 0, 9, 100, 0, 0),
+    "lsun-64": ((64, 64), 32, 16, 128, 0, 9, 100, 0, 0),
+    "lsun-256": ((256, 256), 128, 64, 128, 0, 9, 100, 0, 0),
+    "lsun-256-beyond": ((256, 256), 128, 64, 128, 0, 9, 10_000, 0, 1),
+    "matterport-256x768": ((256, 768), 128, 64, 128, 0, 36, 100, 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_recipe_has_the_published_sizes(name):
+    recipe = find_recipe(name)
+    model = recipe.model
+    found = (model.resolution, model.macro, model.patch, recipe.batch, model.extra_blocks,
+             len(model.lattice.macro_cells()), recipe.consistency, recipe.content, recipe.beyond)  # fmt: skip
+    assert found == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_recipe_has_what_all_share(name):
+    recipe, model = find_recipe(name), find_recipe(name).model
+    assert (model.channels, model.latent, model.width, model.critic_width, model.head_width) == (3, 128, 64, 64, 128)
+    assert (recipe.lr_generator, recipe.lr_critic, recipe.lr_latent, recipe.betas) == (1e-4, 4e-4, 1e-4, (0.0, 0.999))
+    assert (recipe.loss, recipe.penalty, recipe.sampling, recipe.decay_from) == ("wasserstein", 10, "lattice", 1.0)
+    assert (recipe.diversity, recipe.overlap, recipe.consistency_axes) == (0, 0, "all")
+    assert (model.padding, model.octaves, model.condition_std, model.condition_scale) == ("zeros", 1, None, 0)
+    assert not model.reference_quirks
+
+
+def test_only_the_panorama_is_cyclic_and_only_the_guided_one_has_head_q():
+    topologies = {name: find_recipe(name).model.topology for name in PUBLISHED}
+    assert {name for name, topology in topologies.items() if topology != "plane"} == {"matterport-256x768"}
+    assert topologies["matterport-256x768"] == "cylinder"
+    assert {name for name in PUBLISHED if find_recipe(name).model.latent_head} == {"celeba-128-guided"}
+
+
+def test_quirks_are_the_only_difference_to_the_paper():
+    assert find_recipe("celeba-64-quirks") == with_settings(find_recipe("celeba-64"), {"model.reference_quirks": True})
+
+
+def test_every_published_configuration_is_there():
+    assert RECIPES.keys() == PUBLISHED.keys() | {"celeba-64-quirks", "planet", "terrain"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_networks_of_every_recipe_fit_together(name):
+    config = find_recipe(name).model
+    with torch.device("meta"):
+        generator, critic = Generator(config), Discriminator(config)
+        head = Head(critic.features, config.lattice.macro_dimensions, config.head_width)
+    with FakeTensorMode():  # shapes without numbers, on a device that autocast knows
+        for network in (generator, critic, head):
+            network.to_empty(device="cpu")
+        patch = generator(torch.empty(2, config.latent), torch.empty(2, config.lattice.micro_dimensions))
+        macro = torch.empty(2, config.channels, config.macro, config.macro)
+        value, feature = critic(macro, torch.empty(2, config.lattice.macro_dimensions))
+        place = head(feature)
+    assert patch.shape == (2, config.channels, config.patch, config.patch)
+    assert value.shape == (2,) and place.shape == (2, config.lattice.macro_dimensions)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_is_valid_as_it_is_stored(name):
+    assert CocoGanRecipe.model_validate(find_recipe(name).model_dump(mode="json")) == find_recipe(name)
+
+
+def test_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(
+        UnknownRecipeError, match="there is no recipe 'celeba'; recipes: celeba-128, celeba-128-guided, "
+    ):
+        find_recipe("celeba")
+
+
+def test_settings_replace_fields_and_leave_the_rest():
+    recipe = with_settings(find_recipe("planet"), {"model.width": 8, "steps": 10, "betas": [0.5, 0.9]})
+    assert (recipe.model.width, recipe.steps, recipe.betas) == (8, 10, (0.5, 0.9))
+    assert recipe.model.octaves == find_recipe("planet").model.octaves
+    assert find_recipe("planet").steps != 10
+
+
+@pytest.mark.parametrize("key", ["widht", "model.widht", "modle.width", "steps.more", "model.width.more", ""])
+def test_unknown_setting_lists_the_known_ones(key):
+    with pytest.raises(
+        UnknownRecipeError, match=rf"^the recipe has no setting '{key}'; it has .*batch, .*model\.width"
+    ):
+        with_settings(CocoGanRecipe(), {key: 1})
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"steps": 0}, "the setting steps cannot be 0: Input should be greater than or equal to 1"),
+        ({"steps": "many"}, "the setting steps cannot be 'many': Input should be a valid integer"),
+        ({"batch": 3}, "the setting batch cannot be 3: Input should be a multiple of 2"),
+        ({"penalty": -1}, "the setting penalty cannot be -1: Input should be greater than or equal to 0"),
+        ({"loss": "bce"}, "the setting loss cannot be 'bce': Input should be 'wasserstein' or 'hinge'"),
+        ({"model.width": 0}, r"the setting model\.width cannot be 0: Input should be greater than or equal to 1"),
+        ({"model.topology": "ball"}, r"the setting model\.topology cannot be 'ball': Input should be 'plane', "),
+        ({"model": 5}, "the setting model cannot be 5: Input should be"),
+    ],
+)
+def test_value_that_a_setting_does_not_take_is_named(settings, sentence):
+    with pytest.raises(UnknownRecipeError, match=f"^{sentence}"):
+        with_settings(CocoGanRecipe(), settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"model.patch": 24}, "patch must be a power of two from 4 to 256, not 24"),
+        ({"batch": 6, "accumulate": 2}, "a batch of 6 does not split into 2 parts of whole pairs; .* a multiple of 4"),
+        ({"batch": 4, "accumulate": 4}, "a batch of 4 does not split into 4 parts of whole pairs; .* a multiple of 8"),
+        ({"overlap": 2, "batch": 8, "model.topology": "torus"}, "the overlap of a torus needs 12 .* not 8; .*"),
+        ({"content": 100}, "content weighs the error of head Q, which the model lacks; set model.latent_head too"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused_in_one_sentence(settings, sentence):
+    with pytest.raises(UnknownRecipeError, match=f"^{sentence}$"):
+        with_settings(CocoGanRecipe(), settings)
+
+
+def test_impossible_lattice_is_refused_with_its_own_sentence():
+    with pytest.raises(LatticeError, match="an open axis with span 2 needs at least 3 micro patches, not 2"):
+        with_settings(CocoGanRecipe(), {"model.rows": 2})
+
+
+def test_defaults_are_the_papers():
+    assert CocoGanRecipe(model=CocoGanConfig(patch=32)) == find_recipe("celeba-128")

@@ -1,0 +1,147 @@
+"""A saved state is all that the next step depends on, or it is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from zellige.engine.checkpoint import read_header, read_tensors, write_checkpoint
+from zellige.engine.models.coco_gan import CocoGanConfig
+from zellige.errors import CheckpointError, TrainingError
+from zellige.training.coco_gan import CocoGanTraining
+from zellige.training.recipe import CocoGanRecipe, with_settings
+from zellige.training.state import Progress, load_networks, load_state, save_state
+
+TINY = CocoGanRecipe(
+    model=CocoGanConfig(rows=3, columns=3, patch=4, latent=4, width=1, critic_width=1, head_width=4, latent_head=True),
+    batch=4, content=100, beyond=1,
+)  # fmt: skip
+PROGRESS = Progress(step=2, recoveries=1, seed=9)
+
+
+def training(seed: int = 0, **settings: Any) -> CocoGanTraining:
+    return CocoGanTraining(with_settings(TINY, settings), torch.device("cpu"), seed)
+
+
+def advance(run: CocoGanTraining, step: int) -> dict[str, float]:
+    random = torch.Generator().manual_seed(step)
+    real = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=random)
+    positions = torch.randint(0, 2, (4, 2), generator=random).double()
+    return {name: float(value) for name, value in run.step(real, positions, 0.0).items()}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state of a run after two steps."""
+    path = tmp_path_factory.mktemp("state") / "state.safetensors"
+    run = training()
+    for step in range(2):
+        advance(run, step)
+    save_state(path, run, PROGRESS, TINY.model_dump(mode="json"))
+    return path
+
+
+def test_loaded_run_takes_the_next_steps_of_the_saved_one(saved):
+    original, loaded = training(), training(seed=5)
+    for step in range(2):
+        advance(original, step)
+    load_state(saved, loaded)
+    for step in range(2, 4):
+        assert advance(loaded, step) == advance(original, step)
+
+
+def test_loaded_state_is_saved_to_the_same_bytes(saved, tmp_path):
+    run = training(seed=5)
+    progress = load_state(saved, run)
+    save_state(tmp_path / "again.safetensors", run, progress, TINY.model_dump(mode="json"))
+    assert (tmp_path / "again.safetensors").read_bytes() == saved.read_bytes()
+
+
+def test_progress_comes_back(saved):
+    assert load_state(saved, training()) == PROGRESS
+
+
+def test_state_before_the_first_step_clears_the_optimisers(tmp_path):
+    run, path = training(), tmp_path / "state.safetensors"
+    save_state(path, run, Progress(), {})
+    advance(run, 0)
+    load_state(path, run)
+    assert all(not optimiser.state_dict()["state"] for optimiser in run.optimisers.values())
+
+
+def spoil_network(run: CocoGanTraining) -> None:
+    run.critic.critic.bias.data[0] = torch.nan
+
+
+def spoil_statistics(run: CocoGanTraining) -> None:
+    run.average.norm.running_var[0] = torch.inf
+
+
+def spoil_number(run: CocoGanTraining) -> None:
+    run.real_distance.fill_(torch.nan)
+
+
+def spoil_moment(run: CocoGanTraining) -> None:
+    state: Any = run.optimisers["generator"].state
+    next(iter(state.values()))["exp_avg_sq"].view(-1)[0] = torch.inf
+
+
+FAULTS: dict[Callable[[CocoGanTraining], None], str] = {
+    spoil_network: r"critic\.critic\..*bias",
+    spoil_statistics: r"average\.norm\.running_var",
+    spoil_number: r"number\.real_distance",
+    spoil_moment: r"optimiser\.generator\.0\.exp_avg_sq",
+}
+
+
+@pytest.mark.parametrize(("spoil", "name"), FAULTS.items(), ids=[fault.__name__ for fault in FAULTS])
+def test_value_that_is_not_finite_is_never_saved(spoil, name, tmp_path):
+    run, path = training(), tmp_path / "state.safetensors"
+    advance(run, 0)
+    save_state(path, run, Progress(1), {})
+    before = path.read_bytes()
+    spoil(run)
+    with pytest.raises(TrainingError, match=f"^{name} is not finite at step 2; the state is not saved$"):
+        save_state(path, run, Progress(2), {})
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["state.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [({"model.width": 2}, "generator"), ({"model.critic_width": 2}, "critic"), ({"model.latent": 5}, "generator")],
+)
+def test_state_of_other_networks_is_refused(settings, part, saved):
+    with pytest.raises(
+        TrainingError, match=f"written by another recipe: its {part} does not fit; use the same settings"
+    ):
+        load_state(saved, training(**settings))
+
+
+def test_model_is_not_a_state(tmp_path):
+    path = tmp_path / "model.safetensors"
+    write_checkpoint(path, {"generator.weight": torch.zeros(1)}, system="coco-gan", config={})
+    with pytest.raises(TrainingError, match="is not the state of a coco-gan training run; name the folder of one"):
+        load_state(path, training())
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.999])
+def test_truncated_state_is_refused(share, saved, tmp_path):
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(saved.read_bytes()[: int(share * saved.stat().st_size)])
+    with pytest.raises(CheckpointError, match=r"state\.safetensors"):
+        load_state(path, training())
+
+
+def test_networks_come_without_their_optimisers_and_random_numbers(saved):
+    run = training(seed=5)
+    random = run.random.get_state()
+    load_networks(saved, run)
+    tensors = read_tensors(read_header(saved))
+    for name, module in run.modules().items():
+        for key, value in module.state_dict().items():
+            assert torch.equal(value, tensors[f"{name}.{key}"])
+    assert all(not optimiser.state_dict()["state"] for optimiser in run.optimisers.values())
+    assert torch.equal(run.random.get_state(), random)
