@@ -66,9 +66,9 @@ class CocoGanRecipe(BaseModel):
                 f"a batch of {self.batch} does not split into {self.accumulate} parts of whole pairs; "
                 f"batch must be a multiple of {2 * self.accumulate}"
             )
-        # A quarter of a part, in as many shares as there are directions of half steps.
-        fewest = {"plane": 0, "cylinder": 4, "torus": 12}[self.model.topology] if self.overlap else 0
-        if self.batch // self.accumulate < fewest:
+        # A quarter of a part is shared among the directions of half steps, three on a torus, else two.
+        fewest = 12 if self.model.topology == "torus" else 8
+        if self.overlap and self.batch // self.accumulate < fewest:
             raise ValueError(
                 f"the overlap of a {self.model.topology} needs {fewest} macro patches at a time or more, "
                 f"not {self.batch // self.accumulate}; raise batch, or set overlap=0"

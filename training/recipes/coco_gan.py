@@ -36,7 +36,7 @@ PLANET = CocoGanRecipe(
     ),
     data="earth", sampling="continuous", loss="hinge", penalty=0, consistency=0,
     diversity=2, diversity_target=0.9, overlap=2,
-    batch=24, steps=5_000, decay_from=0.7, lr_generator=2e-4, lr_critic=3e-4, precision="bf16", storage="fp16",
+    batch=24, steps=20_000, lr_generator=4e-4, lr_critic=2e-4, precision="bf16", storage="fp16",
 )  # fmt: skip
 
 TERRAIN = PLANET.model_copy(
