@@ -133,11 +133,13 @@ def panorama(
     """Render a panorama of any size within a memory budget."""
     import numpy as np
 
+    from .images import AtomicFile, write_png
     from .images import preview as reduce
-    from .images import write_png
     from .library import load
 
     width, height = _size(size)
+    if preview is not None:
+        AtomicFile(preview)  # a refusal comes before the rendering
     generator = load(model, device, precision)  # type: ignore[arg-type]
     with _progress("rendering") as advance:
         report = generator.panorama(out, width, height, memory, seed, advance)

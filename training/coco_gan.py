@@ -258,26 +258,27 @@ class CocoGanTraining:
     def _macro(self, z: Tensor, positions: Any) -> tuple[Tensor, _Halves]:
         """Macro patches [n, C, K, K] at positions [n, 2], and pairs of half-step patches with what they cover.
 
-        A quarter of the macro patches get patches half a step on, as the renderer blends them where the latent moves.
-        Such a patch knows no border where theirs meet, so equality also takes the borders away.
+        A quarter of the macro patches, and at least one, get patches half a step on, as the renderer blends them where
+        the latent moves. Such a patch knows no border where theirs meet, so equality also takes the borders away.
         """
         config, span, half = self.recipe.model, self.recipe.model.span, self.recipe.model.patch // 2
         cells = config.lattice.inside(positions[:, 0], positions[:, 1])  # [n, m*m, 2], the row index fastest
         shifts = _SHIFTS[config.topology] if self.recipe.overlap else []
-        share = len(cells) // 4 // max(len(shifts), 1)
+        share = max(1, len(cells) // 4 // max(len(shifts), 1))
+        taken = [slice(at := min(k * share, len(cells) - share), at + share) for k in range(len(shifts))]
         places, latents = [cells.reshape(-1, 2)], [z.repeat_interleave(span * span, 0)]
-        for k, (down, across) in enumerate(shifts):
-            moved = cells[k * share : (k + 1) * share].reshape(share, span, span, 2)[:, : span - across, : span - down]
+        for some, (down, across) in zip(taken, shifts, strict=True):
+            moved = cells[some].reshape(share, span, span, 2)[:, : span - across, : span - down]
             places.append((moved + 0.5 * np.array([down, across])).reshape(-1, 2))
-            latents.append(z[k * share : (k + 1) * share].repeat_interleave((span - across) * (span - down), 0))
+            latents.append(z[some].repeat_interleave((span - across) * (span - down), 0))
         where = np.concatenate(places)
         coordinates = self._tensor(config.lattice.micro(where[:, 0], where[:, 1]))
         first, *others = self.generator(torch.cat(latents), coordinates).split([len(p) for p in places])
         macro = assemble(first, span, span)
         pairs = []
-        for k, ((down, across), patches) in enumerate(zip(shifts, others, strict=True)):
+        for some, (down, across), patches in zip(taken, shifts, others, strict=True):
             top, left = half * down, half * across
-            covered = macro[k * share : (k + 1) * share, :, top : config.macro - top, left : config.macro - left]
+            covered = macro[some, :, top : config.macro - top, left : config.macro - left]
             pairs.append((assemble(patches, span - down, span - across), covered))
         return macro, pairs
 

@@ -92,7 +92,7 @@ class GeneratorBlock(nn.Module):
     def __init__(self, config: CocoGanConfig, inputs: int, outputs: int, up: bool, side: int) -> None:
         super().__init__()
         self.up = up
-        self.place = Place(config.lattice, inputs, side) if config.dense else None
+        self.place = Place(config.lattice, config.latent, inputs, side) if config.dense else None
         self.norm1 = ConditionalNorm(config, inputs)
         self.conv1 = PaddedConv(inputs, outputs, config.padding)
         self.norm2 = ConditionalNorm(config, outputs)
@@ -100,7 +100,11 @@ class GeneratorBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, condition: Tensor, coordinates: Tensor) -> Tensor:
-        y = _activate(self.norm1(x, condition), self.place, coordinates)
+        y = self.norm1(x, condition)
+        if self.place is not None:
+            with torch.autocast(x.device.type, enabled=False):
+                y = y + self.place(coordinates, condition).to(y.dtype)
+        y = F.relu(y, inplace=True)
         # A 1x1 convolution and nearest up-sampling commute exactly; this order does a quarter of the work.
         x = self.shortcut(x)
         if self.up:
@@ -250,14 +254,6 @@ def plain_state(module: nn.Module) -> dict[str, Tensor]:
         if parametrize.is_parametrized(part, "weight"):
             state[path + "weight"] = getattr(part, "weight").detach()  # noqa: B009  a computed property
     return state
-
-
-def _activate(x: Tensor, place: Place | None, coordinates: Tensor) -> Tensor:
-    """ReLU, of the map alone or of the map plus what its rows and columns add."""
-    if place is not None:
-        with torch.autocast(x.device.type, enabled=False):
-            x = x + place(coordinates).to(x.dtype)
-    return F.relu(x, inplace=True)
 
 
 def _nearest_x2(x: Tensor) -> Tensor:

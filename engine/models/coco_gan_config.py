@@ -53,6 +53,10 @@ class CocoGanConfig(BaseModel):
             raise ValueError(f"patch must be a power of two from 4 to 256, not {self.patch}")
         if self.macro > 1024:
             raise ValueError(f"a macro patch of span {self.span} x {self.patch} pixels exceeds 1024 pixels")
+        if self.dense and self.octaves < 3:
+            raise ValueError(
+                f"dense places are made of waves of several octaves; octaves must be 3 or more, not {self.octaves}"
+            )
         halvings = 2 ** (len(self.critic_multipliers) - 1)
         if self.macro % halvings:
             raise ValueError(

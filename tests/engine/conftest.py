@@ -23,6 +23,10 @@ CONFIGS = {
         topology="cylinder", rows=3, columns=4, patch=8, latent=6, width=4, critic_width=1,
         octaves=2, padding="replicate",
     ),
+    "dense": CocoGanConfig(
+        topology="cylinder", rows=3, columns=4, patch=8, latent=6, width=4, critic_width=1,
+        octaves=4, dense=True, padding="replicate",
+    ),
     "torus": CocoGanConfig(topology="torus", rows=2, columns=3, patch=4, latent=5, width=2, critic_width=1),
     # More than one tile of a file each way.
     "large": CocoGanConfig(topology="plane", rows=66, columns=67, patch=8, latent=6, width=4, critic_width=1),
@@ -36,9 +40,10 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
     """Give a network weights, biases and batch statistics as different from their start as training would."""
     random = torch.Generator().manual_seed(seed)
     for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.Linear) and part.bias is not None:
+        if isinstance(part, nn.Conv2d | nn.Linear):
             nn.init.normal_(part.weight, std=part.weight[0].numel() ** -0.5, generator=random)
-            nn.init.normal_(part.bias, std=0.3, generator=random)
+            if part.bias is not None:
+                nn.init.normal_(part.bias, std=0.3, generator=random)
         if isinstance(part, ConditionalNorm):
             nn.init.normal_(part.scale.bias, mean=1.0, std=0.2, generator=random)
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | ConditionalNorm):

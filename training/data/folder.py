@@ -94,7 +94,11 @@ class ImageFolder:
     def _load(self, path: Path) -> Bytes:
         height, width = self.resolution
         with Image.open(path) as file:
-            picture: Image.Image = ImageOps.exif_transpose(file).convert("RGB")
+            picture: Image.Image = ImageOps.exif_transpose(file)
+            if picture.mode.startswith("I;16"):
+                # Pillow converts greys of 16 bits by clipping them at 255.
+                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+            picture = picture.convert("RGB")
             if any(self.cyclic):
                 picture = picture.resize((width, height), Image.Resampling.LANCZOS)
             else:

@@ -25,9 +25,10 @@ CELEBA_64_QUIRKS = CocoGanRecipe(model=CocoGanConfig(patch=16, reference_quirks=
 # Ours leave the paper where great-circle strips and a short run on a CPU ask for it. Strips are alike all the way round
 # and, since any great circle is as likely as any other, from top to bottom as well: no coordinate can be read off a
 # real patch, so there is no consistency loss. Hinge loss needs no gradient penalty. Replicate padding leaves no dark
-# borders. Several octaves tell neighbouring patches of a long turn apart. Continuous angles and the overlap loss make
-# half-step patches agree with their neighbours, which moving latents are blended from. The diversity loss keeps seeds
-# apart, and stops once they differ as real strips do.
+# borders. With 32 patches a turn, neighbours have nearly the same published coordinate and come out nearly alike, each
+# framed by its borders; dense places let every cell continue the waves that pass through it. Continuous angles and the
+# overlap loss make half-step patches agree with their neighbours, which moving latents are blended from. The diversity
+# loss keeps seeds apart, and stops once they differ as real strips do.
 PLANET = CocoGanRecipe(
     description="Closed panoramas of an unknown planet: oceans, coasts, deserts, forests, ice",
     model=CocoGanConfig(

@@ -19,6 +19,7 @@ SCENES = {
     "still cylinder": ("cylinder", (1, 1)),
     "still torus": ("torus", (1, 1)),
     "moving cylinder": ("cylinder", (1, 3)),
+    "moving dense cylinder": ("dense", (1, 3)),
     "torus moving down": ("torus", (3, 1)),
     "torus moving across": ("torus", (1, 4)),
     "torus moving both ways": ("torus", (3, 2)),
@@ -122,7 +123,9 @@ def test_the_last_half_step_and_the_first_are_one_patch(painted: Callable[[str],
     assert all((a == b).all() for a, b in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("name", ["moving cylinder", "torus moving across", "torus moving both ways"])
+@pytest.mark.parametrize(
+    "name", ["moving cylinder", "moving dense cylinder", "torus moving across", "torus moving both ways"]
+)
 @given(shift=st.integers(1, 100))
 def test_the_closure_is_like_any_other_place(painted: Callable[[str], Painted], name: str, shift: int) -> None:
     renderer, scene, whole = painted(name)
