@@ -131,7 +131,7 @@ class CocoGanTraining:
         Returns:
             scalars to log, on the device.
         """
-        fade = 1.0 if progress < self.recipe.decay_from else (1 - progress) / (1 - self.recipe.decay_from)
+        fade = 1.0 if progress <= self.recipe.decay_from else (1 - progress) / (1 - self.recipe.decay_from)
         for name, optimiser in self.optimisers.items():
             rate = {"critic": self.recipe.lr_critic, "latent": self.recipe.lr_latent}
             base = rate.get(name.removeprefix("beyond_"), self.recipe.lr_generator)
@@ -265,7 +265,8 @@ class CocoGanTraining:
         cells = config.lattice.inside(positions[:, 0], positions[:, 1])  # [n, m*m, 2], the row index fastest
         shifts = _SHIFTS[config.topology] if self.recipe.overlap else []
         share = max(1, len(cells) // 4 // max(len(shifts), 1))
-        taken = [slice(at := min(k * share, len(cells) - share), at + share) for k in range(len(shifts))]
+        starts = [min(k * share, len(cells) - share) for k in range(len(shifts))]
+        taken = [slice(start, start + share) for start in starts]
         places, latents = [cells.reshape(-1, 2)], [z.repeat_interleave(span * span, 0)]
         for some, (down, across) in zip(taken, shifts, strict=True):
             moved = cells[some].reshape(share, span, span, 2)[:, : span - across, : span - down]

@@ -66,13 +66,6 @@ class CocoGanRecipe(BaseModel):
                 f"a batch of {self.batch} does not split into {self.accumulate} parts of whole pairs; "
                 f"batch must be a multiple of {2 * self.accumulate}"
             )
-        # A quarter of a part is shared among the directions of half steps, three on a torus, else two.
-        fewest = 12 if self.model.topology == "torus" else 8
-        if self.overlap and self.batch // self.accumulate < fewest:
-            raise ValueError(
-                f"the overlap of a {self.model.topology} needs {fewest} macro patches at a time or more, "
-                f"not {self.batch // self.accumulate}; raise batch, or set overlap=0"
-            )
         if self.content and not self.model.latent_head:
             raise ValueError("content weighs the error of head Q, which the model lacks; set model.latent_head too")
         return self

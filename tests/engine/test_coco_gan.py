@@ -85,7 +85,7 @@ def test_no_images_are_refused(model: Model, count: int) -> None:
     ],
 )
 def test_negative_seeds_are_refused(model: Model, tmp_path: Path, task: Callable[[CocoGan, Path], object]) -> None:
-    with pytest.raises(SizeError, match="^the seed must be 0 or more, not -1$"):
+    with pytest.raises(SizeError, match=r"^the seed must be 0 or more, not -1$"):
         task(model("cylinder"), tmp_path / "a.tif")
     assert list(tmp_path.iterdir()) == []
 
@@ -187,7 +187,7 @@ def test_estimating_latents_leaves_no_gradients(model: Model) -> None:
 
 
 def test_without_a_latent_head_the_task_is_refused(model: Model) -> None:
-    with pytest.raises(TaskError, match="^plane was trained without a latent head, .*--set model.latent_head=true"):
+    with pytest.raises(TaskError, match=r"^plane was trained without a latent head, .*--set model.latent_head=true"):
         model("plane").patch_guided(noise(1, 16))
 
 

@@ -35,7 +35,7 @@ def test_a_missing_cuda_device_is_refused_with_what_to_do(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "gpu", "cuda:x", "-1", "CPU!", "meta", "mps"])
 def test_other_devices_are_refused(name: str) -> None:
-    with pytest.raises(DeviceError, match="use auto, cpu or cuda$"):
+    with pytest.raises(DeviceError, match=r"use auto, cpu or cuda$"):
         pick_device(name)
 
 
@@ -50,7 +50,7 @@ def test_auto_takes_bf16_only_where_the_cpu_multiplies_in_it() -> None:
 
 def test_half_precision_is_for_cuda() -> None:
     assert pick_precision("fp16", torch.device("cuda")) is torch.float16
-    with pytest.raises(DeviceError, match="fp16 is not offered on a CPU.*; use fp32 or bf16"):
+    with pytest.raises(DeviceError, match=r"fp16 is not offered on a CPU.*; use fp32 or bf16"):
         pick_precision("fp16", CPU)
 
 

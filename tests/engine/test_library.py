@@ -68,7 +68,7 @@ def test_a_separator_or_a_suffix_makes_it_a_path(name: str) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="gone.safetensors does not exist"):
+    with pytest.raises(CheckpointError, match=r"gone.safetensors does not exist"):
         load(tmp_path / "gone.safetensors")
 
 
@@ -94,7 +94,7 @@ def test_a_hostile_pickle_does_not_run(tmp_path: Path, name: str) -> None:
 
 def test_the_state_of_a_training_run_is_no_model(tmp_path: Path) -> None:
     path = write(tmp_path / "state.safetensors", details={"progress": {"step": 3}})
-    with pytest.raises(UnknownModelError, match="the state of a training run, not a model; load model.safetensors"):
+    with pytest.raises(UnknownModelError, match=r"the state of a training run, not a model; load model.safetensors"):
         load(path)
 
 
@@ -113,7 +113,7 @@ def test_an_impossible_configuration_is_refused(tmp_path: Path, config: dict[str
 
 
 def test_a_configuration_without_its_tensors_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="the tensor 'generator.* is missing"):
+    with pytest.raises(CheckpointError, match=r"the tensor 'generator.* is missing"):
         load(write(tmp_path / "hollow.safetensors", config={"patch": 8}))
 
 

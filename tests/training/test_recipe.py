@@ -128,7 +128,6 @@ def test_value_that_a_setting_does_not_take_is_named(settings, sentence):
         ({"model.patch": 24}, "patch must be a power of two from 4 to 256, not 24"),
         ({"batch": 6, "accumulate": 2}, "a batch of 6 does not split into 2 parts of whole pairs; .* a multiple of 4"),
         ({"batch": 4, "accumulate": 4}, "a batch of 4 does not split into 4 parts of whole pairs; .* a multiple of 8"),
-        ({"overlap": 2, "batch": 8, "model.topology": "torus"}, "the overlap of a torus needs 12 .* not 8; .*"),
         ({"content": 100}, "content weighs the error of head Q, which the model lacks; set model.latent_head too"),
     ],
 )

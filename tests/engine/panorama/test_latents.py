@@ -74,7 +74,7 @@ def test_the_path_is_continuous(name: str) -> None:
     ]:
         count = min(len(rows), len(columns))
         jumps = np.abs(np.diff(latents(rows[:count], columns[:count]), axis=0)).max()
-        # The arc turns by a quarter over one turn of 4 patches or more, between anchors well below 6; density of z: 0.8.
+        # A quarter arc over one turn of 4 patches or more, between anchors well below 6; z's slope is at most 0.8.
         assert jumps < 0.8 * math.sqrt(2) * 6 * math.pi / 2 * step / 4
 
 

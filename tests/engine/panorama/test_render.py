@@ -116,8 +116,8 @@ def test_bytes_are_the_rounded_floats(model: Model) -> None:
 
 @pytest.mark.parametrize("call", [1, 2, 3])
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError, MemoryError, lambda text: RuntimeError("DefaultCPUAllocator: can't allocate memory")]
-)  # fmt: skip
+    "error", [torch.OutOfMemoryError, MemoryError, lambda _: RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
 def test_out_of_memory_halves_the_batch_and_changes_nothing(
     model: Model, call: int, error: Callable[[str], BaseException]
 ) -> None:
@@ -170,7 +170,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(model: Model) -> None:
     loaded = model("torus")
     scene = picture_of(loaded)
     forgetful = Forgetful(loaded.generator, lambda now, size: True, RuntimeError)
-    with pytest.raises(RuntimeError, match="^out of memory$"):
+    with pytest.raises(RuntimeError, match=r"^out of memory$"):
         Renderer(forgetful, 128).region(scene, all_of(scene))
     assert len(forgetful.sizes) == 1
 
