@@ -103,7 +103,7 @@ class GeneratorBlock(nn.Module):
         y = self.norm1(x, condition)
         if self.place is not None:
             with torch.autocast(x.device.type, enabled=False):
-                y = y + self.place(coordinates, condition).to(y.dtype)
+                y = y + self.place(coordinates, condition)[: len(y)].to(y.dtype)
         y = F.relu(y, inplace=True)
         # A 1x1 convolution and nearest up-sampling commute exactly; this order does a quarter of the work.
         x = self.shortcut(x)
@@ -148,8 +148,10 @@ class Generator(nn.Module):
         """
         condition = latent if self.config.dense else torch.cat([latent, coordinates], dim=1)
         if not self.training:
-            # CPU matrix products round differently below 8 rows; padded, a patch has the same bits in any batch.
-            condition = F.pad(condition, (0, 0, 0, max(0, 8 - len(condition))))
+            # CPU matrix products round the rows beyond a multiple of 16 differently; padded, a patch has the same bits
+            # in any batch.
+            missing = -len(latent) % 16
+            condition, coordinates = (F.pad(t, (0, 0, 0, missing)) for t in (condition, coordinates))
         with torch.autocast(condition.device.type, enabled=False):
             x = self.stem(condition)[: len(latent)]
             x = x[:, :, None, None].expand(-1, -1, 2, 2) if self.config.dense else x.unflatten(1, (-1, 2, 2))

@@ -63,7 +63,7 @@ class Place(nn.Module):
         """Micro coordinates [N, micro_dimensions] and latents [N, latent] to [N, channels, side, side]."""
         vertical, horizontal = coordinates.split([axis.micro_dimensions for axis in self.axes], dim=1)
         rows, columns = self._waves(vertical, 0), self._waves(horizontal, 1)
-        down, across, diagonal = self.gains(latent)[: len(coordinates), None].split(self.sizes, dim=2)
+        down, across, diagonal = self.gains(latent)[:, None].split(self.sizes, dim=2)
         y = self.rows(self._flat(rows, vertical, 0) * down).transpose(1, 2)[:, :, :, None]
         y = y + self.columns(self._flat(columns, horizontal, 1) * across).transpose(1, 2)[:, :, None, :]
         row, column = [row for row, _ in self.pairs], [column for _, column in self.pairs]
