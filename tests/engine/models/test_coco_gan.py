@@ -363,14 +363,14 @@ class TestGenerator:
             assert torch.equal(part, whole[start : start + count])
 
     @pytest.mark.parametrize("count", [16, 17, 24, 33, 47])
-    def test_a_dense_patch_is_equal_to_1e_6_in_any_batch_of_16_or_more(self, count: int, threads: None) -> None:
-        # Rows of the matrix products in dense places round by where they stand in the batch.
+    def test_a_dense_patch_is_equal_to_5e_6_in_any_batch_of_16_or_more(self, count: int, threads: None) -> None:
+        # Matrix products in dense places round a row by where it stands in the batch; 2.3e-6 measured at most.
         config = tiny(dense=True, octaves=4)
         generator, (latent, coordinates) = trained(Generator(config, spectral=False)), inputs(config, 48)
         whole = generator(latent, coordinates)
         for start in (0, 48 - count):
             part = generator(latent[start : start + count], coordinates[start : start + count])
-            torch.testing.assert_close(part, whole[start : start + count], rtol=0, atol=1e-6)
+            torch.testing.assert_close(part, whole[start : start + count], rtol=0, atol=5e-6)
 
     def test_patches_one_by_one_in_random_order_are_those_of_one_batch(self) -> None:
         config = tiny()
