@@ -309,7 +309,7 @@ def test_peak_memory_is_flat_while_the_width_grows_sixteenfold(
     for scene in (small, small, large):  # the first run fills the libraries' caches
         report = render_file(loaded.generator, scene, tmp_path / "a.tif", budget=48 * MIB)
         peaks[scene.width] = report["peak_memory_bytes"]
-    assert peaks[large.width] <= 1.05 * peaks[small.width] + 4 * MIB
+    assert peaks[large.width] <= 1.05 * peaks[small.width] + 8 * MIB  # heap pages that threads keep
 
 
 def test_a_scene_that_leaves_the_boundary_is_rendered_like_any_other(model: Model, tmp_path: Path) -> None:
