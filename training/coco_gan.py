@@ -11,19 +11,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..engine.images import contact_sheet, to_uint8
 from ..engine.models.coco_gan import ConditionalNorm, Discriminator, Generator, Head, plain_state
-from ..engine.models.coordinates import Topology
 from .losses import critic_loss, diversity_shortfall, generator_loss, gradient_penalty, pair_distance
 from .recipe import CocoGanRecipe
 
 __all__ = ["CocoGanTraining", "assemble"]
-
-# Half steps (down, across). Both at once are blended on a torus only, where the latent may move along both axes.
-_SHIFTS: dict[Topology, list[tuple[int, int]]] = {
-    "plane": [(0, 1), (1, 0)],
-    "cylinder": [(0, 1), (1, 0)],
-    "torus": [(0, 1), (1, 0), (1, 1)],
-}
-_Halves = list[tuple[Tensor, Tensor]]
 
 
 class CocoGanTraining:
@@ -42,7 +33,7 @@ class CocoGanTraining:
         torch.manual_seed(seed)
         self.generator = Generator(config)
         self.critic = Discriminator(config)
-        self.spatial_head = Head(self.critic.features, config.lattice.macro_dimensions, config.head_width)
+        self.spatial_head = Head(self.critic.features, config.lattice.dimensions, config.head_width)
         self.latent_head = Head(self.critic.features, config.latent, config.head_width) if config.latent_head else None
         self.average = Generator(config, spectral=False).eval().requires_grad_(False)
         self.average.load_state_dict(plain_state(self.generator))
@@ -69,7 +60,7 @@ class CocoGanTraining:
         self.updates = torch.zeros((), dtype=torch.int64)
         axes = config.lattice.axes
         predicted = [not (axis.cyclic and recipe.consistency_axes == "open") for axis in axes]
-        ranges = [axis.macro_dimensions for axis in axes]
+        ranges = [axis.dimensions for axis in axes]
         self._predicted = torch.tensor(np.repeat(predicted, ranges), device=device, dtype=torch.float32)
 
     def modules(self) -> dict[str, nn.Module]:
@@ -94,7 +85,7 @@ class CocoGanTraining:
         lattice = self.recipe.model.lattice
         cells = lattice.cells(self.recipe.beyond)
         rows = len(np.unique(cells[:, 0]))
-        coordinates = self._tensor(lattice.micro(cells[:, 0], cells[:, 1]))
+        coordinates = self._micro_coordinates(cells)
         fixed = torch.rand(count, self.recipe.model.latent, generator=torch.Generator().manual_seed(0)) * 2 - 1
         images = []
         for latent in fixed.to(self.device):
@@ -164,8 +155,8 @@ class CocoGanTraining:
         kept = []
         for real, at, elsewhere, z in batches:
             with torch.set_grad_enabled(parts == 1), self._autocast():
-                fake, halves = self._macro(z, elsewhere)
-            kept.append((fake, halves))
+                fake = self._macro(z, elsewhere)
+            kept.append(fake)
             loss = self._critic_objective(real, fake.detach(), z, at, elsewhere, note)
             (loss / parts).backward()
         critic_steps.step()
@@ -175,11 +166,12 @@ class CocoGanTraining:
             self.optimisers["latent"].zero_grad(set_to_none=True)
         # Gradients pass through the critic but not into it.
         self.critic.requires_grad_(False)
-        for (real, at, elsewhere, z), (fake, halves) in zip(batches, kept, strict=True):
+        for (real, at, elsewhere, z), made in zip(batches, kept, strict=True):
+            fake = made
             if parts > 1:
                 with self._autocast():
-                    fake, halves = self._macro(z, elsewhere)
-            loss = self._generator_objective(real, fake, halves, z, at, elsewhere, note)
+                    fake = self._macro(z, elsewhere)
+            loss = self._generator_objective(real, fake, z, at, elsewhere, note)
             (loss / parts).backward()
         self.critic.requires_grad_(True)
         generator_steps.step()
@@ -207,7 +199,7 @@ class CocoGanTraining:
         return loss
 
     def _generator_objective(
-        self, real: Tensor, fake: Tensor, halves: _Halves, z: Tensor, at: Any, elsewhere: Any, note: Any
+        self, real: Tensor, fake: Tensor, z: Tensor, at: Any, elsewhere: Any, note: Any
     ) -> Tensor:
         recipe = self.recipe
         real_c, fake_c = self._macro_coordinates(at), self._macro_coordinates(elsewhere)
@@ -227,10 +219,6 @@ class CocoGanTraining:
             shortfall = diversity_shortfall(fake.float(), self.real_distance, recipe.diversity_target)
             loss = loss + recipe.diversity * shortfall
         note("diversity", pair_distance(fake.detach().float()) / self.real_distance)
-        if halves:
-            overlap = torch.stack([(half - covered).abs().float().mean() for half, covered in halves]).mean()
-            note("overlap", overlap)
-            loss = loss + recipe.overlap * overlap
         return loss
 
     def _head_losses(self, real: Tensor, fake: Tensor, z: Tensor, real_c: Tensor, fake_c: Tensor, note: Any) -> Tensor:
@@ -255,33 +243,19 @@ class CocoGanTraining:
                 note("content", content)
         return loss
 
-    def _macro(self, z: Tensor, positions: Any) -> tuple[Tensor, _Halves]:
-        """Macro patches [n, C, K, K] at positions [n, 2], and pairs of half-step patches with what they cover.
+    def _macro(self, z: Tensor, positions: Any) -> Tensor:
+        """Macro patches [n, C, K, K] at positions [n, 2]."""
+        config, span = self.recipe.model, self.recipe.model.span
+        if config.dense:
+            # The same pixels as patch by patch, without making the margins between them twice.
+            macro: Tensor = self.generator(z, self._micro_coordinates(positions), span)
+            return macro
+        cells = config.lattice.inside(positions[:, 0], positions[:, 1]).reshape(-1, 2)  # the row index fastest
+        patches = self.generator(z.repeat_interleave(span * span, 0), self._micro_coordinates(cells))
+        return assemble(patches, span, span)
 
-        A quarter of the macro patches, and at least one, get patches half a step on, as the renderer blends them where
-        the latent moves. Such a patch knows no border where theirs meet, so equality also takes the borders away.
-        """
-        config, span, half = self.recipe.model, self.recipe.model.span, self.recipe.model.patch // 2
-        cells = config.lattice.inside(positions[:, 0], positions[:, 1])  # [n, m*m, 2], the row index fastest
-        shifts = _SHIFTS[config.topology] if self.recipe.overlap else []
-        share = max(1, len(cells) // 4 // max(len(shifts), 1))
-        starts = [min(k * share, len(cells) - share) for k in range(len(shifts))]
-        taken = [slice(start, start + share) for start in starts]
-        places, latents = [cells.reshape(-1, 2)], [z.repeat_interleave(span * span, 0)]
-        for some, (down, across) in zip(taken, shifts, strict=True):
-            moved = cells[some].reshape(share, span, span, 2)[:, : span - across, : span - down]
-            places.append((moved + 0.5 * np.array([down, across])).reshape(-1, 2))
-            latents.append(z[some].repeat_interleave((span - across) * (span - down), 0))
-        where = np.concatenate(places)
-        coordinates = self._tensor(config.lattice.micro(where[:, 0], where[:, 1]))
-        first, *others = self.generator(torch.cat(latents), coordinates).split([len(p) for p in places])
-        macro = assemble(first, span, span)
-        pairs = []
-        for some, (down, across), patches in zip(taken, shifts, others, strict=True):
-            top, left = half * down, half * across
-            covered = macro[some, :, top : config.macro - top, left : config.macro - left]
-            pairs.append((assemble(patches, span - down, span - across), covered))
-        return macro, pairs
+    def _micro_coordinates(self, positions: Any) -> Tensor:
+        return self._tensor(self.recipe.model.lattice.micro(positions[:, 0], positions[:, 1]))
 
     def _macro_coordinates(self, positions: Any) -> Tensor:
         return self._tensor(self.recipe.model.lattice.macro(positions[:, 0], positions[:, 1]))
@@ -316,7 +290,7 @@ class CocoGanTraining:
             count = self.recipe.batch // self.recipe.accumulate * span * span
             latent = torch.rand(count, self.recipe.model.latent, generator=random, device=self.device) * 2 - 1
             chosen = cells[torch.randint(len(cells), (count,), generator=random, device=self.device).cpu().numpy()]
-            self.average(latent, self._tensor(self.recipe.model.lattice.micro(chosen[:, 0], chosen[:, 1])))
+            self.average(latent, self._micro_coordinates(chosen))
         self.average.eval()
         for norm, momentum in zip(norms, usual, strict=True):
             norm.momentum = momentum

@@ -35,11 +35,6 @@ class CocoGanRecipe(BaseModel):
     content: float = Field(0.0, ge=0, description="Weight of head Q's absolute error; needs model.latent_head.")
     diversity: float = Field(0.0, ge=0, description="Weight of the shortfall of variety between latents.")
     diversity_target: float = Field(1.0, gt=0, description="Variety wanted, as a ratio to the data's.")
-    overlap: float = Field(
-        0.0,
-        ge=0,
-        description="Weight of the absolute difference between half-step patches and the macro patch they overlap.",
-    )
 
     batch: int = Field(128, ge=2, description="Macro patches a step; even, since items come in pairs.", multiple_of=2)
     accumulate: int = Field(1, ge=1, description="Parts that a batch is split into, to save memory.")

@@ -5,7 +5,7 @@ Where the paper and its reference implementation differ, the paper is the defaul
 """
 
 import math
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .coco_gan_config import CocoGanConfig
+from .coco_gan_config import CocoGanConfig, Padding
 from .place import Place
 
 __all__ = ["CocoGanConfig", "ConditionalNorm", "Discriminator", "Generator", "Head", "plain_state"]
@@ -71,14 +71,14 @@ class ConditionalNorm(nn.Module):
 
 
 class PaddedConv(nn.Conv2d):
-    """3x3 convolution that keeps the size, padded with zeros or by repeating the border."""
+    """3x3 convolution padded with zeros or by repeating the border, or not, taking a cell off every side."""
 
-    def __init__(self, inputs: int, outputs: int, padding: Literal["zeros", "replicate"]) -> None:
+    def __init__(self, inputs: int, outputs: int, padding: Padding) -> None:
         super().__init__(inputs, outputs, 3, padding=1 if padding == "zeros" else 0)
         self.replicate = padding == "replicate"
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve [N, C, H, W] to [N, C', H, W]."""
+        """Convolve [N, C, H, W] to [N, C', H, W], or [N, C', H - 2, W - 2] unpadded."""
         if self.replicate:
             # Autocast would widen the map to float32 here, a quarter of a training step's time on a CPU.
             with torch.autocast(x.device.type, enabled=False):
@@ -87,11 +87,23 @@ class PaddedConv(nn.Conv2d):
 
 
 class GeneratorBlock(nn.Module):
-    """Residual block: norm, ReLU, [nearest x2], conv, norm, ReLU, conv; shortcut [nearest x2], 1x1 conv, always."""
+    """Residual block: norm, ReLU, [nearest x2], conv, norm, ReLU, conv; shortcut [nearest x2], 1x1 conv, always.
 
-    def __init__(self, config: CocoGanConfig, inputs: int, outputs: int, up: bool, side: int) -> None:
+    With dense places the map has a margin of cells around the patch, which the unpadded convolutions use up.
+
+    Args:
+        config: of the generator.
+        inputs, outputs: channels.
+        up: whether it doubles the side.
+        side: of the patch in its input, in cells.
+        margin: cells around the patch in its output.
+    """
+
+    def __init__(self, config: CocoGanConfig, inputs: int, outputs: int, up: bool, side: int, margin: int) -> None:
         super().__init__()
         self.up = up
+        self.margin = (margin + 2 + up) // (1 + up)  # cells around the patch in the input
+        self.spare = (self.margin * (1 + up) - margin - 2) if config.dense else 0
         self.place = Place(config.lattice, config.latent, inputs, side) if config.dense else None
         self.norm1 = ConditionalNorm(config, inputs)
         self.conv1 = PaddedConv(inputs, outputs, config.padding)
@@ -99,16 +111,19 @@ class GeneratorBlock(nn.Module):
         self.conv2 = PaddedConv(outputs, outputs, config.padding)
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
-    def forward(self, x: Tensor, condition: Tensor, coordinates: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, coordinates: Tensor, patches: int) -> Tensor:
+        """Maps [N, C, S, S] under conditions [N, K], of `patches` x `patches` micro patches from `coordinates` on."""
         y = self.norm1(x, condition)
         if self.place is not None:
             with torch.autocast(x.device.type, enabled=False):
-                y = y + self.place(coordinates, condition)[: len(y)].to(y.dtype)
+                y = y + self.place(coordinates, condition, patches, self.margin)[: len(y)].to(y.dtype)
         y = F.relu(y, inplace=True)
         # A 1x1 convolution and nearest up-sampling commute exactly; this order does a quarter of the work.
         x = self.shortcut(x)
         if self.up:
             x, y = _nearest_x2(x), _nearest_x2(y)
+        if self.place is not None:
+            x, y = _trim(x, self.spare + 2), _trim(y, self.spare)
         y = self.conv1(y)
         y = F.relu(self.norm2(y, condition), inplace=True)
         return x + self.conv2(y)
@@ -129,24 +144,31 @@ class Generator(nn.Module):
         self.config = config
         widths = [16 * config.width] + [channels for channels, _ in config.generator_blocks]
         self.stem = nn.Linear(config.conditions, widths[0] if config.dense else 4 * widths[0])
-        self.blocks, side = nn.ModuleList(), 2
-        for inputs, (outputs, up) in zip(widths, config.generator_blocks, strict=False):
-            self.blocks.append(GeneratorBlock(config, inputs, outputs, up, side))
-            side *= 1 + up
+        blocks, side, margin = [], config.patch, 1
+        # From the image back to the stem: each block's margin follows from the next one's.
+        for inputs, (outputs, up) in reversed(list(zip(widths, config.generator_blocks, strict=False))):
+            side //= 1 + up
+            blocks.append(GeneratorBlock(config, inputs, outputs, up, side, margin))
+            margin = blocks[-1].margin
+        self.blocks = nn.ModuleList(reversed(blocks))
+        self.margin = margin
         self.norm = nn.BatchNorm2d(widths[-1], eps=1e-5, momentum=0.1)
         self.to_image = PaddedConv(widths[-1], config.channels, config.padding)
         _initialise(self, spectral=spectral)
 
-    def forward(self, latent: Tensor, coordinates: Tensor) -> Tensor:
+    def forward(self, latent: Tensor, coordinates: Tensor, patches: int = 1) -> Tensor:
         """Generate micro patches.
 
         Args:
             latent: [N, latent], uniform on [-1, 1].
-            coordinates: [N, micro_dimensions] of the lattice.
+            coordinates: [N, dimensions] of the lattice.
+            patches: with dense places, the side in micro patches of what is made at once, from those at `coordinates`
+                rightwards and downwards; the same pixels as of single patches, for less work.
         Returns:
-            [N, channels, patch, patch] in [-1, 1].
+            [N, channels, patches * patch, patches * patch] in [-1, 1].
         """
-        condition = latent if self.config.dense else torch.cat([latent, coordinates], dim=1)
+        config = self.config
+        condition = latent if config.dense else torch.cat([latent, coordinates], dim=1)
         if not self.training:
             # CPU matrix products round the rows beyond a multiple of 16 differently; padded, a patch has the same bits
             # in any batch.
@@ -154,11 +176,12 @@ class Generator(nn.Module):
             condition, coordinates = (F.pad(t, (0, 0, 0, missing)) for t in (condition, coordinates))
         with torch.autocast(condition.device.type, enabled=False):
             x = self.stem(condition)[: len(latent)]
-            x = x[:, :, None, None].expand(-1, -1, 2, 2) if self.config.dense else x.unflatten(1, (-1, 2, 2))
+            side = 2 * patches + 2 * self.margin
+            x = x[:, :, None, None].expand(-1, -1, side, side) if config.dense else x.unflatten(1, (-1, 2, 2))
         assert self.to_image.bias is not None
         x = x.to(self.to_image.bias.dtype, memory_format=torch.channels_last)
         for block in self.blocks:
-            x = block(x, condition, coordinates)
+            x = block(x, condition, coordinates, patches)
         return torch.tanh(self.to_image(F.relu(self.norm(x), inplace=True)))
 
     def cast_convolutions(self, dtype: torch.dtype) -> Self:
@@ -202,7 +225,7 @@ class Discriminator(nn.Module):
             DiscriminatorBlock(widths[i], widths[i + 1], first=i == 0, down=i != last) for i in range(len(widths) - 1)
         )
         self.critic = nn.Linear(widths[-1], 1)
-        self.embed = nn.Linear(config.lattice.macro_dimensions, widths[-1])
+        self.embed = nn.Linear(config.lattice.dimensions, widths[-1])
         self.features = widths[-1]
         _initialise(self, spectral=spectral)
 
@@ -211,7 +234,7 @@ class Discriminator(nn.Module):
 
         Args:
             macro: [N, channels, K, K] in [-1, 1].
-            coordinates: [N, macro_dimensions] of the lattice; None drops the projection term.
+            coordinates: [N, dimensions] of the lattice; None drops the projection term.
         Returns:
             critic value [N] and feature h [N, features], both float32.
         """
@@ -256,6 +279,11 @@ def plain_state(module: nn.Module) -> dict[str, Tensor]:
         if parametrize.is_parametrized(part, "weight"):
             state[path + "weight"] = getattr(part, "weight").detach()  # noqa: B009  a computed property
     return state
+
+
+def _trim(x: Tensor, cells: int) -> Tensor:
+    """Without `cells` rows and columns on every side."""
+    return x[:, :, cells : x.shape[2] - cells, cells : x.shape[3] - cells] if cells else x
 
 
 def _nearest_x2(x: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .coordinates import Lattice, Topology
 
-__all__ = ["CocoGanConfig"]
+__all__ = ["CocoGanConfig", "Padding"]
+
+Padding = Literal["zeros", "replicate", "none"]
 
 
 class CocoGanConfig(BaseModel):
@@ -19,11 +21,10 @@ class CocoGanConfig(BaseModel):
     rows: int = Field(4, ge=1, le=4096, description="Micro patches along the height of the image.")
     columns: int = Field(4, ge=1, le=4096, description="Micro patches along the width of the image.")
     span: int = Field(2, ge=2, le=64, description="Micro patches along each side of a macro patch.")
-    octaves: int = Field(1, ge=1, le=16, description="Frequencies of place and angle that condition G; 1 as published.")
     dense: bool = Field(
         False,
-        description="Tell G the place of every cell of its maps instead of one coordinate a patch: norms and stem then "
-        "see the latent alone, so that nothing but padding tells neighbouring patches apart. Not published.",
+        description="Tell G the place of every cell of its maps instead of one coordinate a patch, and give the maps a "
+        "margin in place of padding: patches then continue each other exactly. Not published.",
     )
     patch: int = Field(32, description="Side of a micro patch in pixels: 4, 8, ..., 256.")
     latent: int = Field(128, ge=1, le=4096, description="Length of the latent vector, uniform on [-1, 1].")
@@ -32,8 +33,10 @@ class CocoGanConfig(BaseModel):
     critic_width: int = Field(64, ge=1, le=512, description="Base width of the discriminator (ndf).")
     head_width: int = Field(128, ge=1, le=4096, description="Hidden width of the coordinate and the latent head.")
     extra_blocks: int = Field(0, ge=0, le=8, description="Generator blocks at full patch size, after the others.")
-    padding: Literal["zeros", "replicate"] = Field(
-        "zeros", description="Padding of the generator's convolutions; zeros darken patch borders, replicate does not."
+    padding: Padding = Field(
+        "zeros",
+        description="Padding of the generator's convolutions; zeros darken patch borders, replicate does not; none goes "
+        "with dense places alone.",
     )
     condition_std: float | None = Field(
         None, gt=0, description="Initial std of the conditional norm's weights; none means Glorot-uniform as published."
@@ -53,9 +56,10 @@ class CocoGanConfig(BaseModel):
             raise ValueError(f"patch must be a power of two from 4 to 256, not {self.patch}")
         if self.macro > 1024:
             raise ValueError(f"a macro patch of span {self.span} x {self.patch} pixels exceeds 1024 pixels")
-        if self.dense and self.octaves < 3:
+        if self.dense != (self.padding == "none"):
             raise ValueError(
-                f"dense places are made of waves of several octaves; octaves must be 3 or more, not {self.octaves}"
+                f"dense={self.dense} does not go with padding={self.padding!r}: dense places, and they alone, take "
+                "padding='none'"
             )
         halvings = 2 ** (len(self.critic_multipliers) - 1)
         if self.macro % halvings:
@@ -68,12 +72,12 @@ class CocoGanConfig(BaseModel):
     @property
     def lattice(self) -> Lattice:
         """The lattice of one full image."""
-        return Lattice(self.topology, self.rows, self.columns, self.span, self.octaves)
+        return Lattice(self.topology, self.rows, self.columns, self.span)
 
     @property
     def conditions(self) -> int:
         """Length of what stem and norms are conditioned on: latent and micro coordinate, or the latent if `dense`."""
-        return self.latent + (0 if self.dense else self.lattice.micro_dimensions)
+        return self.latent + (0 if self.dense else self.lattice.dimensions)
 
     @property
     def macro(self) -> int:

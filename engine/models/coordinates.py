@@ -34,21 +34,16 @@ class Axis:
         patches: R.
         span: m.
         cyclic: whether the axis closes on itself.
-        octaves: 1 as published; each further one adds the cosine and sine of twice the frequency to micro coordinates.
-            With one alone, neighbouring patches of a long axis have nearly the same coordinate and come out alike.
     Raises:
-        LatticeError: octaves < 1, span < 2, or an open axis with patches <= span (its coordinate formulas divide by
+        LatticeError: span < 2, or an open axis with patches <= span (its coordinate formulas divide by
             patches - span and by patches - 1), or a cyclic axis with patches < span.
     """
 
     patches: int
     span: int
     cyclic: bool
-    octaves: int = 1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.octaves <= 16:
-            raise LatticeError(f"coordinates have 1 to 16 octaves, not {self.octaves}")
         fewest = self.span if self.cyclic else self.span + 1
         kind = "a cyclic" if self.cyclic else "an open"
         if self.span < 2:
@@ -67,32 +62,25 @@ class Axis:
         return self.patches if self.cyclic else self.patches - self.span + 1
 
     @property
-    def micro_dimensions(self) -> int:
-        """Length of this axis's part of a micro coordinate."""
-        return 2 * self.octaves - (0 if self.cyclic else 1)
-
-    @property
-    def macro_dimensions(self) -> int:
-        """Length of this axis's part of a macro coordinate: a number, or a cosine and a sine."""
+    def dimensions(self) -> int:
+        """Length of this axis's part of a coordinate: a number, or a cosine and a sine."""
         return 1 + self.cyclic
 
     def micro(self, position: Positions) -> Coordinates:
         """Coordinate of a micro patch.
 
-        c'' = t = -1 + 2 i / (R - 1) on an open axis, followed for further octaves by cosine and sine of pi t / 2, pi t,
-        2 pi t, ...; (cos pi t, sin pi t) with t = -1 + 2 i / R on a cyclic one, then the same of 2 pi t, 4 pi t, ...
+        c'' = -1 + 2 i / (R - 1) on an open axis; (cos pi t, sin pi t) with t = -1 + 2 i / R on a cyclic one.
 
         Args:
             position: index i of the patch, any shape [...], fractional or outside [0, R) if wanted.
         Returns:
-            float64 [..., micro_dimensions].
+            float64 [..., dimensions].
         Source: COCO-GAN (Lin et al. 2019); the lattices of its reference implementation.
         """
         index = np.asarray(position, dtype=np.float64)
         if self.cyclic:
-            return self._circle(index, self.octaves)
-        place = -1 + 2 * index / (self.patches - 1)
-        return np.concatenate([place[..., None], _waves(np.pi / 2 * place, self.octaves - 1)], axis=-1)
+            return self._circle(index)
+        return (-1 + 2 * index / (self.patches - 1))[..., None]
 
     def macro(self, position: Positions) -> Coordinates:
         """Coordinate of the macro patch whose first micro patch is at `position`.
@@ -103,17 +91,20 @@ class Axis:
         Args:
             position: index j, any shape [...].
         Returns:
-            float64 [..., 1] or, on a cyclic axis, [..., 2].
+            float64 [..., dimensions].
         Source: as `micro`.
         """
         index = np.asarray(position, dtype=np.float64)
         if self.cyclic:
-            return self._circle(index, 1)
+            return self._circle(index)
         return (-1 + 2 * index / (self.patches - self.span))[..., None]
 
-    def _circle(self, index: Coordinates, octaves: int) -> Coordinates:
+    def _circle(self, index: Coordinates) -> Coordinates:
         # np.mod first: column R and column 0 must be the same numbers, not merely close ones.
-        return _waves(np.pi * (-1 + 2 * np.mod(index, self.patches) / self.patches), octaves)
+        angle = np.pi * (-1 + 2 * np.mod(index, self.patches) / self.patches)
+        point = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+        point[np.abs(point) < 1e-6] = 0.0
+        return point
 
 
 @dataclass(frozen=True)
@@ -124,7 +115,6 @@ class Lattice:
     rows: int
     columns: int
     span: int = 2
-    octaves: int = 1
 
     def __post_init__(self) -> None:
         self.axes  # refuses impossible lattices at once  # noqa: B018
@@ -134,27 +124,22 @@ class Lattice:
         """The vertical and the horizontal axis; coordinates are always listed in this order."""
         cyclic = _CYCLIC[self.topology]
         return (
-            Axis(self.rows, self.span, cyclic[0], self.octaves),
-            Axis(self.columns, self.span, cyclic[1], self.octaves),
+            Axis(self.rows, self.span, cyclic[0]),
+            Axis(self.columns, self.span, cyclic[1]),
         )
 
     @property
-    def micro_dimensions(self) -> int:
-        """Length of a micro coordinate; with one octave 2 on a plane, 3 on a cylinder, 4 on a torus."""
-        return sum(axis.micro_dimensions for axis in self.axes)
-
-    @property
-    def macro_dimensions(self) -> int:
-        """Length of a macro coordinate: 2 on a plane, 3 on a cylinder, 4 on a torus."""
-        return sum(axis.macro_dimensions for axis in self.axes)
+    def dimensions(self) -> int:
+        """Length of a coordinate, micro or macro: 2 on a plane, 3 on a cylinder, 4 on a torus."""
+        return sum(axis.dimensions for axis in self.axes)
 
     def micro(self, rows: Positions, columns: Positions) -> Coordinates:
-        """Coordinates of the micro patches at (rows[k], columns[k]), float64 [..., micro_dimensions]."""
+        """Coordinates of the micro patches at (rows[k], columns[k]), float64 [..., dimensions]."""
         vertical, horizontal = self.axes
         return np.concatenate([vertical.micro(rows), horizontal.micro(columns)], axis=-1)
 
     def macro(self, rows: Positions, columns: Positions) -> Coordinates:
-        """Coordinates of the macro patches that start at (rows[k], columns[k]), float64 [..., macro_dimensions]."""
+        """Coordinates of the macro patches that start at (rows[k], columns[k]), float64 [..., dimensions]."""
         vertical, horizontal = self.axes
         return np.concatenate([vertical.macro(rows), horizontal.macro(columns)], axis=-1)
 
@@ -198,10 +183,3 @@ class Lattice:
         rows, columns = ranges
         return np.stack([np.tile(rows, len(columns)), np.repeat(columns, len(rows))], axis=-1)
 
-
-def _waves(angle: Coordinates, octaves: int) -> Coordinates:
-    """Cosine and sine of an angle, its double, ..., float64 [..., 2 * octaves], cosine first."""
-    angles = angle[..., None] * 2.0 ** np.arange(octaves)
-    waves = np.stack([np.cos(angles), np.sin(angles)], axis=-1).reshape(*angle.shape, 2 * octaves)
-    waves[np.abs(waves) < 1e-6] = 0.0
-    return waves

@@ -5,105 +5,88 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .coordinates import Lattice
+from .coordinates import Axis, Lattice
 
 __all__ = ["Place"]
+
+_WAVES_AN_OCTAVE = 16
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 class Place(nn.Module):
     """What the cells of a map add to it, by their own place in the picture and by the latent.
 
-    y[a, b] = W (g * phi(row a)) + W' (g' * phi(column b)) + W'' (g'' * (phi(row a) x phi(column b))), phi the cosines
-    and sines of the place at the frequencies 2^k, 3 2^k and 5 2^k whose wave is at least four cells long, g gains that
-    are linear in the latent, so that every latent has a field of waves of its own. A product of a row's and a column's
-    wave is a pair of slanted waves; every column wave is paired with the three row waves nearest in length. Waves
-    follow from the micro coordinate's octaves by the addition theorems, so equal places of overlapping patches get
-    equal values. Weights start as 1 / frequency, like natural images' spectra.
+    y(p) = W u(p), u_k(p) = a_k(z) cos(2 pi f_k . p) + b_k(z) sin(2 pi f_k . p), with a and b linear in the latent. The
+    plane waves f_k point in all directions, 16 an octave, from one turn of the picture to four cells long. Their sum is
+    a random field, different for every latent, with as much variance in each octave, as of natural terrain. On a cyclic
+    axis frequencies are whole numbers a turn, so the field closes; on an open one it goes on beyond the picture.
 
     Args:
         lattice: of the picture.
         latent: length of the latent.
         channels: of the map.
-        side: of the map in cells.
-    Source: this project, after the coordinate maps of InfinityGAN (Lin et al. 2022).
+        side: of a patch in cells.
+    Source: this project, after random Fourier features (Tancik et al. 2020) and the coordinates inside of a patch of
+        InfinityGAN (Lin et al. 2022).
     """
 
     def __init__(self, lattice: Lattice, latent: int, channels: int, side: int) -> None:
         super().__init__()
         self.side, self.axes = side, lattice.axes
-        # Length of the first octave's wave in patches; and the frequencies, each as the octaves that it is the sum of.
-        self.waves = [axis.patches if axis.cyclic else 2 * (axis.patches - 1) for axis in self.axes]
-        self.sums = [
-            _frequencies(axis.octaves - (not axis.cyclic), side * wave / 4)
-            for axis, wave in zip(self.axes, self.waves, strict=True)
+        self.waves = _waves(lattice, side / 4)
+        self.gains = nn.Linear(latent, 2 * len(self.waves))
+        self.mix = nn.Conv2d(len(self.waves), channels, 1, bias=False)
+        # Latents are uniform on [-1, 1], of variance 1 / 3: gains start with variance 1, and so does y.
+        nn.init.normal_(self.gains.weight, std=(3 / latent) ** 0.5)
+        nn.init.zeros_(self.gains.bias)
+        nn.init.normal_(self.mix.weight, std=len(self.waves) ** -0.5)
+
+    def forward(self, coordinates: Tensor, latent: Tensor, patches: int = 1, margin: int = 0) -> Tensor:
+        """The field over patches x patches micro patches and a margin.
+
+        Args:
+            coordinates: [N, dimensions] of the top left micro patches.
+            latent: [N, latent].
+            patches: micro patches along each side.
+            margin: cells added on every side.
+        Returns:
+            [N, channels, S, S], S = patches * side + 2 * margin.
+        """
+        vertical, horizontal = coordinates.split([axis.dimensions for axis in self.axes], dim=1)
+        waves = torch.tensor(self.waves, dtype=coordinates.dtype, device=coordinates.device)
+        frequencies = 2 * math.pi * waves  # [K, 2]
+        cells = (torch.arange(-margin, patches * self.side + margin).to(coordinates) + 0.5) / self.side
+        down = (_position(self.axes[0], vertical)[:, None] + cells)[:, None, :] * frequencies[:, :1]  # [N, K, S]
+        across = (_position(self.axes[1], horizontal)[:, None] + cells)[:, None, :] * frequencies[:, 1:]
+        a, b = self.gains(latent)[:, :, None].chunk(2, dim=1)
+        # cos and sin of a sum by the addition theorem: products of a row's and a column's numbers.
+        with_cos, with_sin = a * down.cos() + b * down.sin(), b * down.cos() - a * down.sin()
+        dtype = self.mix.weight.dtype
+        p, c, q, s = (t.to(dtype) for t in (with_cos, across.cos(), with_sin, across.sin()))
+        field = torch.addcmul(p[:, :, :, None] * c[:, :, None, :], q[:, :, :, None], s[:, :, None, :])
+        y: Tensor = self.mix(field.contiguous(memory_format=torch.channels_last))
+        return y
+
+
+def _waves(lattice: Lattice, highest: float) -> list[tuple[float, float]]:
+    """Plane waves in cycles a patch (down, across), their lengths and directions evenly spread; none twice."""
+    lowest = 1 / max(axis.patches for axis in lattice.axes)
+    count = max(1, round(_WAVES_AN_OCTAVE * math.log2(highest / lowest)))
+    waves = {}
+    for k in range(count):
+        radius, angle = lowest * (highest / lowest) ** ((k + 0.5) / count), math.pi * (k * _GOLDEN % 1)
+        wave = [
+            round(part * axis.patches) / axis.patches if axis.cyclic else part
+            for part, axis in zip((radius * math.sin(angle), radius * math.cos(angle)), lattice.axes, strict=True)
         ]
-        down, across = (
-            [sum(2.0**k for k in octaves) * max(self.waves) / wave for octaves in sums]
-            for sums, wave in zip(self.sums, self.waves, strict=True)
-        )
-        self.pairs = [
-            (row, column)
-            for column, frequency in enumerate(across)
-            for row in sorted(range(len(down)), key=lambda row: abs(math.log2(down[row] / frequency)))[:3]
-        ]
-        slow = [[1.0] * (not axis.cyclic) for axis in self.axes]
-        diagonal = [max(down[row], across[column]) for row, column in self.pairs]
-        spectra = [2 * down + slow[0], 2 * across + slow[1], 4 * diagonal]
-        self.sizes = [len(spectrum) for spectrum in spectra]
-        self.gains = nn.Linear(latent, sum(self.sizes))
-        self.rows, self.columns, self.diagonals = (nn.Linear(size, channels, bias=False) for size in self.sizes)
-        # Latents are uniform on [-1, 1], of variance 1 / 3: gains start with variance 1 / 2 around 1 / 2.
-        nn.init.normal_(self.gains.weight, std=(1.5 / latent) ** 0.5)
-        nn.init.constant_(self.gains.bias, 0.5)
-        for layer, spectrum in zip((self.rows, self.columns, self.diagonals), spectra, strict=True):
-            nn.init.normal_(layer.weight)
-            layer.weight.data /= torch.tensor(spectrum, device=layer.weight.device)
-
-    def forward(self, coordinates: Tensor, latent: Tensor) -> Tensor:
-        """Micro coordinates [N, micro_dimensions] and latents [N, latent] to [N, channels, side, side]."""
-        vertical, horizontal = coordinates.split([axis.micro_dimensions for axis in self.axes], dim=1)
-        rows, columns = self._waves(vertical, 0), self._waves(horizontal, 1)
-        down, across, diagonal = self.gains(latent)[:, None].split(self.sizes, dim=2)
-        y = self.rows(self._flat(rows, vertical, 0) * down).transpose(1, 2)[:, :, :, None]
-        y = y + self.columns(self._flat(columns, horizontal, 1) * across).transpose(1, 2)[:, :, None, :]
-        row, column = [row for row, _ in self.pairs], [column for _, column in self.pairs]
-        product = rows[:, :, None, row, :, None] * columns[:, None, :, column, None, :]  # [N, a, b, pairs, 2, 2]
-        product = product.permute(0, 1, 2, 4, 5, 3).flatten(3)
-        return y + self.diagonals(product * diagonal[:, None]).permute(0, 3, 1, 2)
-
-    def _waves(self, coordinate: Tensor, which: int) -> Tensor:
-        """Cosines and sines of the place of every cell along an axis, [N, side, frequencies, 2]."""
-        axis, octaves = self.axes[which], 1 + max(max(sums) for sums in self.sums[which])
-        frequency = 2 * math.pi / self.waves[which] * 2 ** torch.arange(octaves).to(coordinate)
-        turn = self._offset(coordinate)[:, None] * frequency
-        first = 0 if axis.cyclic else 1
-        waves = coordinate[:, first : first + 2 * octaves].unflatten(1, (octaves, 2))[:, None]  # [N, 1, octaves, 2]
-        turned = _turn(waves, torch.stack([turn.cos(), turn.sin()], dim=-1))
-        singles = [sums[0] for sums in self.sums[which] if len(sums) == 1]
-        one, other = ([sums[i] for sums in self.sums[which] if len(sums) == 2] for i in (0, 1))
-        return torch.cat([turned[:, :, singles], _turn(turned[:, :, one], turned[:, :, other])], dim=2)
-
-    def _flat(self, waves: Tensor, coordinate: Tensor, which: int) -> Tensor:
-        """The waves of an axis, and on an open one the place itself, [N, side, features]."""
-        features = waves.transpose(2, 3).flatten(2)
-        if self.axes[which].cyclic:
-            return features
-        place = coordinate[:, :1] + 2 * self._offset(coordinate) / (self.axes[which].patches - 1)
-        return torch.cat([features, place[:, :, None]], dim=2)
-
-    def _offset(self, like: Tensor) -> Tensor:
-        """Centres of the cells from the patch's first edge, in patches, [side]."""
-        return (torch.arange(self.side).to(like) + 0.5) / self.side
+        waves[wave[0], wave[1]] = None
+    waves.pop((0.0, 0.0), None)
+    return list(waves)
 
 
-def _frequencies(octaves: int, highest: float) -> list[tuple[int, ...]]:
-    """The frequencies 2^k, then 3 2^k and 5 2^k, up to the highest, each as the exponents that add up to it."""
-    single: list[tuple[int, ...]] = [(k,) for k in range(octaves)]
-    double: list[tuple[int, ...]] = [(k, k + step) for step in (1, 2) for k in range(octaves - step)]
-    return [sums for sums in single + double if sum(2**k for k in sums) <= highest]
-
-
-def _turn(wave: Tensor, by: Tensor) -> Tensor:
-    """Cosine and sine of the sum of two angles from those of each, [..., 2]."""
-    cosine, sine = wave[..., 0], wave[..., 1]
-    return torch.stack([cosine * by[..., 0] - sine * by[..., 1], sine * by[..., 0] + cosine * by[..., 1]], dim=-1)
+def _position(axis: Axis, coordinate: Tensor) -> Tensor:
+    """Position in micro patches from an axis's part of a micro coordinate: [N, 1 or 2] to [N]."""
+    if axis.cyclic:
+        cosine, sine = coordinate.unbind(1)
+        return (torch.atan2(sine, cosine) / math.pi + 1) * (axis.patches / 2)
+    return (coordinate[:, 0] + 1) * ((axis.patches - 1) / 2)

@@ -238,7 +238,7 @@ def patch_bytes(generator: Generator, patches: int) -> int:
     config, device = generator.config, generator.stem.weight.device
 
     def inputs(batch: int) -> tuple[Tensor, ...]:
-        return tuple(torch.empty(batch, n, device=device) for n in (config.latent, config.lattice.micro_dimensions))
+        return tuple(torch.empty(batch, n, device=device) for n in (config.latent, config.lattice.dimensions))
 
     live = live_bytes(generator, inputs, 32) / 32 * patches
     return int(live * (_CPU_FACTOR if device.type == "cpu" else 1.0))

@@ -21,11 +21,11 @@ CONFIGS = {
     "plane": CocoGanConfig(topology="plane", rows=3, columns=4, patch=8, latent=6, width=4, critic_width=1),
     "cylinder": CocoGanConfig(
         topology="cylinder", rows=3, columns=4, patch=8, latent=6, width=4, critic_width=1,
-        octaves=2, padding="replicate",
+        padding="replicate",
     ),
     "dense": CocoGanConfig(
         topology="cylinder", rows=3, columns=4, patch=8, latent=6, width=4, critic_width=1,
-        octaves=4, dense=True, padding="replicate",
+        dense=True, padding="none",
     ),
     "torus": CocoGanConfig(topology="torus", rows=2, columns=3, patch=4, latent=5, width=2, critic_width=1),
     # More than one tile of a file each way.

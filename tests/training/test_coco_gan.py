@@ -77,7 +77,7 @@ class TestAssemble:
 
 
 class TestStep:
-    @pytest.mark.parametrize("options", [{}, HINGE, HINGE | {"diversity": 1, "overlap": 1}], ids=str)
+    @pytest.mark.parametrize("options", [{}, HINGE, HINGE | {"diversity": 1}], ids=str)
     @pytest.mark.parametrize("topology", TOPOLOGIES)
     def test_generator_critic_and_head_move(self, topology: str, options: dict[str, Any]) -> None:
         run = training(model={"topology": topology}, **options)
@@ -152,7 +152,7 @@ class TestStep:
         assert all(value.isfinite() for value in metrics.values())
 
     def test_bfloat16_trains(self) -> None:
-        run = training(precision="bf16", model={"padding": "replicate"}, diversity=1, overlap=1)
+        run = training(precision="bf16", model={"padding": "replicate"}, diversity=1)
         metrics = advance(run, 3)
         assert all(value.isfinite() for value in metrics.values())
         assert all(parameter.dtype == torch.float32 for parameter in run.generator.parameters())
@@ -214,7 +214,7 @@ class TestOptimisers:
                 assert a is not None and b is not None
                 torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
-    @pytest.mark.parametrize("options", [{}, HINGE | {"overlap": 1, "diversity": 1}], ids=str)
+    @pytest.mark.parametrize("options", [{}, HINGE | {"diversity": 1}], ids=str)
     def test_a_batch_in_parts_trains(self, options: dict[str, Any]) -> None:
         run = training(model={"topology": "cylinder"}, accumulate=4, **options)
         assert all(value.isfinite() for value in advance(run, 2).values())
@@ -399,64 +399,13 @@ class TestVariety:
             torch.testing.assert_close(run.real_distance, expected)
 
 
-class TestOverlap:
+class TestDense:
     @pytest.mark.parametrize("topology", TOPOLOGIES)
-    def test_half_step_patches_are_held_against_what_they_cover(self, topology: str) -> None:
-        run = training(model={"topology": topology, "span": 3, "octaves": 3}, batch=12, overlap=1, **HINGE)
+    def test_a_macro_patch_made_at_once_is_made_of_its_micro_patches(self, topology: str) -> None:
+        run = training(model={"topology": topology, "span": 3, "dense": True, "padding": "none"}, **HINGE)
         run.generator.eval()  # patches then do not depend on their batch
-        config = run.recipe.model
-        calls: list[tuple[Tensor, Tensor]] = []
-        run.generator.register_forward_hook(lambda module, arguments, y: calls.append((arguments, y)))
-        images, positions = batch(run)
-        metrics = run.step(images, positions, 0.0)
-        _, patches = calls[0]
-        macro = assemble(patches[: 12 * 9], 3, 3)
-        shifts = [(0, 1), (1, 0), (1, 1)][: 3 if topology == "torus" else 2]
-        share, half = 12 // 4 // len(shifts), config.patch // 2
-        found = patches[12 * 9 :]
-        differences = []
-        for k, (down, across) in enumerate(shifts):
-            for n in range(k * share, (k + 1) * share):
-                for column in range(3 - across):
-                    for row in range(3 - down):
-                        top, left = row * config.patch + down * half, column * config.patch + across * half
-                        covered = macro[n, :, top : top + config.patch, left : left + config.patch]
-                        differences.append((found[len(differences)] - covered).abs().mean(dim=(0, 1, 2)))
-        per_shift = torch.stack(differences).split([share * (3 - down) * (3 - across) for down, across in shifts])
-        expected = torch.stack([values.mean() for values in per_shift]).mean()
-        assert len(differences) == len(found)
-        torch.testing.assert_close(metrics["overlap"], expected)
-
-    @pytest.mark.parametrize("topology", TOPOLOGIES)
-    def test_half_step_patches_have_the_latents_and_coordinates_of_their_places(self, topology: str) -> None:
-        run = training(model={"topology": topology}, batch=24, overlap=1, **HINGE)
-        calls: list[tuple[Tensor, Tensor]] = []
-        run.generator.register_forward_pre_hook(lambda module, arguments: calls.append(arguments))
-        images, positions = batch(run)
-        run.step(images, positions, 0.0)
-        latents, coordinates = calls[0]
-        lattice, shifts = run.recipe.model.lattice, [(0, 1), (1, 0), (1, 1)][: 3 if topology == "torus" else 2]
-        share = 24 // 4 // len(shifts)
-        places, owners = [], []
-        for k, (down, across) in enumerate(shifts):
-            for n in range(k * share, (k + 1) * share):
-                for column in range(2 - across):
-                    for row in range(2 - down):
-                        places.append(positions[n].numpy() + np.array([row + down / 2, column + across / 2]))
-                        owners.append(n)
-        rows, columns = np.array(places).T
-        assert torch.equal(coordinates[24 * 4 :], torch.from_numpy(lattice.micro(rows, columns)).float())
-        assert torch.equal(latents[24 * 4 :], latents[: 24 * 4 : 4][owners])
-
-    @pytest.mark.parametrize("size", [2, 4, 6, 8])
-    @pytest.mark.parametrize("topology", TOPOLOGIES)
-    def test_few_macro_patches_are_enough(self, topology: str, size: int) -> None:
-        run = training(model={"topology": topology}, batch=size, overlap=1, **HINGE)
-        assert advance(run, 2)["overlap"].isfinite()
-
-    def test_without_it_no_half_step_patches_are_made(self) -> None:
-        run = training(**HINGE)
-        calls: list[Tensor] = []
-        run.generator.register_forward_hook(lambda module, arguments, y: calls.append(y))
-        advance(run)
-        assert len(calls[0]) == 8 * 4
+        positions = np.array([[0.0, 1.0], [1.0, 0.0]])
+        z = torch.rand(2, run.recipe.model.latent) * 2 - 1
+        cells = run.recipe.model.lattice.inside(positions[:, 0], positions[:, 1]).reshape(-1, 2)
+        patches = run.generator(z.repeat_interleave(9, 0), run._micro_coordinates(cells))
+        torch.testing.assert_close(run._macro(z, positions), assemble(patches, 3, 3), rtol=0, atol=1e-5)

@@ -41,9 +41,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "beyond the boundary": PLANE | {"beyond": 1, "model.latent_head": True, "content": 100},
     "with the reference's quirks": {"model.reference_quirks": True},
     "as planet": {
-        "batch": 8, "loss": "hinge", "penalty": 0, "consistency": 0, "diversity": 2, "overlap": 2,
+        "batch": 8, "loss": "hinge", "penalty": 0, "consistency": 0, "diversity": 2,
         "sampling": "continuous",
-        "precision": "bf16", "storage": "fp16", "model.octaves": 2, "model.padding": "replicate",
+        "precision": "bf16", "storage": "fp16", "model.dense": True, "model.padding": "none",
     },
 }  # fmt: skip
 

@@ -40,8 +40,8 @@ def test_published_recipe_has_what_all_share(name):
     assert (model.channels, model.latent, model.width, model.critic_width, model.head_width) == (3, 128, 64, 64, 128)
     assert (recipe.lr_generator, recipe.lr_critic, recipe.lr_latent, recipe.betas) == (1e-4, 4e-4, 1e-4, (0.0, 0.999))
     assert (recipe.loss, recipe.penalty, recipe.sampling, recipe.decay_from) == ("wasserstein", 10, "lattice", 1.0)
-    assert (recipe.diversity, recipe.overlap, recipe.consistency_axes) == (0, 0, "all")
-    assert (model.padding, model.octaves, model.condition_std, model.condition_scale) == ("zeros", 1, None, 0)
+    assert (recipe.diversity, recipe.consistency_axes) == (0, "all")
+    assert (model.padding, model.dense, model.condition_std, model.condition_scale) == ("zeros", False, None, 0)
     assert not model.reference_quirks
 
 
@@ -65,16 +65,16 @@ def test_networks_of_every_recipe_fit_together(name):
     config = find_recipe(name).model
     with torch.device("meta"):
         generator, critic = Generator(config, spectral=False), Discriminator(config, spectral=False)
-        head = Head(critic.features, config.lattice.macro_dimensions, config.head_width, spectral=False)
+        head = Head(critic.features, config.lattice.dimensions, config.head_width, spectral=False)
     with FakeTensorMode(allow_non_fake_inputs=True):  # shapes without numbers, on a device that autocast knows
         for network in (generator, critic, head):
             network.to_empty(device="cpu")
-        patch = generator(torch.empty(2, config.latent), torch.empty(2, config.lattice.micro_dimensions))
+        patch = generator(torch.empty(2, config.latent), torch.empty(2, config.lattice.dimensions))
         macro = torch.empty(2, config.channels, config.macro, config.macro)
-        value, feature = critic(macro, torch.empty(2, config.lattice.macro_dimensions))
+        value, feature = critic(macro, torch.empty(2, config.lattice.dimensions))
         place = head(feature)
     assert patch.shape == (2, config.channels, config.patch, config.patch)
-    assert value.shape == (2,) and place.shape == (2, config.lattice.macro_dimensions)
+    assert value.shape == (2,) and place.shape == (2, config.lattice.dimensions)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -92,7 +92,7 @@ def test_unknown_recipe_lists_the_known_ones():
 def test_settings_replace_fields_and_leave_the_rest():
     recipe = with_settings(find_recipe("planet"), {"model.width": 8, "steps": 10, "betas": [0.5, 0.9]})
     assert (recipe.model.width, recipe.steps, recipe.betas) == (8, 10, (0.5, 0.9))
-    assert recipe.model.octaves == find_recipe("planet").model.octaves
+    assert recipe.model.columns == find_recipe("planet").model.columns
     assert find_recipe("planet").steps != 10
 
 

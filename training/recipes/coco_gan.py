@@ -24,35 +24,25 @@ CELEBA_64_QUIRKS = CocoGanRecipe(model=CocoGanConfig(patch=16, reference_quirks=
 
 # Ours leave the paper where great-circle strips and a short run on a CPU ask for it. Strips are alike all the way round
 # and, since any great circle is as likely as any other, from top to bottom as well: no coordinate can be read off a
-# real patch, so there is no consistency loss. Hinge loss needs no gradient penalty. Replicate padding leaves no dark
-# borders. With 32 patches a turn, neighbours have nearly the same published coordinate and come out nearly alike, each
-# framed by its borders; dense places let every cell continue the waves that pass through it. Continuous angles and the
-# overlap loss make half-step patches agree with their neighbours, which moving latents are blended from. The diversity
-# loss keeps seeds apart, and stops once they differ as real strips do.
+# real patch, so there is no consistency loss. Hinge loss needs no gradient penalty. With 32 patches a turn, neighbours
+# have nearly the same published coordinate and come out nearly alike, each framed by its borders; dense places make
+# them windows on one field. The diversity loss keeps seeds apart, and stops once they differ as real strips do.
 PLANET = CocoGanRecipe(
     description="Closed panoramas of an unknown planet: oceans, coasts, deserts, forests, ice",
     model=CocoGanConfig(
-        topology="cylinder", rows=4, columns=32, octaves=8, dense=True, patch=32, width=32, critic_width=32,
-        padding="replicate", condition_std=0.1, condition_scale=1.0,
+        topology="cylinder", rows=4, columns=32, dense=True, patch=32, width=32, critic_width=32,
+        padding="none", condition_std=0.1, condition_scale=1.0,
     ),
     data="earth", sampling="continuous", loss="hinge", penalty=0, consistency=0,
-    diversity=2, diversity_target=0.9, overlap=2,
+    diversity=2, diversity_target=0.9,
     batch=24, steps=20_000, lr_generator=4e-4, lr_critic=2e-4, precision="bf16", storage="fp16",
 )  # fmt: skip
 
+# Planar crops wrap nowhere, so real macro patches stay clear of the crop's borders; the torus is the generator's own.
 TERRAIN = PLANET.model_copy(
     update={
-        "model": PLANET.model.model_copy(
-            update={
-                "topology": "torus",
-                "rows": 8,
-                "columns": 8,
-                "octaves": 3,
-                "patch": 16,
-                "width": 24,
-                "critic_width": 32,
-            }
-        )
+        "description": "Endless relief: ground of an unknown planet that closes on itself both ways",
+        "model": PLANET.model.model_copy(update={"topology": "torus", "rows": 8, "columns": 8, "width": 24}),
     }
 )
 

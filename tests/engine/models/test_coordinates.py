@@ -48,13 +48,13 @@ def distinct(coordinates: np.ndarray) -> int:
 
 
 @st.composite
-def lattices(draw: st.DrawFn, octaves: int = 1) -> Lattice:
+def lattices(draw: st.DrawFn) -> Lattice:
     topology: Topology = draw(st.sampled_from(["plane", "cylinder", "torus"]))
     span = draw(st.integers(2, 5))
     rows, columns = (
         draw(st.integers(span + (not cyclic), 40)) for cyclic in (topology == "torus", topology != "plane")
     )
-    return Lattice(topology, rows, columns, span, draw(st.integers(1, octaves)))
+    return Lattice(topology, rows, columns, span)
 
 
 class TestOpenAxis:
@@ -136,9 +136,9 @@ class TestCyclicAxis:
         expected = np.stack([np.cos(np.pi * t), np.sin(np.pi * t)], axis=-1)
         np.testing.assert_allclose(lattice.micro(places[:, 0], places[:, 1])[:, 1:], expected, atol=1.01e-6)
 
-    @given(patches=st.integers(2, 5000), turns=st.integers(-3, 3), octaves=st.integers(1, 16), data=st.data())
-    def test_whole_turns_change_no_bit(self, patches: int, turns: int, octaves: int, data: st.DataObject) -> None:
-        axis, column = Axis(patches, 2, True, octaves), data.draw(st.integers(0, patches - 1))
+    @given(patches=st.integers(2, 5000), turns=st.integers(-3, 3), data=st.data())
+    def test_whole_turns_change_no_bit(self, patches: int, turns: int, data: st.DataObject) -> None:
+        axis, column = Axis(patches, 2, True), data.draw(st.integers(0, patches - 1))
         np.testing.assert_array_equal(axis.micro(column + turns * patches), axis.micro(column))
 
     def test_column_minus_one_is_the_last(self) -> None:
@@ -157,41 +157,12 @@ class TestCyclicAxis:
         np.testing.assert_allclose(axis.micro(position), expected, atol=2.1e-6)  # twice the snap to zero
 
 
-class TestOctaves:
-    @pytest.mark.parametrize("cyclic", [False, True])
-    @pytest.mark.parametrize("octaves", [2, 3, 16])
-    def test_further_octaves_are_appended(self, cyclic: bool, octaves: int) -> None:
-        places = np.linspace(-3, 12, 31)
-        published, more = Axis(9, 2, cyclic), Axis(9, 2, cyclic, octaves)
-        np.testing.assert_array_equal(more.micro(places)[:, : published.micro_dimensions], published.micro(places))
-
-    def test_each_further_octave_of_an_open_axis_doubles_the_frequency_from_a_half_wave_on(self) -> None:
-        waves = Axis(9, 2, False, 4).micro(range(9))[:, 1:]
-        t = np.linspace(-1, 1, 9)
-        expected = [f(2**k * np.pi / 2 * t) for k in range(3) for f in (np.cos, np.sin)]
-        np.testing.assert_allclose(waves, np.stack(expected, axis=-1), atol=1e-12)
-
-    def test_each_further_octave_of_a_cyclic_axis_doubles_the_frequency(self) -> None:
-        t = -1 + 2 * np.arange(9) / 9
-        expected = [f(2**k * np.pi * t) for k in range(4) for f in (np.cos, np.sin)]
-        np.testing.assert_allclose(Axis(9, 2, True, 4).micro(range(9)), np.stack(expected, axis=-1), atol=1e-12)
-
-    @given(lattice=lattices(octaves=5))
-    def test_the_length_of_a_coordinate_is_announced(self, lattice: Lattice) -> None:
-        assert micro(lattice).shape[1] == lattice.micro_dimensions
-        assert macro(lattice).shape[1] == lattice.macro_dimensions
-
-    @pytest.mark.parametrize("octaves", [1, 4])
-    def test_macro_coordinates_have_no_octaves(self, octaves: int) -> None:
-        np.testing.assert_array_equal(macro(Lattice("torus", 5, 6, 2, octaves)), macro(Lattice("torus", 5, 6)))
-
-    @pytest.mark.parametrize("octaves", [0, 17])
-    def test_other_numbers_are_refused(self, octaves: int) -> None:
-        with pytest.raises(LatticeError, match=f"1 to 16 octaves, not {octaves}"):
-            Lattice("plane", 4, 4, octaves=octaves)
-
-
 class TestLattice:
+    @given(lattice=lattices())
+    def test_the_length_of_a_coordinate_is_announced(self, lattice: Lattice) -> None:
+        assert micro(lattice).shape[1] == lattice.dimensions
+        assert macro(lattice).shape[1] == lattice.dimensions
+
     @pytest.mark.parametrize(
         ("lattice", "micro_patches", "macro_patches"),
         [
@@ -211,7 +182,7 @@ class TestLattice:
     @pytest.mark.parametrize(("topology", "dimensions"), [("plane", 2), ("cylinder", 3), ("torus", 4)])
     def test_coordinates_are_as_long_as_their_topology_asks(self, topology: Topology, dimensions: int) -> None:
         lattice = Lattice(topology, 4, 12)
-        assert lattice.micro_dimensions == lattice.macro_dimensions == dimensions
+        assert lattice.dimensions == dimensions
 
     def test_the_vertical_axis_comes_first(self) -> None:
         assert Lattice("plane", 4, 4).micro(3, 0).tolist() == [1, -1]
@@ -250,7 +221,7 @@ class TestLattice:
         assert places.shape == (2, 3, 9, 2)
         np.testing.assert_array_equal(places[1, 2], lattice.inside(5, 2.5))
 
-    @given(lattice=lattices(octaves=4), steps=st.integers(-50, 50))
+    @given(lattice=lattices(), steps=st.integers(-50, 50))
     def test_rolling_by_lattice_steps_permutes_the_columns(self, lattice: Lattice, steps: int) -> None:
         assume(lattice.axes[1].cyclic)
         cells = lattice.cells()
@@ -324,7 +295,7 @@ class TestRefusals:
         with pytest.raises(LatticeError, match=sentence):
             Lattice(*arguments)
 
-    @given(lattice=lattices(octaves=3), beyond=st.integers(0, 2))
+    @given(lattice=lattices(), beyond=st.integers(0, 2))
     def test_every_lattice_that_is_not_refused_has_finite_coordinates(self, lattice: Lattice, beyond: int) -> None:
         beyond = 0 if lattice.topology == "torus" else beyond
         assert np.isfinite(micro(lattice, beyond=beyond)).all()
