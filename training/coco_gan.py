@@ -211,7 +211,8 @@ class CocoGanTraining:
         note("generator", loss)
         loss = loss + self._head_losses(real_features, features, z, real_c, fake_c, None)
         with torch.no_grad():
-            distance = pair_distance(real)
+            # Pictures that are all alike have no variety to be measured by; one grey level of 255 is the least that counts.
+            distance = pair_distance(real).clamp(min=1 / 127.5)
             self.real_distance.copy_(
                 torch.where(self.real_distance > 0, self.real_distance.lerp(distance, 0.01), distance)
             )

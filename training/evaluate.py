@@ -71,7 +71,8 @@ def evaluate_panorama(model: CocoGan, path: Path, data: str | None = None, count
         data: data set or folder for the reference; None takes the one that the model was trained on.
         count: held-out pictures for the reference.
     Returns:
-        `seam_ratio`, `seam_ratio_half_step` and `seam_ratio_data` by axis, and across the wrap of a cyclic axis.
+        `seam_ratio` and `seam_ratio_half_step` by axis, and across the wrap of a cyclic axis; each with `_data`, the same
+        of the data.
     """
     image = _open(path)
     config = model.config
@@ -84,6 +85,7 @@ def evaluate_panorama(model: CocoGan, path: Path, data: str | None = None, count
         "seam_ratio": _seams(model, [image], config.patch, (True, True)),
         "seam_ratio_half_step": _seams(model, [image], config.patch // 2, (True, True)),
         "seam_ratio_data": _seams(model, real, config.patch, held_out.cyclic),
+        "seam_ratio_half_step_data": _seams(model, real, config.patch // 2, held_out.cyclic),
     }
 
 

@@ -89,7 +89,7 @@ def train(
         save_state(state, training, progress, settings)
 
     began, first = time.monotonic(), progress.step
-    with _Log(log) as record, _bar(recipe.steps, progress.step) as advance:
+    with _Log(log, first) as record, _bar(recipe.steps, progress.step) as advance:
         while progress.step < recipe.steps:
             progress = _run(training, recipe, pictures, progress, workers, record, advance, out, settings)
     seconds = time.monotonic() - began
@@ -172,8 +172,8 @@ def _recovered(training: CocoGanTraining, state: Path, progress: Progress, step:
 class _Log:
     """One JSON object a line, and TensorBoard where it is installed."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, step: int) -> None:
+        self.path, self.step = path, step
 
     def __enter__(self) -> "_Log":
         self.file = self.path.open("a", encoding="utf-8")
@@ -181,7 +181,8 @@ class _Log:
         with suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(self.path.parent))
+            # Steps after the last checkpoint are done, and logged, again.
+            self.board = SummaryWriter(str(self.path.parent), purge_step=self.step + 1)
         return self
 
     def __call__(self, step: int, values: dict[str, float]) -> None:

@@ -90,10 +90,13 @@ def load_state(path: Path, training: Training) -> Progress:
         state = optimiser.state_dict()
         state["state"] = _moments(tensors, f"optimiser.{name}.")
         optimiser.load_state_dict(state)
-    for name, number in training.numbers().items():
-        number.copy_(tensors[f"number.{name}"])
-    training.random.set_state(tensors["random"].clone())
-    return Progress(**header.details["progress"])
+    try:
+        for name, number in training.numbers().items():
+            number.copy_(tensors[f"number.{name}"])
+        training.random.set_state(tensors["random"].clone())
+        return Progress(**header.details["progress"])
+    except (KeyError, TypeError) as error:
+        raise TrainingError(f"{path} is not a whole state: {error}; start the run anew") from error
 
 
 def load_networks(path: Path, training: Training) -> None:

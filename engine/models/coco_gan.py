@@ -275,7 +275,8 @@ def plain_state(module: nn.Module) -> dict[str, Tensor]:
         if isinstance(part, parametrize.ParametrizationList) or ".parametrizations." in f".{path}":
             continue
         for name, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
-            state[path + name] = tensor.detach()
+            if name not in part._non_persistent_buffers_set:
+                state[path + name] = tensor.detach()
         if parametrize.is_parametrized(part, "weight"):
             state[path + "weight"] = getattr(part, "weight").detach()  # noqa: B009  a computed property
     return state

@@ -37,7 +37,14 @@ class Plan:
 
 
 def plan_batch(
-    budget: int, fixed_bytes: int, bytes_per_patch: int, most: int, *, least: int = 1, name: str = "the model"
+    budget: int,
+    fixed_bytes: int,
+    bytes_per_patch: int,
+    most: int,
+    *,
+    least: int = 1,
+    step: int = 1,
+    name: str = "the model",
 ) -> Plan:
     """The largest batch, up to `most`, whose prediction stays within the budget.
 
@@ -46,12 +53,13 @@ def plan_batch(
         fixed_bytes: what any batch takes: tiles, files, workspaces.
         bytes_per_patch: what each patch adds.
         most: the largest useful batch.
-        least: the smallest possible one, >= 1.
+        least: the smallest possible one, >= 1, a multiple of `step`.
+        step: batches are multiples of it.
         name: of the model, for the error.
     Raises:
         BudgetError: not even the smallest batch fits; names the smallest budget that would do.
     """
-    batch = min((budget - fixed_bytes) // bytes_per_patch, most)
+    batch = min((budget - fixed_bytes) // bytes_per_patch, most) // step * step
     if batch < least:
         raise too_small(name, fixed_bytes + least * bytes_per_patch, budget)
     return Plan(int(batch), fixed_bytes, bytes_per_patch)

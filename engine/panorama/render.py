@@ -30,6 +30,9 @@ _PATCHES_A_CHUNK = 1024
 # Below this, CPU libraries take other code paths and a patch's last bits depend on the batch: oneDNN's 1x1 convolutions
 # of fewer than 16 images, its other ones of a single image, MKL's products of 9 to 11 rows (measured, 1 and 2 threads).
 _SMALLEST_CPU_BATCH = 16
+# The products behind unpadded convolutions round the rows beyond the last whole block of 16 differently; maps of an even
+# side have whole blocks in every four patches.
+_CPU_BATCH_STEP = 4
 # Beyond live tensors: weights reordered for the convolution library, thread stacks, heap pages between live blocks.
 # Measured on CPU for widths 32 and 64: peak = 1.5 to 1.9 times the live tensors plus 5 to 20 MiB.
 _CPU_FACTOR, _CPU_WORKSPACE = 2.0, 24 * 2**20
@@ -117,7 +120,7 @@ class Renderer:
         while start < count:
             # Equal parts: a last batch of a few patches would run at a fraction of the speed.
             parts = -(-(count - start) // self.batch)
-            stop = start + -(-(count - start) // parts)
+            stop = min(start + _filled(-(-(count - start) // parts), self.device), count)
             latents, coordinates = conditions(start, stop)
             try:
                 patches[start:stop] = self._call(latents, coordinates)
@@ -131,7 +134,7 @@ class Renderer:
         return patches
 
     def _call(self, latents: Tensor, coordinates: Tensor) -> Tensor:
-        missing = max(0, smallest_batch(self.device) - len(latents))
+        missing = _filled(len(latents), self.device) - len(latents)
         if missing:
             latents, coordinates = (torch.cat([t, t[-1:].expand(missing, -1)]) for t in (latents, coordinates))
         patches: Tensor = self.generator(latents, coordinates)
@@ -146,7 +149,8 @@ class Renderer:
             if self.budget is None:
                 raise BudgetError(f"{self.name} needs about {show_bytes(needed)} of memory and less is free; free some")
             raise too_small(self.name, max(needed, self.budget + 2**20), self.budget)
-        self.batch = max(tried // 2, least)
+        step = batch_step(self.device)
+        self.batch = max(tried // 2 // step * step, least)
         logger.warning("out of memory with %d patches a batch; going on with %d", tried, self.batch)
 
     def _tensor(self, array: npt.NDArray[np.float64]) -> Tensor:
@@ -225,12 +229,24 @@ def plan_render(
     fixed = fixed_bytes(generator, canvas, one, tiles)
     least = smallest_batch(generator.stem.weight.device)
     most = max(least, min(one * tiles, _PATCHES_A_CHUNK // 8))
-    return plan_batch(budget, fixed, per_patch, most, least=least, name=name), tiles
+    step = batch_step(generator.stem.weight.device)
+    return plan_batch(budget, fixed, per_patch, most, least=least, step=step, name=name), tiles
 
 
 def smallest_batch(device: torch.device) -> int:
     """The fewest patches that the generator is called with; fewer are filled up."""
     return _SMALLEST_CPU_BATCH if device.type == "cpu" else 1
+
+
+def batch_step(device: torch.device) -> int:
+    """The generator is called with multiples of this many patches."""
+    return _CPU_BATCH_STEP if device.type == "cpu" else 1
+
+
+def _filled(patches: int, device: torch.device) -> int:
+    """The number of patches that the generator is called with instead of `patches`."""
+    step = batch_step(device)
+    return max(smallest_batch(device), -(-patches // step) * step)
 
 
 def patch_bytes(generator: Generator, patches: int) -> int:
@@ -250,7 +266,9 @@ def fixed_bytes(generator: Generator, canvas: Canvas | None, patches: int, tiles
     patch = config.channels * config.patch**2 * generator.to_image.weight.dtype.itemsize
     pixels = 2 * tiles * int(np.prod(canvas.tile)) * config.channels if canvas else 0
     own = canvas.resident_bytes if canvas else 0
-    return patches * max(tiles, 1) * patch + pixels + own + (_CPU_WORKSPACE if device.type == "cpu" else 0)
+    # The allocator of a CUDA device counts the weights too; of a CPU process only the growth counts.
+    weights = sum(parameter.nbytes for parameter in generator.parameters())
+    return patches * max(tiles, 1) * patch + pixels + own + (_CPU_WORKSPACE if device.type == "cpu" else weights)
 
 
 def _chunks(scene: Scene, tile: tuple[int, int], tiles: int) -> Iterator[tuple[Region, list[tuple[int, int]]]]:

@@ -91,6 +91,6 @@ def stream(patches: MacroPatches, *, first: int, batch: int, workers: int) -> It
         batch_sampler=_Onward(first, batch),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context="spawn" if workers else None,
     )
     return iter(loader)

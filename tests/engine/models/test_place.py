@@ -69,6 +69,28 @@ class TestPlace:
                 expected[a, b] = 2 * (0.6 * math.cos(phase) - 1.5 * math.sin(phase))
         torch.testing.assert_close(place(coordinates_of(lattice, 3, 5), LATENT)[0, 0], expected)
 
+    def test_noise_is_white_has_unit_variance_and_goes_round(self) -> None:
+        lattice, side = Lattice("cylinder", 4, 12), 8
+        place = Place(lattice, 5, 1, side).double()
+        for parameter in place.parameters():
+            torch.nn.init.zeros_(parameter)
+        waves = len(place.waves)
+        place.gains.bias.data[2 * waves + 3] = 1.0
+        place.mix.weight.data[0, waves + 3] = 1.0
+        field = place(coordinates_of(lattice, 0, 0), LATENT, patches=12)[0, 0]
+        once = field[:32]
+        assert abs(once.mean()) < 0.05 and 0.9 < once.var() < 1.1
+        for shift in ((0, 1), (1, 0), (1, 1), (4, 0), (0, 4)):
+            assert abs((once * once.roll(shift, (0, 1))).mean()) < 0.06
+        torch.testing.assert_close(place(coordinates_of(lattice, 1, 11), LATENT, patches=2)[0, 0, :, 8:], once[8:24, :8])
+
+    def test_places_between_cells_take_the_nearest_noise(self) -> None:
+        lattice = Lattice("cylinder", 4, 12)
+        place = Place(lattice, 5, 3, 4).double()
+        place.mix.weight.data[:, : len(place.waves)] = 0
+        one, near = (place(coordinates_of(lattice, 1, column), LATENT) for column in (2, 2.1))
+        torch.testing.assert_close(one, near)
+
     def test_every_latent_has_a_field_of_its_own(self) -> None:
         lattice = Lattice("cylinder", 4, 12)
         place, coordinates = Place(lattice, 5, 3, 8).double(), coordinates_of(lattice, 1, 2)
@@ -81,15 +103,15 @@ class TestPlace:
         cells = lattice.cells()
         coordinates = torch.from_numpy(lattice.micro(cells[:, 0], cells[:, 1])).float()
         field = place(coordinates, torch.rand(len(cells), 64) * 2 - 1)
-        assert 0.8 < field.var().item() < 1.2
+        assert 1.0 < field.var().item() < 1.5  # 1 of the waves, 1/4 of the noise
 
     @pytest.mark.parametrize("side", [2, 4, 8, 16, 32])
-    def test_waves_are_four_cells_to_one_turn_long_and_whole_on_cyclic_axes(self, side: int) -> None:
+    def test_waves_are_four_cells_or_a_patch_to_one_turn_long_and_whole_on_cyclic_axes(self, side: int) -> None:
         waves = torch.tensor(Place(Lattice("cylinder", 4, 32), 5, 1, side).waves)
         turns = waves[:, 1] * 32
         assert torch.equal(turns, turns.round())
         slack = 0.5 / 32  # rounding to whole turns
-        assert waves.norm(dim=1).max() <= side / 4 + slack and waves.norm(dim=1).min() > 0
+        assert waves.norm(dim=1).max() <= min(side / 4, 1) + slack and waves.norm(dim=1).min() > 0
         assert len(waves) == len(waves.unique(dim=0)) > 16
 
 
