@@ -45,14 +45,16 @@ def measure(
         size = len(scene.work(strip))
         batch = -(-size // -(-size // plan.batch))  # the render splits a chunk into equal parts
         bare, full, reports = [], [], []
-        _bare_rate(model, batch, 4)
+        area = scene.block[0] * scene.block[1]
+        _bare_rate(model, scene.block, batch, 4)
         for _ in range(rounds):
             report = render_file(model.generator, scene, out, budget=budget, name=model.name)
             reports.append(report)
             full.append(report["patches"] / report["seconds"])
-            bare.append(_bare_rate(model, batch, max(1, report["patches"] // batch)))
+            bare.append(_bare_rate(model, scene.block, batch, max(1, report["patches"] // area // batch)))
     return {
         "model": model.name,
+        "block": list(scene.block),
         "batch": batch,
         "rounds": rounds,
         "generator_patches_per_second": statistics.median(bare),
@@ -70,8 +72,8 @@ def measure(
 
 
 @torch.inference_mode()
-def _bare_rate(model: CocoGan, batch: int, calls: int) -> float:
-    """Patches a second of the generator alone, on random inputs that are already on the device."""
+def _bare_rate(model: CocoGan, block: tuple[int, int], batch: int, calls: int) -> float:
+    """Patches a second of the generator alone, in blocks, on random inputs that are already on the device."""
     random = np.random.default_rng(0)
     lattice = model.config.lattice
     latents = torch.from_numpy(random.uniform(-1, 1, (batch, model.config.latent))).to(model.device, torch.float32)
@@ -79,7 +81,7 @@ def _bare_rate(model: CocoGan, batch: int, calls: int) -> float:
     coordinates = torch.from_numpy(lattice.micro(*places)).to(model.device, torch.float32)
     began = time.perf_counter()
     for _ in range(calls):
-        model.generator(latents, coordinates)
+        model.generator(latents, coordinates, block)
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
-    return calls * batch / (time.perf_counter() - began)
+    return calls * batch * block[0] * block[1] / (time.perf_counter() - began)

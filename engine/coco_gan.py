@@ -223,13 +223,15 @@ class CocoGan:
         lattice = self.config.lattice
         if counts == (1, 1):
             return self._still(fixed_latent(seed, 0, self.config.latent))
+        moving = counts[0] > 1, counts[1] > 1
         return Scene(
             lattice,
             self.config.patch,
             counts[0] * lattice.rows,
             counts[1] * lattice.columns,
             AnchoredLatents(seed, self.config.latent, counts, (lattice.rows, lattice.columns)),
-            moving=(counts[0] > 1, counts[1] > 1),
+            moving=moving,
+            block=self._block(moving),
         )
 
     def render(self, scene: Scene, region: Region) -> Pixels:
@@ -252,7 +254,19 @@ class CocoGan:
             int(last[1] - first[1] + 1),
             lambda rows, columns: np.broadcast_to(latent, (len(rows), len(latent))),
             first=(int(first[0]), int(first[1])),
+            block=self._block((False, False)),
         )
+
+    def _block(self, moving: tuple[bool, bool]) -> tuple[int, int]:
+        """Patches that are made at once: of dense places as many as have one latent, up to 4 x 4.
+
+        Their margins then cost 1.35 times the multiplications of the patches alone, in place of 2.7 times.
+        """
+        rows, columns = (
+            1 if moves or not self.config.dense else min(axis.patches, 4)
+            for moves, axis in zip(moving, self.config.lattice.axes, strict=True)
+        )
+        return rows, columns
 
     def _regions(self, jobs: list[tuple[Scene, Region]]) -> Pixels:
         return self._renderer.regions(jobs).cpu().numpy()

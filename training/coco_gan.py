@@ -249,7 +249,7 @@ class CocoGanTraining:
         config, span = self.recipe.model, self.recipe.model.span
         if config.dense:
             # The same pixels as patch by patch, without making the margins between them twice.
-            macro: Tensor = self.generator(z, self._micro_coordinates(positions), span)
+            macro: Tensor = self.generator(z, self._micro_coordinates(positions), (span, span))
             return macro
         cells = config.lattice.inside(positions[:, 0], positions[:, 1]).reshape(-1, 2)  # the row index fastest
         patches = self.generator(z.repeat_interleave(span * span, 0), self._micro_coordinates(cells))

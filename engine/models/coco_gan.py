@@ -111,12 +111,12 @@ class GeneratorBlock(nn.Module):
         self.conv2 = PaddedConv(outputs, outputs, config.padding)
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
-    def forward(self, x: Tensor, condition: Tensor, coordinates: Tensor, patches: int) -> Tensor:
-        """Maps [N, C, S, S] under conditions [N, K], of `patches` x `patches` micro patches from `coordinates` on."""
+    def forward(self, x: Tensor, condition: Tensor, coordinates: Tensor, block: tuple[int, int]) -> Tensor:
+        """Maps [N, C, S, T] under conditions [N, K], of a block of micro patches from `coordinates` on."""
         y = self.norm1(x, condition)
         if self.place is not None:
             with torch.autocast(x.device.type, enabled=False):
-                y = y + self.place(coordinates, condition, patches, self.margin)[: len(y)].to(y.dtype)
+                y = y + self.place(coordinates, condition, block, self.margin)[: len(y)].to(y.dtype)
         y = F.relu(y, inplace=True)
         # A 1x1 convolution and nearest up-sampling commute exactly; this order does a quarter of the work.
         x = self.shortcut(x)
@@ -156,16 +156,16 @@ class Generator(nn.Module):
         self.to_image = PaddedConv(widths[-1], config.channels, config.padding)
         _initialise(self, spectral=spectral)
 
-    def forward(self, latent: Tensor, coordinates: Tensor, patches: int = 1) -> Tensor:
+    def forward(self, latent: Tensor, coordinates: Tensor, block: tuple[int, int] = (1, 1)) -> Tensor:
         """Generate micro patches.
 
         Args:
             latent: [N, latent], uniform on [-1, 1].
             coordinates: [N, dimensions] of the lattice.
-            patches: with dense places, the side in micro patches of what is made at once, from those at `coordinates`
-                rightwards and downwards; the same pixels as of single patches, for less work.
+            block: with dense places, how many micro patches are made at once, down and across from those at
+                `coordinates`; the same pixels as of single patches, for less work.
         Returns:
-            [N, channels, patches * patch, patches * patch] in [-1, 1].
+            [N, channels, block[0] * patch, block[1] * patch] in [-1, 1].
         """
         config = self.config
         condition = latent if config.dense else torch.cat([latent, coordinates], dim=1)
@@ -176,12 +176,12 @@ class Generator(nn.Module):
             condition, coordinates = (F.pad(t, (0, 0, 0, missing)) for t in (condition, coordinates))
         with torch.autocast(condition.device.type, enabled=False):
             x = self.stem(condition)[: len(latent)]
-            side = 2 * patches + 2 * self.margin
-            x = x[:, :, None, None].expand(-1, -1, side, side) if config.dense else x.unflatten(1, (-1, 2, 2))
+            sides = [2 * n + 2 * self.margin for n in block]
+            x = x[:, :, None, None].expand(-1, -1, *sides) if config.dense else x.unflatten(1, (-1, 2, 2))
         assert self.to_image.bias is not None
         x = x.to(self.to_image.bias.dtype, memory_format=torch.channels_last)
-        for block in self.blocks:
-            x = block(x, condition, coordinates, patches)
+        for part in self.blocks:
+            x = part(x, condition, coordinates, block)
         return torch.tanh(self.to_image(F.relu(self.norm(x), inplace=True)))
 
     def cast_convolutions(self, dtype: torch.dtype) -> Self:

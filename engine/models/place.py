@@ -48,25 +48,25 @@ class Place(nn.Module):
         self.mix.weight.data[:, : len(self.waves)] *= len(self.waves) ** -0.5
         self.mix.weight.data[:, len(self.waves) :] *= 0.5 * _NOISES**-0.5
 
-    def forward(self, coordinates: Tensor, latent: Tensor, patches: int = 1, margin: int = 0) -> Tensor:
-        """The field over patches x patches micro patches and a margin.
+    def forward(self, coordinates: Tensor, latent: Tensor, block: tuple[int, int] = (1, 1), margin: int = 0) -> Tensor:
+        """The field over a block of micro patches and a margin.
 
         Args:
             coordinates: [N, dimensions] of the top left micro patches.
             latent: [N, latent].
-            patches: micro patches along each side.
+            block: micro patches down and across.
             margin: cells added on every side.
         Returns:
-            [N, channels, S, S], S = patches * side + 2 * margin.
+            [N, channels, S, T], S = block[0] * side + 2 * margin, T likewise.
         """
         parts = coordinates.split([axis.dimensions for axis in self.axes], dim=1)
         corner = [_position(axis, part)[:, None] for axis, part in zip(self.axes, parts, strict=True)]
-        cells = torch.arange(-margin, patches * self.side + margin, device=coordinates.device)
+        cells = [torch.arange(-margin, n * self.side + margin, device=coordinates.device) for n in block]
         waves = torch.tensor(self.waves, dtype=coordinates.dtype, device=coordinates.device)
         down, across = (
-            2 * math.pi * (place + (cells + 0.5) / self.side)[:, None, :] * frequencies[:, None]
-            for place, frequencies in zip(corner, waves.unbind(1), strict=True)
-        )  # [N, K, S] each
+            2 * math.pi * (place + (inside + 0.5) / self.side)[:, None, :] * frequencies[:, None]
+            for place, inside, frequencies in zip(corner, cells, waves.unbind(1), strict=True)
+        )  # [N, K, S] and [N, K, T]
         a, b, c = self.gains(latent)[:, :, None].split([len(waves), len(waves), _NOISES], dim=1)
         # cos and sin of a sum by the addition theorem: products of a row's and a column's numbers.
         with_cos, with_sin = a * down.cos() + b * down.sin(), b * down.cos() - a * down.sin()
@@ -74,10 +74,10 @@ class Place(nn.Module):
         p, q, r, s = (t.to(dtype) for t in (with_cos, across.cos(), with_sin, across.sin()))
         field = torch.addcmul(p[:, :, :, None] * q[:, :, None, :], r[:, :, :, None], s[:, :, None, :])
         row, column = (
-            ((place * self.side).round().long() + cells) % (axis.patches * self.side)
-            for axis, place in zip(self.axes, corner, strict=True)
+            ((place * self.side).round().long() + inside) % (axis.patches * self.side)
+            for axis, place, inside in zip(self.axes, corner, cells, strict=True)
         )
-        noise = self.noise[row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)  # [N, 16, S, S]
+        noise = self.noise[row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)  # [N, 16, S, T]
         features = torch.cat([field, (noise * c[:, :, :, None]).to(dtype)], dim=1)
         y: Tensor = self.mix(features.contiguous(memory_format=torch.channels_last))
         return y

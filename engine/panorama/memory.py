@@ -96,7 +96,7 @@ class _LiveStorage(TorchDispatchMode):
         return result
 
 
-def live_bytes(module: torch.nn.Module, inputs: Callable[[int], tuple[torch.Tensor, ...]], batch: int) -> int:
+def live_bytes(module: torch.nn.Module, inputs: Callable[[int], tuple[Any, ...]], batch: int) -> int:
     """Peak bytes of the tensors that a forward pass creates, found by running it without data.
 
     Args:

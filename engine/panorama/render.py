@@ -28,11 +28,11 @@ logger = logging.getLogger(__name__)
 
 _PATCHES_A_CHUNK = 1024
 # Below this, CPU libraries take other code paths and a patch's last bits depend on the batch: oneDNN's 1x1 convolutions
-# of fewer than 16 images, its other ones of a single image, MKL's products of 9 to 11 rows (measured, 1 and 2 threads).
+# of fewer than 16 patches, its other ones of a single one, MKL's products of 9 to 11 rows (measured, 1 and 2 threads).
 _SMALLEST_CPU_BATCH = 16
-# The products behind unpadded convolutions round the rows beyond the last whole block of 16 differently; maps of an even
-# side have whole blocks in every four patches.
-_CPU_BATCH_STEP = 4
+# Dense maps are larger, so fewer do; but their unpadded convolutions round the rows beyond the last block of 16 cells
+# differently. Their sides are even: every four of them have whole blocks.
+_DENSE_CPU_STEP = 4
 # Beyond live tensors: weights reordered for the convolution library, thread stacks, heap pages between live blocks.
 # Measured on CPU for widths 32 and 64: peak = 1.5 to 1.9 times the live tensors plus 5 to 20 MiB.
 _CPU_FACTOR, _CPU_WORKSPACE = 2.0, 24 * 2**20
@@ -44,7 +44,7 @@ class Renderer:
 
     Args:
         generator: in evaluation mode, on its device, in its precision.
-        batch: most patches in one call.
+        batch: most micro patches in one call.
         name: of the model, for errors.
         budget: bytes; only for errors, the plan keeps to it.
     """
@@ -82,7 +82,7 @@ class Renderer:
         scene, region = jobs[0]
         works = [scene.work(region) for scene, region in jobs]
         # One tall picture; the gaps between the scenes take the parts of patches that reach beyond a region.
-        pitch = region.height + 2 * scene.patch
+        pitch = region.height + 2 * scene.patch * scene.block[0]
         corners = np.concatenate([work.corners + np.array([k * pitch, 0]) for k, work in enumerate(works)])
         bounds = np.cumsum([0] + [len(work) for work in works])
 
@@ -95,63 +95,79 @@ class Renderer:
             latents, coordinates = (np.concatenate(column) for column in zip(*parts, strict=True))
             return self._tensor(latents), self._tensor(coordinates)
 
-        patches = self.patches(int(bounds[-1]), conditions)
+        patches = self.patches(int(bounds[-1]), conditions, scene.block)
         down, across = (torch.from_numpy(weights).to(self.device) for weights in scene.windows())
         size = (pitch * len(jobs), region.width)
         picture = feather_blend(patches, torch.from_numpy(corners).to(self.device), down, across, size, output=output)
         return picture.unflatten(0, (len(jobs), pitch))[:, : region.height]
 
     @torch.inference_mode()
-    def patches(self, count: int, conditions: Callable[[int, int], tuple[Tensor, Tensor]]) -> Tensor:
-        """Generate patches in batches.
+    def patches(
+        self, count: int, conditions: Callable[[int, int], tuple[Tensor, Tensor]], block: tuple[int, int] = (1, 1)
+    ) -> Tensor:
+        """Generate blocks of patches in batches.
 
         Args:
-            count: number of patches.
-            conditions: latents and coordinates of the patches [start, stop), on the generator's device.
+            count: number of blocks.
+            conditions: latents and coordinates of the blocks [start, stop), on the generator's device.
+            block: micro patches in each, down and across.
         Returns:
-            [count, channels, P, P] in the generator's precision; equal, bit for bit on a CPU, for any batch size.
+            [count, channels, P block[0], P block[1]] in the generator's precision; equal, bit for bit on a CPU, for any
+            batch size.
         Raises:
             BudgetError: out of memory even for the smallest batch.
         """
         config = self.generator.config
         dtype = self.generator.to_image.weight.dtype
-        patches = torch.empty(count, config.channels, config.patch, config.patch, dtype=dtype, device=self.device)
+        sides = [config.patch * n for n in block]
+        patches = torch.empty(count, config.channels, *sides, dtype=dtype, device=self.device)
         start = 0
         while start < count:
             # Equal parts: a last batch of a few patches would run at a fraction of the speed.
-            parts = -(-(count - start) // self.batch)
-            stop = min(start + _filled(-(-(count - start) // parts), self.device), count)
+            parts = -(-(count - start) // self._most(block))
+            stop = min(start + self._filled(-(-(count - start) // parts)), count)
             latents, coordinates = conditions(start, stop)
             try:
-                patches[start:stop] = self._call(latents, coordinates)
+                patches[start:stop] = self._call(latents, coordinates, block)
                 start = stop
                 continue
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
             # Only here, with the error gone, are the activations that its traceback held free again.
-            self._shrink(stop - start)
+            self._shrink(stop - start, block)
         return patches
 
-    def _call(self, latents: Tensor, coordinates: Tensor) -> Tensor:
-        missing = _filled(len(latents), self.device) - len(latents)
+    def _call(self, latents: Tensor, coordinates: Tensor, block: tuple[int, int]) -> Tensor:
+        missing = self._filled(len(latents)) - len(latents)
         if missing:
             latents, coordinates = (torch.cat([t, t[-1:].expand(missing, -1)]) for t in (latents, coordinates))
-        patches: Tensor = self.generator(latents, coordinates)
+        patches: Tensor = self.generator(latents, coordinates, block)
         return patches[: len(patches) - missing]
 
-    def _shrink(self, tried: int) -> None:
+    def _most(self, block: tuple[int, int]) -> int:
+        """Most blocks in one call."""
+        least, step = batching(self.generator)
+        return max(least, self.batch // (block[0] * block[1]) // step * step)
+
+    def _filled(self, count: int) -> int:
+        """The number of blocks that the generator is called with in place of `count`."""
+        least, step = batching(self.generator)
+        return max(least, -(-count // step) * step)
+
+    def _shrink(self, tried: int, block: tuple[int, int]) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        least = smallest_batch(self.device)
+        least, step = batching(self.generator)
         if tried <= least:
-            needed = patch_bytes(self.generator, least) + fixed_bytes(self.generator, None, 1, 0)
+            needed = block_bytes(self.generator, block, least) + fixed_bytes(self.generator, None, 1, 0)
             if self.budget is None:
                 raise BudgetError(f"{self.name} needs about {show_bytes(needed)} of memory and less is free; free some")
             raise too_small(self.name, max(needed, self.budget + 2**20), self.budget)
-        step = batch_step(self.device)
-        self.batch = max(tried // 2 // step * step, least)
-        logger.warning("out of memory with %d patches a batch; going on with %d", tried, self.batch)
+        area = block[0] * block[1]
+        fewer = max(tried // 2 // step * step, least)
+        self.batch = fewer * area
+        logger.warning("out of memory with %d patches a batch; going on with %d", tried * area, self.batch)
 
     def _tensor(self, array: npt.NDArray[np.float64]) -> Tensor:
         return torch.from_numpy(array).to(self.device, torch.float32)
@@ -176,7 +192,8 @@ def render_file(
         name: of the model, for errors.
         advance: called with (pixels done, pixels in all).
     Returns:
-        the report of the contract: width, height, patches, batch, seconds, megapixels_per_second, memory_budget_bytes,
+        the report of the contract: width, height, patches, block (patches made at once, down and
+        across), batch (of blocks), seconds, megapixels_per_second, memory_budget_bytes,
         predicted_memory_bytes, peak_memory_bytes.
     Raises:
         BudgetError: the budget is too small for one patch.
@@ -185,7 +202,8 @@ def render_file(
     device = generator.stem.weight.device
     canvas = open_canvas(path, scene.width, scene.height, patch=scene.patch)
     plan, tiles = plan_render(generator, scene, canvas, budget, name)
-    renderer = Renderer(generator, plan.batch, name, budget)
+    area = scene.block[0] * scene.block[1]
+    renderer = Renderer(generator, plan.batch * area, name, budget)
     total, done, patches = scene.width * scene.height, 0, 0
     began = time.perf_counter()
     with measured_peak(device, budget) as peak, canvas:
@@ -193,7 +211,7 @@ def render_file(
             pixels = renderer.region(scene, region).cpu().numpy()
             for left, width in widths:
                 canvas.write(np.ascontiguousarray(pixels[:, left : left + width]))
-            patches += len(scene.work(region))
+            patches += len(scene.work(region)) * area
             done += region.width * region.height
             advance(done, total)
     seconds = time.perf_counter() - began
@@ -201,7 +219,8 @@ def render_file(
         "width": scene.width,
         "height": scene.height,
         "patches": patches,
-        "batch": renderer.batch,
+        "block": list(scene.block),
+        "batch": renderer.batch // area,
         "seconds": seconds,
         "megapixels_per_second": total / seconds / 1e6,
         "memory_budget_bytes": budget,
@@ -213,7 +232,7 @@ def render_file(
 def plan_render(
     generator: Generator, scene: Scene, canvas: Canvas, budget: int, name: str = "the model"
 ) -> tuple[Plan, int]:
-    """Batch size and number of tiles that are composed together, within the budget.
+    """Number of blocks a batch and of tiles that are composed together, within the budget.
 
     Tiles that are composed together share the half-step patches at their borders; more than about a thousand patches
     gain nothing. Raises BudgetError as `plan_batch` does.
@@ -221,42 +240,33 @@ def plan_render(
     height, width = canvas.tile
     across = -(-scene.width // width)
     one = len(scene.work(Region(0, 0, min(height, scene.height), min(width, scene.width))))
-    tiles = max(1, min(across, _PATCHES_A_CHUNK // one))
-    per_patch = patch_bytes(generator, 1)
+    area = scene.block[0] * scene.block[1]
+    tiles = max(1, min(across, _PATCHES_A_CHUNK // (area * one)))
+    each = block_bytes(generator, scene.block)
     # A small budget first gives up composing several tiles at once, then large batches.
-    while tiles > 1 and fixed_bytes(generator, canvas, one, tiles) + 16 * per_patch > budget:
+    while tiles > 1 and fixed_bytes(generator, canvas, area * one, tiles) + 16 * each > budget:
         tiles //= 2
-    fixed = fixed_bytes(generator, canvas, one, tiles)
-    least = smallest_batch(generator.stem.weight.device)
-    most = max(least, min(one * tiles, _PATCHES_A_CHUNK // 8))
-    step = batch_step(generator.stem.weight.device)
-    return plan_batch(budget, fixed, per_patch, most, least=least, step=step, name=name), tiles
+    fixed = fixed_bytes(generator, canvas, area * one, tiles)
+    least, step = batching(generator)
+    most = max(least, min(one * tiles, _PATCHES_A_CHUNK // 8 // area))
+    return plan_batch(budget, fixed, each, most, least=least, step=step, name=name), tiles
 
 
-def smallest_batch(device: torch.device) -> int:
-    """The fewest patches that the generator is called with; fewer are filled up."""
-    return _SMALLEST_CPU_BATCH if device.type == "cpu" else 1
+def batching(generator: Generator) -> tuple[int, int]:
+    """The smallest batch that the generator is called with, and what batches are multiples of; the rest is filled up."""
+    if generator.stem.weight.device.type != "cpu":
+        return 1, 1
+    return (_DENSE_CPU_STEP, _DENSE_CPU_STEP) if generator.config.dense else (_SMALLEST_CPU_BATCH, 1)
 
 
-def batch_step(device: torch.device) -> int:
-    """The generator is called with multiples of this many patches."""
-    return _CPU_BATCH_STEP if device.type == "cpu" else 1
-
-
-def _filled(patches: int, device: torch.device) -> int:
-    """The number of patches that the generator is called with instead of `patches`."""
-    step = batch_step(device)
-    return max(smallest_batch(device), -(-patches // step) * step)
-
-
-def patch_bytes(generator: Generator, patches: int) -> int:
-    """Bytes that a batch of patches takes in the generator at its peak."""
+def block_bytes(generator: Generator, block: tuple[int, int], count: int = 1) -> int:
+    """Bytes that a batch of `count` blocks takes in the generator at its peak."""
     config, device = generator.config, generator.stem.weight.device
 
-    def inputs(batch: int) -> tuple[Tensor, ...]:
-        return tuple(torch.empty(batch, n, device=device) for n in (config.latent, config.lattice.dimensions))
+    def inputs(batch: int) -> tuple[Any, ...]:
+        return *(torch.empty(batch, n, device=device) for n in (config.latent, config.lattice.dimensions)), block
 
-    live = live_bytes(generator, inputs, 32) / 32 * patches
+    live = live_bytes(generator, inputs, 32) / 32 * count
     return int(live * (_CPU_FACTOR if device.type == "cpu" else 1.0))
 
 

@@ -28,7 +28,8 @@ class Region:
 
 @dataclass(frozen=True)
 class Work:
-    """Patches to generate: positions [n] on the picture in micro patches, pixel corners [n, 2] within a region."""
+    """Blocks of patches to generate: positions [n] of their first patches on the picture, in micro patches, and pixel
+    corners [n, 2] within a region."""
 
     rows: Floats
     columns: Floats
@@ -51,6 +52,7 @@ class Scene:
         latents: latent at lattice positions (rows [n], columns [n]) -> [n, length].
         moving: axes along which the latent moves; such an axis closes on itself.
         first: lattice position of the top left patch (negative beyond the boundary).
+        block: micro patches, down and across, that are made at once; 1 along axes where the latent moves.
     """
 
     lattice: Lattice
@@ -60,6 +62,7 @@ class Scene:
     latents: LatentField
     moving: tuple[bool, bool] = (False, False)
     first: tuple[int, int] = (0, 0)
+    block: tuple[int, int] = (1, 1)
 
     @property
     def height(self) -> int:
@@ -72,7 +75,7 @@ class Scene:
         return self.columns * self.patch
 
     def work(self, region: Region) -> Work:
-        """The patches that touch a region, column by column, and where they lie relative to it."""
+        """The blocks that touch a region, column by column, and where they lie relative to it."""
         down, tops = self._along(0, region.top, region.height)
         across, lefts = self._along(1, region.left, region.width)
         rows, columns = np.tile(down, len(across)), np.repeat(across, len(down))
@@ -89,8 +92,9 @@ class Scene:
         return self.latents(*wrapped), self.lattice.micro(rows + self.first[0], columns + self.first[1])
 
     def windows(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Blending weights of a patch's rows and columns."""
-        return window(self.patch, self.moving[0]), window(self.patch, self.moving[1])
+        """Blending weights of a block's rows and columns."""
+        down, across = (window(self.patch * n, moves) for n, moves in zip(self.block, self.moving, strict=True))
+        return down, across
 
     def check(self, region: Region) -> None:
         """Refuse a region that leaves the picture.
@@ -110,9 +114,10 @@ class Scene:
                 )
 
     def _along(self, axis: int, start: int, length: int) -> tuple[Floats, npt.NDArray[np.int64]]:
-        """Positions in patches, and in pixels relative to `start`, of the patches that meet [start, start + length)."""
-        pitch = self.patch // 2 if self.moving[axis] else self.patch
-        first = (start - self.patch) // pitch + 1
+        """Positions in patches, and in pixels relative to `start`, of the blocks that meet [start, start + length)."""
+        size = self.patch * self.block[axis]
+        pitch = size // 2 if self.moving[axis] else size
+        first = (start - size) // pitch + 1
         last = (start + length - 1) // pitch
         steps = np.arange(first, last + 1, dtype=np.int64)
         return steps.astype(np.float64) * (pitch / self.patch), steps * pitch - start

@@ -41,8 +41,8 @@ class TestPlace:
     def test_a_margin_holds_what_the_neighbours_hold(self, topology: Topology, rows: int, columns: int) -> None:
         lattice = Lattice(topology, rows, columns)
         place = Place(lattice, 5, 3, 4).double()
-        wide = place(coordinates_of(lattice, 1, 1), LATENT, patches=2, margin=3)
-        assert wide.shape == (1, 3, 14, 14)
+        wide = place(coordinates_of(lattice, 1, 1), LATENT, block=(2, 3), margin=3)
+        assert wide.shape == (1, 3, 14, 18)
         torch.testing.assert_close(wide[:, :, 3:7, 7:11], place(coordinates_of(lattice, 1, 2), LATENT))
         torch.testing.assert_close(wide[:, :, 11:, :3], place(coordinates_of(lattice, 3, 0), LATENT)[:, :, :3, 1:])
 
@@ -77,12 +77,12 @@ class TestPlace:
         waves = len(place.waves)
         place.gains.bias.data[2 * waves + 3] = 1.0
         place.mix.weight.data[0, waves + 3] = 1.0
-        field = place(coordinates_of(lattice, 0, 0), LATENT, patches=12)[0, 0]
+        field = place(coordinates_of(lattice, 0, 0), LATENT, block=(12, 12))[0, 0]
         once = field[:32]
         assert abs(once.mean()) < 0.05 and 0.9 < once.var() < 1.1
         for shift in ((0, 1), (1, 0), (1, 1), (4, 0), (0, 4)):
             assert abs((once * once.roll(shift, (0, 1))).mean()) < 0.06
-        torch.testing.assert_close(place(coordinates_of(lattice, 1, 11), LATENT, patches=2)[0, 0, :, 8:], once[8:24, :8])
+        torch.testing.assert_close(place(coordinates_of(lattice, 1, 11), LATENT, block=(2, 2))[0, 0, :, 8:], once[8:24, :8])
 
     def test_places_between_cells_take_the_nearest_noise(self) -> None:
         lattice = Lattice("cylinder", 4, 12)
@@ -124,8 +124,8 @@ class TestDenseGenerator:
     ) -> None:
         config = dense(topology, rows, columns, patch=patch, extra_blocks=extra)
         generator, lattice = Generator(config, spectral=False).double().eval(), config.lattice
-        whole = generator(LATENT, coordinates_of(lattice, 0, 1), 3)
-        assert whole.shape == (1, 3, 3 * patch, 3 * patch)
+        whole = generator(LATENT, coordinates_of(lattice, 0, 1), (3, 4))
+        assert whole.shape == (1, 3, 3 * patch, 4 * patch)
         for row, column in [(0, 0), (1, 2), (0.5, 1.5)]:
             top, left = int(row * patch), int(column * patch)
             torch.testing.assert_close(
@@ -136,7 +136,7 @@ class TestDenseGenerator:
     def test_the_wrap_is_no_border(self) -> None:
         config = dense("cylinder", 3, 8, patch=8)
         generator = Generator(config, spectral=False).double().eval()
-        across = generator(LATENT, coordinates_of(config.lattice, 0, 7), 2)
+        across = generator(LATENT, coordinates_of(config.lattice, 0, 7), (2, 2))
         torch.testing.assert_close(across[:, :, :8, 8:], generator(LATENT, coordinates_of(config.lattice, 0, 0)))
 
     @pytest.mark.parametrize(("topology", "rows", "columns"), LATTICES)

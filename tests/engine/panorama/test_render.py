@@ -25,6 +25,7 @@ REPORT = {
     "width",
     "height",
     "patches",
+    "block",
     "batch",
     "seconds",
     "megapixels_per_second",
@@ -61,13 +62,13 @@ class Forgetful(Generator):
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.fails, self.error, self.sizes = fails, error, []
 
-    def forward(self, latent: Tensor, coordinates: Tensor) -> Tensor:
+    def forward(self, latent: Tensor, coordinates: Tensor, block: tuple[int, int] = (1, 1)) -> Tensor:
         if latent.is_meta or type(latent) is not Tensor:  # the prediction of memory
-            return super().forward(latent, coordinates)
+            return super().forward(latent, coordinates, block)
         self.sizes.append(len(latent))
         if self.fails(len(self.sizes), len(latent)):
             raise self.error("out of memory")
-        return super().forward(latent, coordinates)
+        return super().forward(latent, coordinates, block)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -130,6 +131,17 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
     failed = forgetful.sizes[call - 1]
     assert renderer.batch == failed // 2
     assert max(forgetful.sizes[call:]) <= failed // 2
+
+
+def test_blocks_shrink_too(model: Model) -> None:
+    loaded = model("dense")
+    scene = picture_of(loaded)
+    assert scene.block == (3, 1)
+    whole = Renderer(loaded.generator, 96).region(scene, all_of(scene), "float")
+    forgetful = Forgetful(loaded.generator, lambda now, size: size > 8)
+    renderer = Renderer(forgetful, 96)
+    assert torch.equal(renderer.region(scene, all_of(scene), "float"), whole)
+    assert (renderer.batch, forgetful.sizes[-1]) == (4 * 3, 4)  # after 24 and 12
 
 
 @pytest.mark.parametrize("most", [16, 20, 31])
@@ -251,7 +263,7 @@ def test_the_report_has_every_key_of_the_contract(model: Model, tmp_path: Path, 
     report = render_file(loaded.generator, scene, tmp_path / "a.tif", budget=128 * MIB)
     assert set(report) == REPORT
     assert (report["width"], report["height"]) == (scene.width, scene.height)
-    assert report["patches"] == len(scene.work(all_of(scene)))
+    assert report["patches"] == len(scene.work(all_of(scene))) * scene.block[0] * scene.block[1]
     assert report["memory_budget_bytes"] == 128 * MIB >= report["predicted_memory_bytes"]
     assert report["megapixels_per_second"] == pytest.approx(scene.width * scene.height / report["seconds"] / 1e6)
 

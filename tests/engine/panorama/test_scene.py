@@ -17,6 +17,7 @@ from zellige.errors import SizeError
 SCENES = {
     "still plane": ("plane", (1, 1)),
     "still cylinder": ("cylinder", (1, 1)),
+    "still dense cylinder": ("dense", (1, 1)),
     "still torus": ("torus", (1, 1)),
     "moving cylinder": ("cylinder", (1, 3)),
     "moving dense cylinder": ("dense", (1, 3)),
@@ -71,7 +72,8 @@ def test_every_pixel_has_a_total_weight_of_one(
     rows, columns = scene.windows()
     weights, layers = (np.zeros((region.height, region.width)) for _ in range(2))
     for top, left in scene.work(region).corners:
-        inside = slice(max(top, 0), max(top + scene.patch, 0)), slice(max(left, 0), max(left + scene.patch, 0))
+        ends = top + scene.patch * scene.block[0], left + scene.patch * scene.block[1]
+        inside = slice(max(top, 0), max(ends[0], 0)), slice(max(left, 0), max(ends[1], 0))
         cut = weights[inside].shape
         assert min(cut) > 0, "a patch that touches nothing"
         weights[inside] += np.outer(rows[max(-top, 0) :][: cut[0]], columns[max(-left, 0) :][: cut[1]])
