@@ -198,9 +198,7 @@ class CocoGanTraining:
         loss = loss + self._head_losses(features[:n], features[n:], z, real_c, fake_c, note)
         return loss
 
-    def _generator_objective(
-        self, real: Tensor, fake: Tensor, z: Tensor, at: Any, elsewhere: Any, note: Any
-    ) -> Tensor:
+    def _generator_objective(self, real: Tensor, fake: Tensor, z: Tensor, at: Any, elsewhere: Any, note: Any) -> Tensor:
         recipe = self.recipe
         real_c, fake_c = self._macro_coordinates(at), self._macro_coordinates(elsewhere)
         with self._autocast():
@@ -211,7 +209,7 @@ class CocoGanTraining:
         note("generator", loss)
         loss = loss + self._head_losses(real_features, features, z, real_c, fake_c, None)
         with torch.no_grad():
-            # Pictures that are all alike have no variety to be measured by; one grey level of 255 is the least that counts.
+            # Pictures that are all alike have no variety to measure by; one grey level of 255 is the least that counts.
             distance = pair_distance(real).clamp(min=1 / 127.5)
             self.real_distance.copy_(
                 torch.where(self.real_distance > 0, self.real_distance.lerp(distance, 0.01), distance)

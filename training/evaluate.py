@@ -71,8 +71,8 @@ def evaluate_panorama(model: CocoGan, path: Path, data: str | None = None, count
         data: data set or folder for the reference; None takes the one that the model was trained on.
         count: held-out pictures for the reference.
     Returns:
-        `seam_ratio` and `seam_ratio_half_step` by axis, and across the wrap of a cyclic axis; each with `_data`, the same
-        of the data.
+        `seam_ratio` and `seam_ratio_half_step` by axis, and across the wrap of a cyclic axis; each again of the data,
+        with `_data`.
     """
     image = _open(path)
     config = model.config

@@ -35,8 +35,8 @@ class CocoGanConfig(BaseModel):
     extra_blocks: int = Field(0, ge=0, le=8, description="Generator blocks at full patch size, after the others.")
     padding: Padding = Field(
         "zeros",
-        description="Padding of the generator's convolutions; zeros darken patch borders, replicate does not; none goes "
-        "with dense places alone.",
+        description="Padding of the generator's convolutions; zeros darken patch borders, replicate does not; "
+        "none goes with dense places alone.",
     )
     condition_std: float | None = Field(
         None, gt=0, description="Initial std of the conditional norm's weights; none means Glorot-uniform as published."

@@ -182,4 +182,3 @@ class Lattice:
             ranges.append(np.arange(-extra, count + extra))
         rows, columns = ranges
         return np.stack([np.tile(rows, len(columns)), np.repeat(columns, len(rows))], axis=-1)
-

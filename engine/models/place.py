@@ -17,11 +17,12 @@ _GOLDEN = (5**0.5 - 1) / 2
 class Place(nn.Module):
     """What the cells of a map add to it, by their own place in the picture and by the latent.
 
-    y(p) = W [u(p), v(p)], u_k(p) = a_k(z) cos(2 pi f_k . p) + b_k(z) sin(2 pi f_k . p), v_l(p) = c_l(z) n_l(p), with a, b
-    and c linear in the latent. The plane waves f_k point in all directions, 16 an octave, from one turn of the picture
-    to one patch long: their sum is a random field, different for every latent. The n_l are 16 fixed pictures of white
-    noise, one number a cell, for the detail between them. On a cyclic axis frequencies are whole numbers a turn and the
-    noise goes round; on an open one both go on beyond the picture. Places between cells take the nearest cell's noise.
+    y(p) = W [u(p), v(p)], u_k(p) = a_k(z) cos(2 pi f_k . p) + b_k(z) sin(2 pi f_k . p), v_l(p) = c_l(z) n_l(p), with
+    a, b and c linear in the latent. The plane waves f_k point in all directions, 16 an octave, from one turn of the
+    picture to one patch (on coarse maps four cells) long: their sum is a random field, different for every latent. The
+    n_l are 16 fixed pictures of white noise, one number a cell, for finer detail: few short waves would make a weave.
+    On a cyclic axis frequencies are whole numbers a turn and the noise goes round; on an open one both go on beyond the
+    picture. Places between cells take the nearest cell's noise.
 
     Args:
         lattice: of the picture.
@@ -87,7 +88,7 @@ def _waves(lattice: Lattice, highest: float) -> list[tuple[float, float]]:
     """Plane waves in cycles a patch (down, across), their lengths and directions evenly spread; none twice."""
     lowest = 1 / max(axis.patches for axis in lattice.axes)
     count = max(1, round(_WAVES_AN_OCTAVE * math.log2(highest / lowest)))
-    waves = {}
+    waves: dict[tuple[float, float], None] = {}
     for k in range(count):
         radius, angle = lowest * (highest / lowest) ** ((k + 0.5) / count), math.pi * (k * _GOLDEN % 1)
         wave = [

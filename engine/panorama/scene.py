@@ -28,8 +28,10 @@ class Region:
 
 @dataclass(frozen=True)
 class Work:
-    """Blocks of patches to generate: positions [n] of their first patches on the picture, in micro patches, and pixel
-    corners [n, 2] within a region."""
+    """Blocks of patches to generate: where their first patches lie.
+
+    Positions [n] on the picture in micro patches, pixel corners [n, 2] within a region.
+    """
 
     rows: Floats
     columns: Floats

@@ -50,7 +50,8 @@ class TestPlace:
         lattice = Lattice("cylinder", 4, 12)
         place = Place(lattice, 5, 3, 8).double()
         torch.testing.assert_close(
-            place(coordinates_of(lattice, 0, 11.5), LATENT)[..., 4:], place(coordinates_of(lattice, 0, 0), LATENT)[..., :4]
+            place(coordinates_of(lattice, 0, 11.5), LATENT)[..., 4:],
+            place(coordinates_of(lattice, 0, 0), LATENT)[..., :4],
         )
 
     def test_a_cell_sees_the_wave_at_its_own_centre(self) -> None:
@@ -82,7 +83,9 @@ class TestPlace:
         assert abs(once.mean()) < 0.05 and 0.9 < once.var() < 1.1
         for shift in ((0, 1), (1, 0), (1, 1), (4, 0), (0, 4)):
             assert abs((once * once.roll(shift, (0, 1))).mean()) < 0.06
-        torch.testing.assert_close(place(coordinates_of(lattice, 1, 11), LATENT, block=(2, 2))[0, 0, :, 8:], once[8:24, :8])
+        torch.testing.assert_close(
+            place(coordinates_of(lattice, 1, 11), LATENT, block=(2, 2))[0, 0, :, 8:], once[8:24, :8]
+        )
 
     def test_places_between_cells_take_the_nearest_noise(self) -> None:
         lattice = Lattice("cylinder", 4, 12)
