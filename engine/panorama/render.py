@@ -253,7 +253,7 @@ def plan_render(
 
 
 def batching(generator: Generator) -> tuple[int, int]:
-    """The smallest batch that the generator is called with, and what all are multiples of; missing ones are filled up."""
+    """The smallest batch that the generator is called with, and what all are multiples of; the rest is filled up."""
     if generator.stem.weight.device.type != "cpu":
         return 1, 1
     return (_DENSE_CPU_STEP, _DENSE_CPU_STEP) if generator.config.dense else (_SMALLEST_CPU_BATCH, 1)
