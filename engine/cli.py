@@ -239,7 +239,11 @@ def bench_panorama(
 def main() -> None:
     """Run the command; every error of ours is one sentence on stderr and exit status 2."""
     import logging
+    import os
 
+    # Read by torch when it first allocates: large tensors on huge pages, so that their memory is given back whole and the
+    # peak of a long render is that of a short one.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from rich.logging import RichHandler
 
     console = Console(stderr=True)

@@ -19,7 +19,16 @@ from zellige.errors import BudgetError
 
 from ..device import show_bytes
 
-__all__ = ["Peak", "Plan", "live_bytes", "measured_peak", "plan_batch", "resident_bytes", "too_small"]
+__all__ = [
+    "Peak",
+    "Plan",
+    "live_bytes",
+    "measured_peak",
+    "plan_batch",
+    "resident_bytes",
+    "return_free_memory",
+    "too_small",
+]
 
 
 @dataclass(frozen=True)
@@ -141,7 +150,7 @@ def measured_peak(device: torch.device, budget: int | None = None) -> Iterator[P
             peak.bytes = torch.cuda.max_memory_reserved(device)
             torch.cuda.set_per_process_memory_fraction(1.0, device)
         return
-    _return_free_memory()
+    return_free_memory()
     before = resident_bytes()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -151,7 +160,7 @@ def measured_peak(device: torch.device, budget: int | None = None) -> Iterator[P
         peak.bytes = max(_high_water() - before, 0)
 
 
-def _return_free_memory() -> None:
+def return_free_memory() -> None:
     """Give freed heap pages back, so that what an earlier render left behind is not mistaken for free room."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -19,7 +19,7 @@ from ...kernels import feather_blend
 from ..device import show_bytes
 from ..models.coco_gan import Generator
 from .canvas import Canvas, open_canvas
-from .memory import Plan, live_bytes, measured_peak, plan_batch, too_small
+from .memory import Plan, live_bytes, measured_peak, plan_batch, resident_bytes, return_free_memory, too_small
 from .scene import Region, Scene
 
 __all__ = ["Renderer", "render_file"]
@@ -47,12 +47,15 @@ class Renderer:
         batch: most micro patches in one call.
         name: of the model, for errors.
         budget: bytes; only for errors, the plan keeps to it.
+        ceiling: bytes of the process above which freed memory is given back before the next call: on a CPU the holes
+            between freed tensors grow with the number of calls.
     """
 
     generator: Generator
     batch: int
     name: str = "the model"
     budget: int | None = None
+    ceiling: int | None = None
 
     @property
     def device(self) -> torch.device:
@@ -127,6 +130,8 @@ class Renderer:
             parts = -(-(count - start) // self._most(block))
             stop = min(start + self._filled(-(-(count - start) // parts)), count)
             latents, coordinates = conditions(start, stop)
+            if self.ceiling is not None and resident_bytes() > self.ceiling:
+                return_free_memory()
             try:
                 patches[start:stop] = self._call(latents, coordinates, block)
                 start = stop
@@ -203,7 +208,8 @@ def render_file(
     canvas = open_canvas(path, scene.width, scene.height, patch=scene.patch)
     plan, tiles = plan_render(generator, scene, canvas, budget, name)
     area = scene.block[0] * scene.block[1]
-    renderer = Renderer(generator, plan.batch * area, name, budget)
+    ceiling = resident_bytes() + int(0.9 * plan.predicted_bytes) if device.type == "cpu" else None
+    renderer = Renderer(generator, plan.batch * area, name, budget, ceiling)
     total, done, patches = scene.width * scene.height, 0, 0
     began = time.perf_counter()
     with measured_peak(device, budget) as peak, canvas:
@@ -248,7 +254,7 @@ def plan_render(
         tiles //= 2
     fixed = fixed_bytes(generator, canvas, area * one, tiles)
     least, step = batching(generator)
-    most = max(least, min(one * tiles, _PATCHES_A_CHUNK // 8 // area))
+    most = max(least, min(one * tiles, _PATCHES_A_CHUNK // 16 // area))
     return plan_batch(budget, fixed, each, most, least=least, step=step, name=name), tiles
 
 

@@ -35,7 +35,7 @@ PLANET = CocoGanRecipe(
     ),
     data="earth", sampling="continuous", loss="hinge", penalty=0, consistency=0,
     diversity=2, diversity_target=0.9,
-    batch=24, steps=20_000, lr_generator=4e-4, lr_critic=2e-4, precision="bf16", storage="fp16",
+    batch=24, steps=5_000, lr_generator=4e-4, lr_critic=2e-4, precision="bf16", storage="fp16",
 )  # fmt: skip
 
 # Planar crops wrap nowhere, so real macro patches stay clear of the crop's borders; the torus is the generator's own.
