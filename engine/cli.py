@@ -241,8 +241,7 @@ def main() -> None:
     import logging
     import os
 
-    # Read by torch when it first allocates: large tensors on huge pages, so that their memory is given back whole and the
-    # peak of a long render is that of a short one.
+    # Read by torch when it first allocates: large tensors lie on huge pages, and leave fewer holes behind.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from rich.logging import RichHandler
 
