@@ -227,7 +227,8 @@ def test_the_file_does_not_depend_on_the_budget(model: Model, tmp_path: Path, ki
     for budget in (least, least + 2 * MIB, 512 * MIB):
         reports.append(render_file(loaded.generator, scene, tmp_path / "a.tif", budget=budget))
         files.append((tmp_path / "a.tif").read_bytes())
-    assert reports[0]["predicted_memory_bytes"] < reports[2]["predicted_memory_bytes"]
+    if kind != "torus":  # its patches of 4 pixels fill the largest batch in any budget
+        assert reports[0]["batch"] < reports[2]["batch"]
     assert files[0] == files[1] == files[2]
 
 
