@@ -12,7 +12,7 @@ import torch
 from ..engine.coco_gan import CocoGan
 from ..engine.device import available_memory, parse_bytes
 from ..engine.panorama.canvas import open_canvas
-from ..engine.panorama.render import plan_render, render_file
+from ..engine.panorama.render import filled, plan_render, render_file
 from ..engine.panorama.scene import Region
 from .conditions import conditions
 
@@ -43,7 +43,8 @@ def measure(
         plan, tiles = plan_render(model.generator, scene, canvas, budget, model.name)
         strip = Region(0, 0, min(canvas.tile[0], scene.height), min(tiles * canvas.tile[1], scene.width))
         size = len(scene.work(strip))
-        batch = -(-size // -(-size // plan.batch))  # the render splits a chunk into equal parts
+        # The render splits a chunk into equal parts, and fills them up.
+        batch = filled(model.generator, -(-size // -(-size // plan.batch)))
         bare, full, reports = [], [], []
         area = scene.block[0] * scene.block[1]
         _bare_rate(model, scene.block, batch, 4)

@@ -260,7 +260,8 @@ class CocoGan:
     def _block(self, moving: tuple[bool, bool]) -> tuple[int, int]:
         """Patches that are made at once: of dense places as many as have one latent, up to 4 x 4.
 
-        Their margins then cost 1.35 times the multiplications of the patches alone, in place of 2.7 times.
+        Counted for `planet`, a patch alone takes 2.9 times the multiplications of one without a margin, a column of
+        four 2.0 times, a block of 4 x 4 1.4 times.
         """
         rows, columns = (
             1 if moves or not self.config.dense else min(axis.patches, 4)

@@ -128,7 +128,7 @@ class Renderer:
         while start < count:
             # Equal parts: a last batch of a few patches would run at a fraction of the speed.
             parts = -(-(count - start) // self._most(block))
-            stop = min(start + self._filled(-(-(count - start) // parts)), count)
+            stop = min(start + filled(self.generator, -(-(count - start) // parts)), count)
             latents, coordinates = conditions(start, stop)
             if self.ceiling is not None and resident_bytes() > self.ceiling:
                 return_free_memory()
@@ -144,7 +144,7 @@ class Renderer:
         return patches
 
     def _call(self, latents: Tensor, coordinates: Tensor, block: tuple[int, int]) -> Tensor:
-        missing = self._filled(len(latents)) - len(latents)
+        missing = filled(self.generator, len(latents)) - len(latents)
         if missing:
             latents, coordinates = (torch.cat([t, t[-1:].expand(missing, -1)]) for t in (latents, coordinates))
         patches: Tensor = self.generator(latents, coordinates, block)
@@ -154,11 +154,6 @@ class Renderer:
         """Most blocks in one call."""
         least, step = batching(self.generator)
         return max(least, self.batch // (block[0] * block[1]) // step * step)
-
-    def _filled(self, count: int) -> int:
-        """The number of blocks that the generator is called with in place of `count`."""
-        least, step = batching(self.generator)
-        return max(least, -(-count // step) * step)
 
     def _shrink(self, tried: int, block: tuple[int, int]) -> None:
         if self.device.type == "cuda":
@@ -263,6 +258,12 @@ def batching(generator: Generator) -> tuple[int, int]:
     if generator.stem.weight.device.type != "cpu":
         return 1, 1
     return (_DENSE_CPU_STEP, _DENSE_CPU_STEP) if generator.config.dense else (_SMALLEST_CPU_BATCH, 1)
+
+
+def filled(generator: Generator, count: int) -> int:
+    """The number of blocks that the generator is called with in place of `count`."""
+    least, step = batching(generator)
+    return max(least, -(-count // step) * step)
 
 
 def block_bytes(generator: Generator, block: tuple[int, int], count: int = 1) -> int:
