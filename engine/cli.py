@@ -31,7 +31,7 @@ Seed = Annotated[int, typer.Option(help="0 or more; the same seed gives the same
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, or fp16 (CUDA).")]
 Memory = Annotated[str | None, typer.Option(help="Memory budget, such as 512MiB; default half of what is free.")]
-Data = Annotated[str | None, typer.Option(help="earth, or a folder of images; default the one trained on.")]
+Data = Annotated[str | None, typer.Option(help="earth, earth-land, or a folder of images; default the one trained on.")]
 Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels; 16384x takes the model's own height.")]
 
 
@@ -239,10 +239,7 @@ def bench_panorama(
 def main() -> None:
     """Run the command; every error of ours is one sentence on stderr and exit status 2."""
     import logging
-    import os
 
-    # Read by torch when it first allocates: large tensors lie on huge pages, and leave fewer holes behind.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from rich.logging import RichHandler
 
     console = Console(stderr=True)

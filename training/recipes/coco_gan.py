@@ -42,6 +42,8 @@ PLANET = CocoGanRecipe(
 TERRAIN = PLANET.model_copy(
     update={
         "description": "Endless relief: ground of an unknown planet that closes on itself both ways",
+        "data": "earth-land",
+        "steps": 4_000,
         "model": PLANET.model.model_copy(update={"topology": "torus", "rows": 8, "columns": 8, "width": 24}),
     }
 )

