@@ -31,7 +31,8 @@ def evaluate_images(model: CocoGan, data: str | None = None, count: int = 128, s
     Returns:
         `sliced_wasserstein` between images and held-out pictures by level, and `sliced_wasserstein_data`, the same
         between training and held-out pictures, which is the best that can be expected; `seam_ratio` and
-        `seam_ratio_data` by axis at patch borders, and across the wrap of a cyclic axis; `diversity` (1 is the data's).
+        `seam_ratio_data` by axis at patch borders, and across the wrap of a cyclic axis; `seam_ratio_single`, the
+        smallest and the largest of single borders: a wrap is one of them; `diversity` (1 is the data's).
     Raises:
         DataError: fewer than two pictures.
     """
@@ -54,6 +55,7 @@ def evaluate_images(model: CocoGan, data: str | None = None, count: int = 128, s
         "sliced_wasserstein_data": sliced_wasserstein(real, other, wrap=wraps),
         "seam_ratio": _seams(model, list(generated), config.patch, (True, True)),
         "seam_ratio_data": _seams(model, list(real), config.patch, held_out.cyclic),
+        "seam_ratio_single": _single_seams(list(generated), config.patch),
         "diversity": diversity(real, generated),
         "seconds": time.perf_counter() - began,
         "device": str(model.device),
@@ -103,6 +105,16 @@ def _seams(model: CocoGan, images: list[Pixels], pitch: int, closed: tuple[bool,
         if line.cyclic and closed[axis]:
             ratios[f"{name}_wrap"] = seam_ratio(images, pitch, axis, wrap=True)
     return ratios
+
+
+def _single_seams(images: list[Pixels], pitch: int) -> dict[str, list[float]]:
+    """The smallest and the largest ratio of one border, by axis, each border pooled over the images."""
+    ranges = {}
+    for name, axis in _AXES.items():
+        length = images[0].shape[axis]
+        ratios = [seam_ratio(images, length, axis, phase=border) for border in range(pitch, length, pitch)]
+        ranges[name] = [min(ratios), max(ratios)]
+    return ranges
 
 
 def _trained_on(model: CocoGan) -> str:

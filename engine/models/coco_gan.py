@@ -5,6 +5,7 @@ Where the paper and its reference implementation differ, the paper is the defaul
 """
 
 import math
+from itertools import pairwise
 from typing import Self
 
 import torch
@@ -14,9 +15,19 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from .coco_gan_config import CocoGanConfig, Padding
-from .place import Place
+from .place import BatchInvariantLinear, Place
 
 __all__ = ["CocoGanConfig", "ConditionalNorm", "Discriminator", "Generator", "Head", "plain_state"]
+
+
+# Below this, CPU libraries take other code paths and a patch's last bits depend on the batch: oneDNN's 1x1 convolutions
+# of fewer than 16 patches, its other ones of a single one (measured, 1 and 2 threads).
+_SMALLEST_CPU_BATCH = 16
+# Dense maps are larger, so fewer do; but their unpadded convolutions round the rows beyond the last block of 16 cells
+# differently. Their sides are even: every four of them have whole blocks.
+_DENSE_CPU_STEP = 4
+# Bytes of a block's widest map. More spill from the caches, and the C heap gives pages back and takes them again.
+_WIDEST_CPU_MAP = 3 * 2**20
 
 
 class ConditionalNorm(nn.Module):
@@ -31,8 +42,8 @@ class ConditionalNorm(nn.Module):
 
     def __init__(self, config: CocoGanConfig, channels: int) -> None:
         super().__init__()
-        self.scale = nn.Linear(config.conditions, channels)
-        self.shift = nn.Linear(config.conditions, channels)
+        self.scale = BatchInvariantLinear(config.conditions, channels)
+        self.shift = BatchInvariantLinear(config.conditions, channels)
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         self.momentum, self.eps, self.quirk = 0.01, 1e-5, config.reference_quirks
@@ -45,11 +56,11 @@ class ConditionalNorm(nn.Module):
         nn.init.constant_(self.scale.bias, config.condition_scale)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Normalise x [N, C, H, W] under conditions [N, K], or more rows: those beyond N are padding."""
+        """Normalise x [N, C, H, W] under conditions [N, K]."""
         # Conditions stay in float32 under autocast: bfloat16 cannot tell neighbouring angles apart.
         with torch.autocast(x.device.type, enabled=False):
-            scale = self.scale(condition)[: len(x), :, None, None]
-            shift = self.shift(condition)[: len(x), :, None, None]
+            scale = self.scale(condition)[:, :, None, None]
+            shift = self.shift(condition)[:, :, None, None]
         if not self.training:
             # Running statistics make the whole layer one multiplication and one addition.
             gain = self._inverse_deviation(self.running_var)[:, None, None]
@@ -116,7 +127,7 @@ class GeneratorBlock(nn.Module):
         y = self.norm1(x, condition)
         if self.place is not None:
             with torch.autocast(x.device.type, enabled=False):
-                y = y + self.place(coordinates, condition, block, self.margin)[: len(y)].to(y.dtype)
+                y = y + self.place(coordinates, condition, block, self.margin).to(y.dtype)
         y = F.relu(y, inplace=True)
         # A 1x1 convolution and nearest up-sampling commute exactly; this order does a quarter of the work.
         x = self.shortcut(x)
@@ -143,7 +154,7 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         widths = [16 * config.width] + [channels for channels, _ in config.generator_blocks]
-        self.stem = nn.Linear(config.conditions, widths[0] if config.dense else 4 * widths[0])
+        self.stem = BatchInvariantLinear(config.conditions, widths[0] if config.dense else 4 * widths[0])
         blocks, side, margin = [], config.patch, 1
         # From the image back to the stem: each block's margin follows from the next one's.
         for inputs, (outputs, up) in reversed(list(zip(widths, config.generator_blocks, strict=False))):
@@ -169,20 +180,44 @@ class Generator(nn.Module):
         """
         config = self.config
         condition = latent if config.dense else torch.cat([latent, coordinates], dim=1)
-        if not self.training:
-            # CPU matrix products round the rows beyond a multiple of 16 differently; padded, a patch has the same bits
-            # in any batch.
-            missing = -len(latent) % 16
-            condition, coordinates = (F.pad(t, (0, 0, 0, missing)) for t in (condition, coordinates))
         with torch.autocast(condition.device.type, enabled=False):
-            x = self.stem(condition)[: len(latent)]
+            x = self.stem(condition)
             sides = [2 * n + 2 * self.margin for n in block]
             x = x[:, :, None, None].expand(-1, -1, *sides) if config.dense else x.unflatten(1, (-1, 2, 2))
         assert self.to_image.bias is not None
         x = x.to(self.to_image.bias.dtype, memory_format=torch.channels_last)
-        for part in self.blocks:
-            x = part(x, condition, coordinates, block)
+        return self._finish(x, condition, coordinates, block=block, first=0)
+
+    @property
+    def batching(self) -> tuple[int, int]:
+        """The smallest batch in which a patch has the same bits as in any other, and what all must be multiples of."""
+        if self.to_image.weight.device.type != "cpu":
+            return 1, 1
+        return (_DENSE_CPU_STEP, _DENSE_CPU_STEP) if self.config.dense else (_SMALLEST_CPU_BATCH, 1)
+
+    def _finish(
+        self, x: Tensor, condition: Tensor, coordinates: Tensor, *, block: tuple[int, int], first: int
+    ) -> Tensor:
+        """Maps in front of block `first` to images; on a CPU wide maps go through in parts that stay in its caches."""
+        for number in range(first, len(self.blocks)):
+            sizes = self._sizes(number, x)
+            if len(sizes) > 1:
+                parts = zip(x.split(sizes), condition.split(sizes), coordinates.split(sizes), strict=True)
+                return torch.cat([self._finish(*maps, block=block, first=number) for maps in parts])
+            x = self.blocks[number](x, condition, coordinates, block)
         return torch.tanh(self.to_image(F.relu(self.norm(x), inplace=True)))
+
+    def _sizes(self, number: int, x: Tensor) -> list[int]:
+        """The batches, nearly equal, in which to run the maps in front of block `number`."""
+        count = len(x)
+        if self.training or x.device.type != "cpu":
+            return [count]
+        least, step = self.batching
+        scale = 4 if self.config.generator_blocks[number][1] else 1
+        most = max(_WIDEST_CPU_MAP // (scale * x[0].nbytes), least)
+        parts = max(min(-(-count // most), count // least), 1)
+        bounds = [-(-count // step) * k // parts * step for k in range(parts)] + [count]
+        return [stop - start for start, stop in pairwise(bounds)]
 
     def cast_convolutions(self, dtype: torch.dtype) -> Self:
         """Run the convolutions, nearly all of the work, in `dtype`; conditions and norms stay in float32."""

@@ -5,13 +5,27 @@ import math
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .coordinates import Axis, Lattice
 
-__all__ = ["Place"]
+__all__ = ["BatchInvariantLinear", "Place"]
 
 _WAVES_AN_OCTAVE, _NOISES = 16, 16
 _GOLDEN = (5**0.5 - 1) / 2
+
+
+class BatchInvariantLinear(nn.Linear):
+    """A linear layer whose rows have the same bits in any batch, in evaluation.
+
+    CPU matrix products round the rows beyond the last whole 16 differently; so the batch is filled up to whole ones.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x W^T + b, [N, inputs] to [N, outputs]."""
+        if self.training:
+            return super().forward(x)
+        return super().forward(F.pad(x, (0, 0, 0, -len(x) % 16)))[: len(x)]
 
 
 class Place(nn.Module):
@@ -39,7 +53,7 @@ class Place(nn.Module):
         super().__init__()
         self.side, self.axes = side, lattice.axes
         self.waves = _waves(lattice, min(side / 4, 1.0))
-        self.gains = nn.Linear(latent, 2 * len(self.waves) + _NOISES)
+        self.gains = BatchInvariantLinear(latent, 2 * len(self.waves) + _NOISES)
         self.mix = nn.Conv2d(len(self.waves) + _NOISES, channels, 1, bias=False)
         self.register_buffer("noise", torch.from_numpy(_noise(lattice, side)), persistent=False)
         # Latents are uniform on [-1, 1], of variance 1 / 3: gains start with variance 1, and so do waves and noise.

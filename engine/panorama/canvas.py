@@ -237,33 +237,44 @@ class _TiffCanvas(Canvas):
         write() -> encoding pool -> bounded queue of futures, in order -> writer thread (tifffile) -> file
 
     Neither side can wait for the other for ever: a writer that failed goes on emptying the queue until its end mark,
-    and the end mark is sent on every way out of the `with` statement.
+    the end mark is sent on every way out of the `with` statement, and encoding gives a tile's memory back in any case.
     """
 
     # zlib releases the interpreter lock, so that threads suffice; more than eight outrun any renderer we know of.
     _workers = min(8, os.cpu_count() or 1)
 
     def __init__(self, output: AtomicFile, grid: _Grid) -> None:
-        # A tile in each place of the queue, one being pushed, one being written, each with its differences.
-        tiles = 2 * (2 * self._workers + 2) * math.prod(grid.tile) * 3
+        # Two tiles a worker, one with its differences; bytes in each place of the queue and at either end of it.
+        tiles = (5 * self._workers + 2) * math.prod(grid.tile) * 3
         super().__init__(output, grid, tiles + grid.tiles * INDEX_BYTES_PER_TILE)
 
     def _begin(self, file: BinaryIO) -> None:
         self._failure: BaseException | None = None
         self._pool = ThreadPoolExecutor(self._workers, "zellige-encode")
         self._queue: queue.Queue[Future[bytes] | None] = queue.Queue(2 * self._workers)
+        # The same few tiles go round: blocks that another thread frees at any time would litter the renderer's heap.
+        self._free: queue.Queue[Pixels] = queue.Queue()
+        for _ in range(2 * self._workers):
+            self._free.put(np.empty((*self.tile, 3), np.uint8))
         # A daemon: a canvas that is entered and forgotten must not keep the interpreter from ending.
         self._writer = threading.Thread(target=self._write_file, args=(file,), name="zellige-tiff", daemon=True)
         self._writer.start()
 
     def _take(self, tile: Pixels, top: int, left: int) -> None:
         self._raise_failure()
-        padded = np.zeros((*self.tile, 3), np.uint8)
+        padded = self._free.get()
         height, width, _ = tile.shape
         padded[:height, :width] = tile
         # Beyond the right border the last pixel repeats: its differences are zero.
         padded[:height, width:] = tile[:, -1:]
-        self._queue.put(self._pool.submit(_encode, padded))
+        padded[height:] = 0
+        self._queue.put(self._pool.submit(self._encode, padded))
+
+    def _encode(self, tile: Pixels) -> bytes:
+        try:
+            return _deflated(tile)
+        finally:
+            self._free.put(tile)
 
     def _finish(self) -> None:
         self._queue.put(None)
@@ -315,7 +326,7 @@ class _TiffCanvas(Canvas):
         raise _Abandoned
 
 
-def _encode(pixels: Pixels) -> bytes:
+def _deflated(pixels: Pixels) -> bytes:
     """Compress one whole tile: horizontal differences (TIFF's predictor 2), then deflate.
 
     Run-length matching, not the full search: on photographs and satellite images after the differences, measured on

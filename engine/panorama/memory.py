@@ -3,6 +3,7 @@
 import ctypes
 import os
 import resource
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,7 +27,6 @@ __all__ = [
     "measured_peak",
     "plan_batch",
     "resident_bytes",
-    "return_free_memory",
     "too_small",
 ]
 
@@ -36,19 +36,12 @@ class Plan:
     """A batch size and the bytes that rendering with it is predicted to take at most."""
 
     batch: int
-    fixed_bytes: int
-    bytes_per_patch: int
-
-    @property
-    def predicted_bytes(self) -> int:
-        """fixed_bytes + batch * bytes_per_patch."""
-        return self.fixed_bytes + self.batch * self.bytes_per_patch
+    predicted_bytes: int
 
 
 def plan_batch(
     budget: int,
-    fixed_bytes: int,
-    bytes_per_patch: int,
+    predict: Callable[[int], int],
     most: int,
     *,
     least: int = 1,
@@ -59,8 +52,7 @@ def plan_batch(
 
     Args:
         budget: bytes.
-        fixed_bytes: what any batch takes: tiles, files, workspaces.
-        bytes_per_patch: what each patch adds.
+        predict: bytes that a batch takes, never falling with it.
         most: the largest useful batch.
         least: the smallest possible one, >= 1, a multiple of `step`.
         step: batches are multiples of it.
@@ -68,10 +60,11 @@ def plan_batch(
     Raises:
         BudgetError: not even the smallest batch fits; names the smallest budget that would do.
     """
-    batch = min((budget - fixed_bytes) // bytes_per_patch, most) // step * step
-    if batch < least:
-        raise too_small(name, fixed_bytes + least * bytes_per_patch, budget)
-    return Plan(int(batch), fixed_bytes, bytes_per_patch)
+    if predict(least) > budget:
+        raise too_small(name, predict(least), budget)
+    larger = range(least, most + 1, step)
+    batch = larger[max(bisect_right(larger, budget, key=predict), 1) - 1] if larger else least
+    return Plan(batch, predict(batch))
 
 
 def too_small(name: str, needed: int, budget: int) -> BudgetError:
@@ -150,7 +143,7 @@ def measured_peak(device: torch.device, budget: int | None = None) -> Iterator[P
             peak.bytes = torch.cuda.max_memory_reserved(device)
             torch.cuda.set_per_process_memory_fraction(1.0, device)
         return
-    return_free_memory()
+    _return_free_memory()
     before = resident_bytes()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -160,7 +153,7 @@ def measured_peak(device: torch.device, budget: int | None = None) -> Iterator[P
         peak.bytes = max(_high_water() - before, 0)
 
 
-def return_free_memory() -> None:
+def _return_free_memory() -> None:
     """Give freed heap pages back, so that what an earlier render left behind is not mistaken for free room."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

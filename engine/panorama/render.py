@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -19,23 +19,17 @@ from ...kernels import feather_blend
 from ..device import show_bytes
 from ..models.coco_gan import Generator
 from .canvas import Canvas, open_canvas
-from .memory import Plan, live_bytes, measured_peak, plan_batch, resident_bytes, return_free_memory, too_small
+from .memory import Plan, live_bytes, measured_peak, plan_batch, too_small
 from .scene import Region, Scene
 
 __all__ = ["Renderer", "render_file"]
 
 logger = logging.getLogger(__name__)
 
-_PATCHES_A_CHUNK = 1024
-# Below this, CPU libraries take other code paths and a patch's last bits depend on the batch: oneDNN's 1x1 convolutions
-# of fewer than 16 patches, its other ones of a single one, MKL's products of 9 to 11 rows (measured, 1 and 2 threads).
-_SMALLEST_CPU_BATCH = 16
-# Dense maps are larger, so fewer do; but their unpadded convolutions round the rows beyond the last block of 16 cells
-# differently. Their sides are even: every four of them have whole blocks.
-_DENSE_CPU_STEP = 4
-# Beyond live tensors: weights reordered for the convolution library, thread stacks, heap pages between live blocks.
-# Measured on CPU for widths 32 and 64: peak = 1.5 to 1.9 times the live tensors plus 5 to 31 MiB.
-_CPU_FACTOR, _CPU_WORKSPACE = 2.0, 36 * 2**20
+_PATCHES_A_CHUNK, _PATCHES_A_BATCH = 1024, 128
+# Beyond live tensors: thread stacks, pages of the libraries, heap pages between live blocks, reordered weights.
+# Measured on CPU for widths 32 and 64 in float32 and bfloat16: peak = 0.7 to 0.93 times the prediction.
+_CPU_FACTOR, _CPU_WORKSPACE = 2.0, 24 * 2**20
 
 
 @dataclass
@@ -47,15 +41,15 @@ class Renderer:
         batch: most micro patches in one call.
         name: of the model, for errors.
         budget: bytes; only for errors, the plan keeps to it.
-        ceiling: bytes of the process above which freed memory is given back before the next call: on a CPU the holes
-            between freed tensors grow with the number of calls.
+        reuse: keep the memory of the patches for the next call; the heap comes to rest and stops growing.
     """
 
     generator: Generator
     batch: int
     name: str = "the model"
     budget: int | None = None
-    ceiling: int | None = None
+    reuse: bool = False
+    _patches: Tensor | None = field(default=None, init=False, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -84,8 +78,8 @@ class Renderer:
         """Render equally large regions of several scenes of one model together, [n, height, width, channels]."""
         scene, region = jobs[0]
         works = [scene.work(region) for scene, region in jobs]
-        # One tall picture; the gaps between the scenes take the parts of patches that reach beyond a region.
-        pitch = region.height + 2 * scene.patch * scene.block[0]
+        # One tall picture; gaps between the scenes take the parts of patches that reach beyond a region.
+        pitch = region.height + (2 * scene.patch * scene.block[0] if len(jobs) > 1 else 0)
         corners = np.concatenate([work.corners + np.array([k * pitch, 0]) for k, work in enumerate(works)])
         bounds = np.cumsum([0] + [len(work) for work in works])
 
@@ -115,23 +109,26 @@ class Renderer:
             conditions: latents and coordinates of the blocks [start, stop), on the generator's device.
             block: micro patches in each, down and across.
         Returns:
-            [count, channels, P block[0], P block[1]] in the generator's precision; equal, bit for bit on a CPU, for any
-            batch size.
+            [count, channels, P block[0], P block[1]] in the generator's precision, with `reuse` until the next
+            call; equal, bit for bit on a CPU, for any batch size.
         Raises:
             BudgetError: out of memory even for the smallest batch.
         """
         config = self.generator.config
         dtype = self.generator.to_image.weight.dtype
         sides = [config.patch * n for n in block]
-        patches = torch.empty(count, config.channels, *sides, dtype=dtype, device=self.device)
+        patches = self._patches
+        if patches is None or patches.shape[1:] != (config.channels, *sides) or len(patches) < count:
+            patches = torch.empty(count, config.channels, *sides, dtype=dtype, device=self.device)
+        if self.reuse:
+            self._patches = patches
+        patches = patches[:count]
         start = 0
         while start < count:
             # Equal parts: a last batch of a few patches would run at a fraction of the speed.
             parts = -(-(count - start) // self._most(block))
             stop = min(start + filled(self.generator, -(-(count - start) // parts)), count)
             latents, coordinates = conditions(start, stop)
-            if self.ceiling is not None and resident_bytes() > self.ceiling:
-                return_free_memory()
             try:
                 patches[start:stop] = self._call(latents, coordinates, block)
                 start = stop
@@ -152,13 +149,13 @@ class Renderer:
 
     def _most(self, block: tuple[int, int]) -> int:
         """Most blocks in one call."""
-        least, step = batching(self.generator)
+        least, step = self.generator.batching
         return max(least, self.batch // (block[0] * block[1]) // step * step)
 
     def _shrink(self, tried: int, block: tuple[int, int]) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        least, step = batching(self.generator)
+        least, step = self.generator.batching
         if tried <= least:
             needed = block_bytes(self.generator, block, least) + fixed_bytes(self.generator, None, 1, 0)
             if self.budget is None:
@@ -203,15 +200,15 @@ def render_file(
     canvas = open_canvas(path, scene.width, scene.height, patch=scene.patch)
     plan, tiles = plan_render(generator, scene, canvas, budget, name)
     area = scene.block[0] * scene.block[1]
-    ceiling = resident_bytes() + int(0.9 * plan.predicted_bytes) if device.type == "cpu" else None
-    renderer = Renderer(generator, plan.batch * area, name, budget, ceiling)
+    renderer = Renderer(generator, plan.batch * area, name, budget, reuse=True)
     total, done, patches = scene.width * scene.height, 0, 0
     began = time.perf_counter()
     with measured_peak(device, budget) as peak, canvas:
         for region, widths in _chunks(scene, canvas.tile, tiles):
             pixels = renderer.region(scene, region).cpu().numpy()
             for left, width in widths:
-                canvas.write(np.ascontiguousarray(pixels[:, left : left + width]))
+                canvas.write(pixels[:, left : left + width])
+            del pixels
             patches += len(scene.work(region)) * area
             done += region.width * region.height
             advance(done, total)
@@ -243,37 +240,34 @@ def plan_render(
     one = len(scene.work(Region(0, 0, min(height, scene.height), min(width, scene.width))))
     area = scene.block[0] * scene.block[1]
     tiles = max(1, min(across, _PATCHES_A_CHUNK // (area * one)))
-    each = block_bytes(generator, scene.block)
+    enough = block_bytes(generator, scene.block, 16)
     # A small budget first gives up composing several tiles at once, then large batches.
-    while tiles > 1 and fixed_bytes(generator, canvas, area * one, tiles) + 16 * each > budget:
+    while tiles > 1 and fixed_bytes(generator, canvas, area * one, tiles) + enough > budget:
         tiles //= 2
     fixed = fixed_bytes(generator, canvas, area * one, tiles)
-    least, step = batching(generator)
-    most = max(least, min(one * tiles, _PATCHES_A_CHUNK // 16 // area))
-    return plan_batch(budget, fixed, each, most, least=least, step=step, name=name), tiles
+    least, step = generator.batching
+    most = max(least, min(one * tiles, _PATCHES_A_BATCH // area))
 
+    def predict(batch: int) -> int:
+        return fixed + block_bytes(generator, scene.block, batch)
 
-def batching(generator: Generator) -> tuple[int, int]:
-    """The smallest batch that the generator is called with, and what all are multiples of; the rest is filled up."""
-    if generator.stem.weight.device.type != "cpu":
-        return 1, 1
-    return (_DENSE_CPU_STEP, _DENSE_CPU_STEP) if generator.config.dense else (_SMALLEST_CPU_BATCH, 1)
+    return plan_batch(budget, predict, most, least=least, step=step, name=name), tiles
 
 
 def filled(generator: Generator, count: int) -> int:
     """The number of blocks that the generator is called with in place of `count`."""
-    least, step = batching(generator)
+    least, step = generator.batching
     return max(least, -(-count // step) * step)
 
 
-def block_bytes(generator: Generator, block: tuple[int, int], count: int = 1) -> int:
+def block_bytes(generator: Generator, block: tuple[int, int], count: int) -> int:
     """Bytes that a batch of `count` blocks takes in the generator at its peak."""
     config, device = generator.config, generator.stem.weight.device
 
     def inputs(batch: int) -> tuple[Any, ...]:
         return *(torch.empty(batch, n, device=device) for n in (config.latent, config.lattice.dimensions)), block
 
-    live = live_bytes(generator, inputs, 32) / 32 * count
+    live = live_bytes(generator, inputs, count)
     return int(live * (_CPU_FACTOR if device.type == "cpu" else 1.0))
 
 
@@ -283,9 +277,10 @@ def fixed_bytes(generator: Generator, canvas: Canvas | None, patches: int, tiles
     patch = config.channels * config.patch**2 * generator.to_image.weight.dtype.itemsize
     pixels = 2 * tiles * int(np.prod(canvas.tile)) * config.channels if canvas else 0
     own = canvas.resident_bytes if canvas else 0
+    weights = [parameter.nbytes for parameter in generator.parameters()]
     # The allocator of a CUDA device counts the weights too; of a CPU process only the growth counts.
-    weights = sum(parameter.nbytes for parameter in generator.parameters())
-    return patches * max(tiles, 1) * patch + pixels + own + (_CPU_WORKSPACE if device.type == "cpu" else weights)
+    workspace = _CPU_WORKSPACE + 3 * max(weights) if device.type == "cpu" else sum(weights)
+    return patches * max(tiles, 1) * patch + pixels + own + workspace
 
 
 def _chunks(scene: Scene, tile: tuple[int, int], tiles: int) -> Iterator[tuple[Region, list[tuple[int, int]]]]:

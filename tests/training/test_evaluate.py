@@ -14,7 +14,7 @@ from zellige.engine.images import write_png
 from zellige.engine.library import load
 from zellige.engine.models.coco_gan import CocoGanConfig, Generator
 from zellige.errors import DataError
-from zellige.training.evaluate import evaluate_images, evaluate_panorama
+from zellige.training.evaluate import _single_seams, evaluate_images, evaluate_panorama
 
 CONFIG = CocoGanConfig(
     topology="cylinder", rows=4, columns=8, patch=4, latent=4, width=1, critic_width=1, condition_scale=1.0
@@ -80,7 +80,22 @@ def test_report_holds_every_key_in_its_range(model, noise):
     for name in ("seam_ratio", "seam_ratio_data"):
         assert report[name].keys() == {"vertical", "horizontal", "horizontal_wrap"}
         assert all(math.isfinite(value) and value >= 0 for value in report[name].values())
+    for axis, (smallest, largest) in report["seam_ratio_single"].items():
+        assert smallest <= report["seam_ratio"][axis] * 1.5
+        assert largest >= report["seam_ratio"][axis] / 1.5
+        assert 0 <= smallest <= largest
     assert report["diversity"] > 0 and report["seconds"] > 0
+
+
+def test_the_worst_single_border_is_found():
+    image = np.zeros((16, 32, 3), np.uint8)
+    image[:, 8:] = 10
+    image[:, 24:] = 60
+    flat = np.arange(16, dtype=np.uint8)[:, None, None] * np.ones((16, 32, 3), np.uint8)
+    ranges = _single_seams([image, flat], 8)
+    # 10 at column 8, 0 at 16, 50 at 24, over the 30 others' mean of 50 / 30, 60 / 30 and 10 / 30.
+    assert ranges["horizontal"] == pytest.approx([0.0, 50 / (10 / 30)])
+    assert ranges["vertical"] == pytest.approx([1.0, 1.0])
 
 
 def test_noise_has_no_seams(model, noise):

@@ -82,6 +82,24 @@ def test_the_picture_does_not_depend_on_the_batch(model: Model, kind: str, preci
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @kinds
+def test_wide_maps_in_parts_make_the_same_picture(
+    model: Model, kind: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = model(kind, precision)
+    scene = picture_of(loaded)
+    whole = Renderer(loaded.generator, 128).region(scene, all_of(scene), "float")
+    calls: list[int] = []
+    last = loaded.generator.blocks[-1]
+    monkeypatch.setattr("zellige.engine.models.coco_gan._WIDEST_CPU_MAP", 2**12)
+    with last.register_forward_pre_hook(lambda _, arguments: calls.append(len(arguments[0]))):
+        for batch in (16, 33, 49, 128):
+            assert torch.equal(Renderer(loaded.generator, batch).region(scene, all_of(scene), "float"), whole)
+    least, step = loaded.generator.batching
+    assert all(least <= n < 2 * least and n % step == 0 for n in calls)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@kinds
 def test_the_picture_does_not_depend_on_the_order_of_its_regions(model: Model, kind: str, precision: str) -> None:
     loaded = model(kind, precision)
     scene = picture_of(loaded)
