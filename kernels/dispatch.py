@@ -1,9 +1,11 @@
 """Which implementation of a kernel runs: the fastest that this device and this installation offer."""
 
+import ctypes
 import os
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -33,25 +35,39 @@ def available_backends(device: torch.device) -> tuple[Backend, ...]:
     return tuple(backends)
 
 
-def choose_backend(device: torch.device, backend: str | None) -> str:
-    """Return the backend that was asked for, or the best one for the device.
+def choose_backend(
+    device: torch.device,
+    backend: str | None,
+    dtype: torch.dtype | None = None,
+    *,
+    native: tuple[torch.dtype, ...] | None = None,
+) -> str:
+    """Return the backend that was asked for, or the best one for the device and the dtype.
 
     Args:
         device: where the tensors are.
         backend: a name, or None for the best.
+        dtype: of the tensors; None where every backend takes all that the function takes.
+        native: dtypes of the C++ kernel; Triton kernels take float32, float16 and bfloat16.
 
     Returns:
         One of available_backends(device).
 
     Raises:
-        DeviceError: the named backend does not exist or cannot run here.
+        DeviceError: the named backend does not exist or cannot run here, or not in this dtype.
     """
-    available = available_backends(device)
+    taken = {"triton": (torch.float32, torch.float16, torch.bfloat16), "native": native}
+    available = [
+        name
+        for name in available_backends(device)
+        if dtype is None or name == "reference" or dtype in (taken[name] or ())
+    ]
     if backend is None:
         return available[0]
     if backend not in available:
+        what = f"{device} tensors" if dtype is None else f"{str(dtype).removeprefix('torch.')} {device} tensors"
         raise DeviceError(
-            f"backend {backend!r} cannot run on {device} tensors here; choose one of {', '.join(available)}, or None."
+            f"backend {backend!r} cannot run on {what} here; choose one of {', '.join(available)}, or None."
         )
     return backend
 
@@ -65,7 +81,24 @@ def _has_triton() -> bool:
 def _has_native() -> bool:
     # Imported and not only looked for: a module built for another Python or C library is as good as none.
     try:
-        import_module("zellige.kernels._native")
+        module = import_module("zellige.kernels._native")
     except ImportError:
         return False
+    module.use_threads(_pool())
     return True
+
+
+def _pool() -> int:
+    """Address of the entry to the OpenMP pool that torch has started, 0 where it cannot be found.
+
+    With a pool of its own the native kernels would leave two sets of threads spinning on the same cores.
+    """
+    try:
+        lines = Path("/proc/self/maps").read_text(encoding="ascii", errors="replace").splitlines()
+        paths = {line.split(maxsplit=5)[5] for line in lines if ".so" in line}
+        # The runtimes of LLVM and Intel have GNU's entry too.
+        names = ("libgomp", "libomp", "libiomp5")
+        path = next(path for path in sorted(paths) if Path(path).name.startswith(names))
+        return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p).value or 0
+    except (OSError, StopIteration, AttributeError):
+        return 0

@@ -1,4 +1,16 @@
 // The module zellige.kernels._native: all CPU kernels, each bound by its own folder's cpu.cpp.
 #include "native.hpp"
 
-NB_MODULE(_native, module) { zellige::bind_feather_blend(module); }
+namespace zellige {
+EnterParallel enter_parallel = nullptr;
+}
+
+NB_MODULE(_native, module) {
+    using namespace nanobind::literals;
+    module.def(
+        "use_threads",
+        [](std::uintptr_t address) { zellige::enter_parallel = reinterpret_cast<zellige::EnterParallel>(address); },
+        "address"_a);
+    zellige::bind_affine_relu(module);
+    zellige::bind_feather_blend(module);
+}

@@ -1,6 +1,8 @@
 // What every native kernel shares: the choice of instruction set, and the storage types.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstdint>
 
@@ -10,7 +12,7 @@
 // The attribute does not reach into callees: a function that carries it must be a plain one (neither template
 // nor lambda), and all of its work must be in the body or in ZELLIGE_INLINE functions.
 #if defined(__x86_64__) && defined(__gnu_linux__)
-#define ZELLIGE_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#define ZELLIGE_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define ZELLIGE_CLONES
 #endif
@@ -41,6 +43,44 @@ ZELLIGE_INLINE float widen(float16 value) {
     return std::bit_cast<float>((magnitude < 0x0f800000u ? finite : special) | sign);
 }
 
+// To the nearest, half to even; NaN stays NaN.
+ZELLIGE_INLINE void narrow(float value, float &into) { into = value; }
+
+ZELLIGE_INLINE void narrow(float value, bfloat16 &into) {
+    const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+    const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    into.bits = static_cast<std::uint16_t>(value == value ? rounded : 0x7fc0u);
+}
+
+// Threads are torch's own: its OpenMP pool is entered through the function that a compiler would have called, whose
+// address Python hands over (dispatch.py). Null means: everything runs on the calling thread.
+using EnterParallel = void (*)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
+extern EnterParallel enter_parallel;
+
+// Calls body(begin, end) for parts of [0, count), `grain` each, on as many threads as torch uses here. The parts do not
+// depend on the number of threads; body must not throw.
+template <typename Body>
+void parallel_for(std::int64_t count, std::int64_t grain, const Body &body) {
+    grain = std::max<std::int64_t>(grain, 1);
+    if (count <= grain || enter_parallel == nullptr) {
+        for (std::int64_t begin = 0; begin < count; begin += grain) body(begin, std::min(begin + grain, count));
+        return;
+    }
+    struct Shared {
+        const Body &body;
+        const std::int64_t count, grain;
+        std::atomic<std::int64_t> next;
+    } shared{body, count, grain, 0};
+    enter_parallel(
+        [](void *data) {
+            Shared &work = *static_cast<Shared *>(data);
+            for (std::int64_t begin; (begin = work.next.fetch_add(work.grain)) < work.count;)
+                work.body(begin, std::min(begin + work.grain, work.count));
+        },
+        &shared, 0, 0);
+}
+
+void bind_affine_relu(nanobind::module_ &module);
 void bind_feather_blend(nanobind::module_ &module);
 
 }  // namespace zellige

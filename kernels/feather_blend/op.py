@@ -8,6 +8,7 @@ from torch import Tensor
 from zellige.errors import ShapeError
 
 from ..dispatch import Backend, choose_backend
+from ..validation import refuse, require
 from .reference import bytes_of, feather_blend_reference
 
 _PATCH_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -117,29 +118,18 @@ def _validate(
     output: str,
 ) -> None:
     if patches.dim() != 4 or patches.dtype not in _PATCH_DTYPES or not 1 <= patches.shape[1] <= 4:
-        _refuse("patches", patches, "[N, C, P, Q] with 1 to 4 channels, float32, float16 or bfloat16")
+        refuse("patches", patches, "[N, C, P, Q] with 1 to 4 channels, float32, float16 or bfloat16")
     count, _, rows, columns = patches.shape
     if rows == 0 or columns == 0:
-        _refuse("patches", patches, "at least one row and one column")
+        refuse("patches", patches, "at least one row and one column")
     expected = {
         "positions": (positions, (count, 2), torch.int64),
         "window_rows": (window_rows, (rows,), torch.float32),
         "window_columns": (window_columns, (columns,), torch.float32),
     }
     for name, (tensor, shape, dtype) in expected.items():
-        if tuple(tensor.shape) != shape or tensor.dtype != dtype:
-            _refuse(name, tensor, f"{list(shape)} {_name(dtype)} for patches of shape {list(patches.shape)}")
-        if tensor.device != patches.device:
-            raise ShapeError(f"{name} is on {tensor.device} but patches are on {patches.device}; move it there.")
+        require(name, tensor, shape, (dtype,), "patches", patches)
     if len(size) != 2 or not all(1 <= side <= _LARGEST_SIDE for side in size):
         raise ShapeError(f"size is {tuple(size)}; it must be (height, width), each from 1 to {_LARGEST_SIDE}.")
     if output not in _OUTPUT_DTYPES:
         raise ShapeError(f"output is {output!r}; it must be 'uint8' or 'float'.")
-
-
-def _refuse(name: str, tensor: Tensor, allowed: str) -> None:
-    raise ShapeError(f"{name} is {list(tensor.shape)} {_name(tensor.dtype)}; it must be {allowed}.")
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

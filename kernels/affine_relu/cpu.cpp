@@ -1,0 +1,136 @@
+// One pass over the map: planes under one scale each (NCHW), or pixels under a row of scales (channels-last).
+#include <cstddef>
+#include <stdexcept>
+
+#include <nanobind/ndarray.h>
+
+#include "native.hpp"
+
+namespace nb = nanobind;
+
+namespace zellige {
+namespace {
+
+constexpr std::int64_t values_a_part = 1 << 15;  // enough to pay for handing a part to a thread
+
+// Comparisons with NaN are false: NaN stays.
+ZELLIGE_INLINE float affine(float x, float scale, float shift) {
+    const float value = x * scale + shift;
+    return value < 0.0f ? 0.0f : value;
+}
+
+// A row of one plane; doubled, each value is stored twice.
+template <typename T>
+ZELLIGE_INLINE void plane_row_body(const T *__restrict x, std::int64_t size, float scale, float shift, bool twice,
+                                   T *__restrict y) {
+    if (twice) {
+        for (std::int64_t i = 0; i < size; ++i) {
+            T value;
+            narrow(affine(widen(x[i]), scale, shift), value);
+            y[2 * i] = value;
+            y[2 * i + 1] = value;
+        }
+    } else {
+        for (std::int64_t i = 0; i < size; ++i) narrow(affine(widen(x[i]), scale, shift), y[i]);
+    }
+}
+
+ZELLIGE_CLONES void plane_row(const float *x, std::int64_t size, float scale, float shift, bool twice, float *y) {
+    plane_row_body(x, size, scale, shift, twice, y);
+}
+
+ZELLIGE_CLONES void plane_row(const bfloat16 *x, std::int64_t size, float scale, float shift, bool twice, bfloat16 *y) {
+    plane_row_body(x, size, scale, shift, twice, y);
+}
+
+// `pixels` pixels of all channels; doubled, each pixel is stored twice.
+template <typename T>
+ZELLIGE_INLINE void pixels_body(const T *__restrict x, std::int64_t pixels, std::int64_t channels,
+                                const float *__restrict scale, const float *__restrict shift, bool twice,
+                                T *__restrict y) {
+    for (std::int64_t pixel = 0; pixel < pixels; ++pixel) {
+        const T *__restrict from = x + pixel * channels;
+        T *__restrict into = y + (twice ? 2 : 1) * pixel * channels;
+        for (std::int64_t c = 0; c < channels; ++c) narrow(affine(widen(from[c]), scale[c], shift[c]), into[c]);
+        if (twice)
+            for (std::int64_t c = 0; c < channels; ++c) into[channels + c] = into[c];
+    }
+}
+
+ZELLIGE_CLONES void pixels_of(const float *x, std::int64_t pixels, std::int64_t channels, const float *scale,
+                              const float *shift, bool twice, float *y) {
+    pixels_body(x, pixels, channels, scale, shift, twice, y);
+}
+
+ZELLIGE_CLONES void pixels_of(const bfloat16 *x, std::int64_t pixels, std::int64_t channels, const float *scale,
+                              const float *shift, bool twice, bfloat16 *y) {
+    pixels_body(x, pixels, channels, scale, shift, twice, y);
+}
+
+struct Map {
+    std::int64_t samples, channels, rows, columns;
+};
+
+template <typename T>
+void by_plane(const Map &size, const T *x, const float *scale, const float *shift, bool upsample, T *y) {
+    const std::int64_t plane = size.rows * size.columns;
+    parallel_for(size.samples * size.channels, values_a_part / plane + 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t k = begin; k < end; ++k) {
+            if (!upsample) {
+                plane_row(x + k * plane, plane, scale[k], shift[k], false, y + k * plane);
+                continue;
+            }
+            for (std::int64_t row = 0; row < size.rows; ++row) {
+                T *into = y + 4 * k * plane + 4 * row * size.columns;
+                plane_row(x + k * plane + row * size.columns, size.columns, scale[k], shift[k], true, into);
+                std::copy_n(into, 2 * size.columns, into + 2 * size.columns);
+            }
+        }
+    });
+}
+
+template <typename T>
+void by_pixel(const Map &size, const T *x, const float *scale, const float *shift, bool upsample, T *y) {
+    const std::int64_t row = size.columns * size.channels;
+    parallel_for(size.samples * size.rows, values_a_part / row + 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t k = begin; k < end; ++k) {
+            const std::int64_t at = k / size.rows * size.channels;
+            T *into = y + (upsample ? 4 : 1) * k * row;
+            pixels_of(x + k * row, size.columns, size.channels, scale + at, shift + at, upsample, into);
+            if (upsample) std::copy_n(into, 2 * row, into + 2 * row);
+        }
+    });
+}
+
+using Values = nb::ndarray<nb::ro, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using Factors = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Result = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+
+// Trusts op.py for shapes and dtypes; maps come in the order of their memory, [N, H, W, C] when channels-last.
+void affine_relu(const Values &x, const Factors &scale, const Factors &shift, const Result &y, bool upsample,
+                 bool channels_last) {
+    const auto extent = [&](std::size_t axis) { return static_cast<std::int64_t>(x.shape(axis)); };
+    const Map size = channels_last ? Map{extent(0), extent(3), extent(1), extent(2)}
+                                   : Map{extent(0), extent(1), extent(2), extent(3)};
+    const auto run = [&]<typename T>(const T *values) {
+        nb::gil_scoped_release unlocked;
+        const auto pass = channels_last ? by_pixel<T> : by_plane<T>;
+        pass(size, values, scale.data(), shift.data(), upsample, static_cast<T *>(y.data()));
+    };
+    if (x.dtype() == nb::dtype<float>())
+        run(static_cast<const float *>(x.data()));
+    else if (x.dtype().code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Bfloat) && x.dtype().bits == 16)
+        run(static_cast<const bfloat16 *>(x.data()));
+    else
+        throw std::invalid_argument("x must be float32 or bfloat16");
+}
+
+}  // namespace
+
+void bind_affine_relu(nb::module_ &module) {
+    using namespace nb::literals;
+    module.def("affine_relu", &affine_relu, "x"_a, "scale"_a, "shift"_a, "y"_a.noconvert(), "upsample"_a,
+               "channels_last"_a);
+}
+
+}  // namespace zellige

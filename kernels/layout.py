@@ -1,0 +1,22 @@
+"""Memory orders of maps [N, C, H, W]: by plane (NCHW) or by pixel (channels-last)."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["empty_map", "is_channels_last", "packed"]
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Tell whether a map is laid out by pixel; maps that are both ways at once count as by plane."""
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def packed(x: Tensor, channels_last: bool) -> Tensor:
+    """Return the map itself if it has no gaps in that memory order, else a copy in it."""
+    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def empty_map(x: Tensor, shape: tuple[int, int, int, int], dtype: torch.dtype | None = None) -> Tensor:
+    """Allocate a map in the memory order of another one."""
+    memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    return torch.empty(shape, dtype=dtype or x.dtype, device=x.device, memory_format=memory_format)
