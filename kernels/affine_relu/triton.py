@@ -1,9 +1,14 @@
 """affine_relu in tiles of pixels by channels, shaped so that loads run along memory in both layouts."""
 
+from collections.abc import Iterator
+from itertools import product
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from ..ahead import POINTERS, Variant
 
 _SPLIT = 4096  # pixels of one channel that a program of the backward pass adds up, and sums are added afterwards
 
@@ -16,6 +21,7 @@ def affine_relu_triton(x: Tensor, scale: Tensor, shift: Tensor, y: Tensor, upsam
     _forward[grid](
         x, scale, shift, y, channels, rows * columns, columns,
         CHANNELS_LAST=channels_last, UPSAMPLE=upsample, PIXELS=pixel_block, CHANNELS=channel_block,
+        enable_fp_fusion=False,  # the C++ kernel and the reference round twice too
     )  # fmt: skip
 
 
@@ -31,7 +37,7 @@ def affine_relu_backward_triton(
     _backward[(splits, triton.cdiv(channels, channel_block), n)](
         gradient, x, scale, shift, dx, sums[0], sums[1], channels, rows * columns, columns, n,
         CHANNELS_LAST=channels_last, UPSAMPLE=upsample, PIXELS=pixel_block, CHANNELS=channel_block,
-        STEPS=_SPLIT // pixel_block,
+        STEPS=_SPLIT // pixel_block, enable_fp_fusion=False,
     )  # fmt: skip
     return dx, sums[0].sum(0), sums[1].sum(0)
 
@@ -129,3 +135,29 @@ def _backward(
     at = split * samples * channels + of_sample
     tl.store(dscale + at, tl.sum(with_x, axis=0), mask=channel < channels)
     tl.store(dshift + at, tl.sum(alone, axis=0), mask=channel < channels)
+
+
+def variants() -> Iterator[Variant]:
+    """What is built ahead of time."""
+    floats = (torch.float32, torch.float16, torch.bfloat16)
+    for dtype, channels_last, upsample in product(floats, (False, True), (False, True)):
+        pixel_block, channel_block = _tile(channels_last)
+        layout = "channels_last" if channels_last else "planes"
+        name = f"{str(dtype).removeprefix('torch.')}_{layout}{'_x2' if upsample else ''}"
+        sizes = {"channels": "i32", "pixels": "i32", "columns": "i32"}
+        constants = {
+            "CHANNELS_LAST": channels_last, "UPSAMPLE": upsample, "PIXELS": pixel_block, "CHANNELS": channel_block,
+        }  # fmt: skip
+        factors = {"scale": "*fp32", "shift": "*fp32"}
+        types = {"x": POINTERS[dtype], **factors, "y": POINTERS[dtype], **sizes}
+        grid = (("pixels", pixel_block), ("channels", channel_block), ("samples", 1))
+        wide = ("x", "y", "scale", "shift", "channels") if channels_last else ("x", "y", "pixels")
+        yield Variant(f"affine_relu_{name}", _forward, types, constants, grid)
+        yield Variant(f"affine_relu_{name}_wide", _forward, types, constants, grid, wide)
+        maps = {"gradient": POINTERS[dtype], "x": POINTERS[dtype]}
+        types = {**maps, **factors, "dx": POINTERS[dtype], "dscale": "*fp32", "dshift": "*fp32", **sizes}
+        yield Variant(
+            f"affine_relu_backward_{name}", _backward, types | {"samples": "i32"},
+            constants | {"STEPS": _SPLIT // pixel_block},
+            (("pixels", _SPLIT), ("channels", channel_block), ("samples", 1)),
+        )  # fmt: skip

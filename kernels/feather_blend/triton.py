@@ -1,9 +1,14 @@
 """feather_blend as a gather: one program owns a tile of the picture and walks the patches that touch it."""
 
+from collections.abc import Iterator
+from itertools import product
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from ..ahead import POINTERS, Variant
 
 _TILE_ROWS, _TILE_COLUMNS = 8, 64
 _SCAN = 128  # patches whose positions are tested at once
@@ -118,3 +123,18 @@ def _feather_blend_kernel(
         tl.store(at, ((limited + 12582912.0) - 12582912.0).to(tl.int32).to(tl.uint8), mask=within)
     else:
         tl.store(at, mean, mask=within)
+
+
+def variants() -> Iterator[Variant]:
+    """What is built ahead of time: pictures of three channels."""
+    for dtype, as_bytes in product((torch.float32, torch.float16, torch.bfloat16), (False, True)):
+        name = f"feather_blend_{str(dtype).removeprefix('torch.')}{'_bytes' if as_bytes else ''}"
+        types = {"patches": POINTERS[dtype], "positions": "*i64", "window_rows": "*fp32", "window_columns": "*fp32"}
+        types |= {"picture": "*u8" if as_bytes else "*fp32"}
+        types |= dict.fromkeys(("count", "height", "width", "patch_rows", "patch_columns"), "i32")
+        types |= dict.fromkeys(("stride_patch", "stride_channel", "stride_row", "stride_column"), "i64")
+        constants = {
+            "CHANNELS": 3, "CHANNEL_BLOCK": 4, "BYTES": as_bytes,
+            "TILE_ROWS": _TILE_ROWS, "TILE_COLUMNS": _TILE_COLUMNS, "SCAN": _SCAN,
+        }  # fmt: skip
+        yield Variant(name, _feather_blend_kernel, types, constants, (("tiles", 1),))
