@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
+from ...kernels import affine_relu
 from .coco_gan_config import CocoGanConfig, Padding
 from .place import BatchInvariantLinear, Place
 
@@ -57,15 +58,8 @@ class ConditionalNorm(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Normalise x [N, C, H, W] under conditions [N, K]."""
-        # Conditions stay in float32 under autocast: bfloat16 cannot tell neighbouring angles apart.
-        with torch.autocast(x.device.type, enabled=False):
-            scale = self.scale(condition)[:, :, None, None]
-            shift = self.shift(condition)[:, :, None, None]
+        scale, shift = (t[:, :, None, None] for t in self.factors(condition))
         if not self.training:
-            # Running statistics make the whole layer one multiplication and one addition.
-            gain = self._inverse_deviation(self.running_var)[:, None, None]
-            scale = scale * gain
-            shift = shift - scale * self.running_mean[:, None, None]
             return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
         if self.quirk:
             var, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
@@ -76,6 +70,22 @@ class ConditionalNorm(nn.Module):
         else:
             x = F.batch_norm(x, self.running_mean, self.running_var, None, None, True, self.momentum, self.eps)
         return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
+
+    def factors(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift [N, C] under conditions [N, K]; in evaluation with the running statistics folded in."""
+        # Conditions stay in float32 under autocast: bfloat16 cannot tell neighbouring angles apart.
+        with torch.autocast(condition.device.type, enabled=False):
+            scale, shift = self.scale(condition), self.shift(condition)
+        if self.training:
+            return scale, shift
+        scale = scale * self._inverse_deviation(self.running_var)
+        return scale, shift - scale * self.running_mean
+
+    def relu(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Normalise and rectify; in evaluation in one pass."""
+        if self.training:
+            return F.relu(self(x, condition), inplace=True)
+        return affine_relu(x, *self.factors(condition))
 
     def _inverse_deviation(self, var: Tensor) -> Tensor:
         return torch.rsqrt((var * var if self.quirk else var) + self.eps)
@@ -124,11 +134,13 @@ class GeneratorBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor, coordinates: Tensor, block: tuple[int, int]) -> Tensor:
         """Maps [N, C, S, T] under conditions [N, K], of a block of micro patches from `coordinates` on."""
-        y = self.norm1(x, condition)
-        if self.place is not None:
+        if self.place is None:
+            y = self.norm1.relu(x, condition)
+        else:
+            y = self.norm1(x, condition)
             with torch.autocast(x.device.type, enabled=False):
                 y = y + self.place(coordinates, condition, block, self.margin).to(y.dtype)
-        y = F.relu(y, inplace=True)
+            y = F.relu(y, inplace=True)
         # A 1x1 convolution and nearest up-sampling commute exactly; this order does a quarter of the work.
         x = self.shortcut(x)
         if self.up:
@@ -136,7 +148,7 @@ class GeneratorBlock(nn.Module):
         if self.place is not None:
             x, y = _trim(x, self.spare + 2), _trim(y, self.spare)
         y = self.conv1(y)
-        y = F.relu(self.norm2(y, condition), inplace=True)
+        y = self.norm2.relu(y, condition)
         return x + self.conv2(y)
 
 
