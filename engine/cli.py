@@ -236,6 +236,42 @@ def bench_panorama(
     _report(measure(generator, width, height, memory, seed, rounds), as_json)
 
 
+@bench.command("kernels")
+def bench_kernels(
+    names: Annotated[list[str] | None, typer.Argument(help="Kernels; none means all.")] = None,
+    against: Annotated[str, typer.Option(help="Peers: eager, compile.")] = "eager,compile",
+    dtype: Annotated[str, typer.Option(help="Such as float32, or float32,bfloat16.")] = "float32,bfloat16",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results into this file.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Kernels against plain PyTorch and its compiler: correct first, then how fast, and of what limit."""
+    import torch
+
+    from zellige.errors import TaskError
+
+    from ..benchmarks.kernels.compare import compare
+    from .device import pick_device
+
+    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    kinds = dtype.split(",")
+    if unknown := [name for name in kinds if name not in known]:
+        raise TaskError(f"kernels are not measured in {unknown[0]}; choose from {', '.join(known)}.")
+    peers = [name for name in against.split(",") if name]
+    report = compare(names or [], [known[name] for name in kinds], pick_device(device), peers)
+    if json_file is not None:
+        json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    table = Table("kernel", "shape", "dtype", "pass", "runner", "ms", "ratio", "GB/s", "of copy")
+    for row in report["results"]:
+        table.add_row(
+            row["kernel"], row["shape"], row["dtype"], row["pass"], row["runner"], f"{1e3 * row['seconds']:.2f}",
+            f"{row['ratio']:.2f}", *(
+                (f"{row['gigabytes_per_second']:.1f}", f"{row['percent_of_copy']:.0f} %")
+                if "percent_of_copy" in row else ("", "")
+            ),
+        )  # fmt: skip
+    Console(width=max(Console().width, 150)).print(table)
+
+
 def main() -> None:
     """Run the command; every error of ours is one sentence on stderr and exit status 2."""
     import logging

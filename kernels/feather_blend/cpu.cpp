@@ -1,8 +1,8 @@
 // The weighted mean of overlapping patches, one picture row at a time: the sums of a row stay in the cache while all
-// patches that cover it are added, in index order. One thread, because blending takes about a hundredth of a render
-// and the generator's threads wait for it anyway.
+// patches that cover it are added, in index order. Threads take bands of rows.
 #include <algorithm>
 #include <cstddef>
+#include <new>
 #include <stdexcept>
 #include <vector>
 
@@ -16,7 +16,7 @@ namespace zellige {
 namespace {
 
 // Patch lists are rebuilt once a band, so that a row looks only at patches near it and not at all of them.
-constexpr std::int64_t band_rows = 64;
+constexpr std::int64_t band_rows = 32;
 
 // A row of patches is either `channels` planes of single values (NCHW) or one plane of interleaved pixels
 // (channels-last). Sums are kept in the same order, so that both are added as flat, contiguous arrays.
@@ -111,14 +111,12 @@ void blend(const Geometry &size, RowLayout layout, PatchStrides strides, const T
     const std::int64_t row_size = size.width * layout.lanes;
     std::vector<float> window(static_cast<std::size_t>(size.patch_columns * layout.lanes));
     for (std::size_t i = 0; i < window.size(); ++i) window[i] = window_columns[i / layout.lanes];
-    std::vector<float> sums(static_cast<std::size_t>(row_size * layout.planes));
-    std::vector<float> totals(static_cast<std::size_t>(row_size));
-    std::vector<Pixel> finished(sums.size());
-    std::vector<std::int64_t> near;
-
-    for (std::int64_t band = 0; band < size.height; band += band_rows) {
+    const auto blend_rows = [&](std::int64_t band) {
+        std::vector<float> sums(static_cast<std::size_t>(row_size * layout.planes));
+        std::vector<float> totals(static_cast<std::size_t>(row_size));
+        std::vector<Pixel> finished(sums.size());
+        std::vector<std::int64_t> near;
         const std::int64_t band_end = std::min(band + band_rows, size.height);
-        near.clear();
         for (std::int64_t n = 0; n < size.patches; ++n) {
             const std::int64_t top = positions[2 * n], left = positions[2 * n + 1];
             // Positions are compared before anything is added to them: any int64 may be given.
@@ -143,7 +141,16 @@ void blend(const Geometry &size, RowLayout layout, PatchStrides strides, const T
             finish_row(sums.data(), totals.data(), layout.planes, row_size, finished.data(),
                        picture + y * size.width * size.channels);
         }
-    }
+    };
+    std::atomic<bool> failed = false;
+    parallel_for(size.height, band_rows, [&](std::int64_t begin, std::int64_t) {
+        try {
+            blend_rows(begin);
+        } catch (const std::bad_alloc &) {  // must not leave the thread that it was thrown in
+            failed = true;
+        }
+    });
+    if (failed) throw std::bad_alloc();
 }
 
 using Patches = nb::ndarray<nb::ro, nb::ndim<4>, nb::device::cpu>;
