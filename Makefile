@@ -4,7 +4,7 @@ PIP := $(VENV)/bin/pip install --constraint constraints.txt
 NATIVE_SOURCES := $(wildcard kernels/*.cpp kernels/*.hpp kernels/*/cpu.cpp)
 PARTS := engine kernels training benchmarks
 
-.PHONY: install demo test lint typecheck clean
+.PHONY: install demo test lint typecheck sanitize clean
 
 install: $(VENV)/.installed
 
@@ -34,6 +34,15 @@ typecheck: install
 	mkdir -p build/typing/zellige
 	ln -s $(abspath $(wildcard zellige/*.py zellige/py.typed) $(PARTS)) build/typing/zellige/
 	$(VENV)/bin/mypy
+
+# The C++ kernels under AddressSanitizer. Python's own leaks are not looked for.
+sanitize: install
+	$(VENV)/bin/cmake -G Ninja -S . -B build/sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja -DPython_EXECUTABLE=$(abspath $(VENV))/bin/python \
+	  -DCMAKE_CXX_FLAGS="-fsanitize=address -fno-omit-frame-pointer"
+	$(VENV)/bin/cmake --build build/sanitize
+	ZELLIGE_NATIVE=$$(ls build/sanitize/_native*.so) LD_PRELOAD=$$($${CXX:-c++} -print-file-name=libasan.so) \
+	  ASAN_OPTIONS=detect_leaks=0 $(VENV)/bin/python -m pytest -q tests/kernels -k native
 
 clean:
 	rm -rf build dist out .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks $(VENV)/.installed

@@ -1,4 +1,6 @@
+import importlib.util
 import os
+import sys
 
 import hypothesis
 import pytest
@@ -11,6 +13,13 @@ if not torch.cuda.is_available():
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers are the parallelism; more threads in each would only take turns.
     torch.set_num_threads(1)
+
+if "ZELLIGE_NATIVE" in os.environ:
+    # Another build of the C++ kernels, such as that of `make sanitize`.
+    spec = importlib.util.spec_from_file_location("zellige.kernels._native", os.environ["ZELLIGE_NATIVE"])
+    assert spec is not None and spec.loader is not None
+    sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[spec.name])
 
 # The same examples on every run, so that a failure repeats; no deadline, because the machine may be busy.
 hypothesis.settings.register_profile("zellige", max_examples=50, deadline=None, derandomize=True, database=None)
