@@ -4,9 +4,16 @@ try:
     from .affine_relu import affine_relu
     from .dispatch import Backend, available_backends
     from .feather_blend import feather_blend
+    from .glu_layer_norm import glu_layer_norm
 except ModuleNotFoundError as error:
     # Without torch there is still `launcher`, which runs kernels that were built ahead of time.
     if error.name != "torch":
         raise
 
-__all__ = ["Backend", "affine_relu", "available_backends", "feather_blend"]
+__all__ = [
+    "Backend",
+    "affine_relu",
+    "available_backends",
+    "feather_blend",
+    "glu_layer_norm",
+]

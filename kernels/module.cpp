@@ -13,4 +13,5 @@ NB_MODULE(_native, module) {
         "address"_a);
     zellige::bind_affine_relu(module);
     zellige::bind_feather_blend(module);
+    zellige::bind_glu_layer_norm(module);
 }

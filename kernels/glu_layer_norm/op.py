@@ -1,0 +1,142 @@
+"""The public function glu_layer_norm: validation, registration with torch.library, and the choice of a backend."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zellige.errors import ShapeError
+
+from ..dispatch import Backend, choose_backend
+from ..gradients import reference_gradients
+from ..layout import empty_map, is_channels_last, packed
+from ..validation import FLOATING, refuse, require
+from .reference import glu_layer_norm_backward_reference, glu_layer_norm_reference
+
+_NATIVE_DTYPES = (torch.float32, torch.bfloat16)
+
+
+def glu_layer_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, *, backend: Backend | None = None
+) -> Tensor:
+    """Normalise the first half of the channels over each whole sample, and gate it by the second half.
+
+    y = ((l - mean) / sqrt(var + eps) * weight + bias) * sigmoid(r), with l and r the halves of x over the channels,
+    and mean and (biased) var of l over [C, H, W], one pair for each sample. Statistics and arithmetic are float32 or
+    wider, rounded once; a mean a thousand times the deviation costs no precision.
+
+    Differentiable any number of times; gradients of gradients go through the reference.
+
+    Args:
+        x: [N, 2C, H, W], any strides; float32, float16, bfloat16, or float64 (reference only).
+        weight, bias: [C], float32 or x's dtype.
+        eps: above 0, added to the variance.
+        backend: forces "triton", "native" (float32 and bfloat16) or "reference"; None takes the device's best one.
+
+    Returns:
+        [N, C, H, W], x's dtype, channels-last where x is. A sample with a NaN or an infinity in l is NaN throughout.
+
+    Raises:
+        ShapeError: an argument has a rank, size, dtype or device that is not listed above, or eps is not above 0.
+        DeviceError: the backend asked for cannot run here.
+
+    Source: the blocks of OneGAN (Yadav et al. 2020): group norm with one group, times a sigmoid gate.
+    """
+    if x.dim() != 4 or x.shape[1] % 2 or x.dtype not in FLOATING:
+        refuse("x", x, "[N, 2C, H, W], float32, float16, bfloat16 or float64")
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        require(name, tensor, (x.shape[1] // 2,), (torch.float32, x.dtype), "x", x)
+    if not 0 < eps < math.inf:
+        raise ShapeError(f"eps is {eps}; it must be a finite number above 0.")
+    return _glu_layer_norm(x, weight, bias, eps, backend)
+
+
+@torch.library.custom_op("zellige::glu_layer_norm", mutates_args=())
+def _glu_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, backend: str | None) -> Tensor:
+    backend = _backend(x, backend)
+    y = _result(x)
+    if x.numel() == 0:
+        return y
+    if backend == "reference":
+        return y.copy_(glu_layer_norm_reference(x, weight, bias, eps))
+    channels_last = is_channels_last(x)
+    x = packed(x, channels_last)
+    weight, bias = (t.to(torch.float32).contiguous() for t in (weight, bias))
+    if backend == "triton":
+        from .triton import glu_layer_norm_triton
+
+        glu_layer_norm_triton(x, weight, bias, y, eps, channels_last)
+    else:
+        from .. import _native
+
+        maps = _memory(x, channels_last), weight.detach(), bias.detach(), _memory(y, channels_last)
+        _native.glu_layer_norm(*maps, eps, channels_last)
+    return y
+
+
+@_glu_layer_norm.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, backend: str | None) -> Tensor:
+    return _result(x)
+
+
+@torch.library.custom_op("zellige::glu_layer_norm_backward", mutates_args=())
+def _glu_layer_norm_backward(
+    gradient: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: float, backend: str | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    if _backend(x, backend) == "triton" and x.numel():
+        from .triton import glu_layer_norm_backward_triton
+
+        order = is_channels_last(x)
+        a, b = (t.to(torch.float32).contiguous() for t in (weight, bias))
+        dx, dweight, dbias = glu_layer_norm_backward_triton(packed(gradient, order), packed(x, order), a, b, eps, order)
+    else:
+        dx, dweight, dbias = glu_layer_norm_backward_reference(gradient, x, weight, bias, eps)
+        dx = _like(x).copy_(dx)
+    return dx, dweight.to(weight.dtype), dbias.to(bias.dtype)
+
+
+@_glu_layer_norm_backward.register_fake
+def _(
+    gradient: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: float, backend: str | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _like(x), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.eps, ctx.backend = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[:3]
+    if torch.is_grad_enabled():  # gradients of the gradients are asked for
+        found = reference_gradients(
+            lambda x, weight, bias: glu_layer_norm_reference(x, weight, bias, ctx.eps), tensors, needed, gradient
+        )
+    else:
+        found = list(_glu_layer_norm_backward(gradient, *tensors, ctx.eps, ctx.backend))
+    return *(t if need else None for t, need in zip(found, needed, strict=True)), None, None
+
+
+_glu_layer_norm.register_autograd(_backward, setup_context=_remember)
+
+
+def _result(x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    return empty_map(x, (n, c // 2, h, w))
+
+
+def _like(x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    return empty_map(x, (n, c, h, w))
+
+
+def _backend(x: Tensor, backend: str | None) -> str:
+    # Chosen here and not in the public function, where torch.compile would trace the search for backends.
+    return choose_backend(x.device, backend, x.dtype, native=_NATIVE_DTYPES)
+
+
+def _memory(x: Tensor, channels_last: bool) -> Tensor:
+    """View a packed map in the order of its memory: [N, H, W, C] or [N, C, H, W]."""
+    return x.detach().permute(0, 2, 3, 1) if channels_last else x.detach()
