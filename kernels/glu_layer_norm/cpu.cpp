@@ -8,16 +8,14 @@
 #include <nanobind/ndarray.h>
 
 #include "glu_layer_norm/statistics.hpp"
-#include "vector_math.hpp"
 
 namespace nb = nanobind;
 
 namespace zellige {
 namespace {
 
-constexpr std::int64_t values_a_part = 1 << 14;      // enough to pay for handing a part to a thread
-constexpr std::int64_t bytes_of_one_thread = 1 << 19;  // a first half that stays in the cache of one core
-constexpr std::int64_t lanes = 32;                   // sums side by side; fixed, so that all clones agree
+constexpr std::int64_t values_a_part = 1 << 14;  // enough to pay for handing a part to a thread
+constexpr std::int64_t lanes = 32;               // sums side by side; fixed, so that all clones agree
 
 struct Sums {
     float distances[lanes] = {}, squares[lanes] = {};
@@ -78,12 +76,6 @@ Moments block_moments(const T *sample, const Runs &all, std::int64_t block) {
     const std::int64_t together = values_a_block / all.length, begin = block * together;
     const std::int64_t runs = std::min(together, all.runs - begin);
     return moments(sample + 2 * begin * all.length, runs, all.length, 2 * all.length);
-}
-
-template <typename T>
-ZELLIGE_INLINE void gated(T left, T right, const Normal &normal, float weight, float bias, T &y) {
-    const float value = ((widen(left) - normal.centre) * normal.inverse - normal.shift) * weight + bias;
-    narrow(value * sigmoid_of(widen(right)), y);
 }
 
 // Values `begin` to `end` of a sample by plane; the second half lies `half` values behind the first.

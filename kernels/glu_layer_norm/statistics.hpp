@@ -1,9 +1,10 @@
-// Mean and deviation of half the channels of a sample, for the kernels that normalise by them.
+// Mean and deviation of half the channels of a sample, and what becomes of a value, for the kernels that need both.
 #pragma once
 
 #include <cstdint>
 
 #include "native.hpp"
+#include "vector_math.hpp"
 
 namespace zellige {
 
@@ -12,6 +13,12 @@ namespace zellige {
 struct Normal {
     float centre, inverse, shift;
 };
+
+template <typename T>
+ZELLIGE_INLINE void gated(T left, T right, const Normal &normal, float weight, float bias, T &y) {
+    const float value = ((widen(left) - normal.centre) * normal.inverse - normal.shift) * weight + bias;
+    narrow(value * sigmoid_of(widen(right)), y);
+}
 
 // Number of values, their mean, and the sum of the squares of their distances from it.
 struct Moments {
@@ -33,6 +40,7 @@ Moments merged(const Moments &a, const Moments &b);
 Normal normal_of(const Moments &all, double eps);
 
 constexpr std::int64_t values_a_block = 1 << 12;
+constexpr std::int64_t bytes_of_one_thread = 1 << 19;  // a first half that stays in the cache of one core
 
 // Statistics of one sample by the calling thread.
 template <typename T>

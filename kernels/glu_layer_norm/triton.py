@@ -58,7 +58,7 @@ def statistics_triton(x: Tensor, runs: int, length: int, eps: float) -> Tensor:
         eps: added to the variance.
     """
     samples = x.shape[0]
-    across = min(triton.next_power_of_2(length), _PART if runs == 1 else 128)
+    across = min(triton.next_power_of_2(length), _PART if runs <= 4 else 128)
     down = min(triton.next_power_of_2(runs), _PART // across)
     run_blocks, length_blocks = triton.cdiv(runs, down), triton.cdiv(length, across)
     parts = run_blocks * length_blocks

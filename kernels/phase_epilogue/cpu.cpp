@@ -1,0 +1,179 @@
+// Row by row of the small map: each gives two rows of the large one, of two interleaved phases. Before it, where the
+// activation normalises, the statistics of the sample over all four phases.
+#include <cstddef>
+#include <stdexcept>
+#include <vector>
+
+#include <nanobind/ndarray.h>
+
+#include "glu_layer_norm/statistics.hpp"
+
+namespace nb = nanobind;
+
+namespace zellige {
+namespace {
+
+constexpr std::int64_t values_a_part = 1 << 14;  // enough to pay for handing a part to a thread
+
+// Comparisons with NaN are false: NaN stays.
+template <typename T>
+ZELLIGE_INLINE void affine(T x, float scale, float shift, T &y) {
+    const float value = widen(x) * scale + shift;
+    narrow(value < 0.0f ? 0.0f : value, y);
+}
+
+// What happens to the values of one sample; weight and bias are those of its channels.
+struct Activation {
+    const float *weight, *bias;
+    bool gated;
+    Normal normal;
+};
+
+// Two rows of one channel, of the even and of the odd columns; gates lie `half` values behind what they gate.
+template <typename T>
+ZELLIGE_INLINE void plane_row_body(const T *__restrict even, const T *__restrict odd, std::int64_t columns,
+                                   std::int64_t half, std::int64_t channel, const Activation &activation,
+                                   T *__restrict y) {
+    const float weight = activation.weight[channel], bias = activation.bias[channel];
+    const Normal normal = activation.normal;
+    if (activation.gated) {
+        for (std::int64_t w = 0; w < columns; ++w) {
+            gated(even[w], even[half + w], normal, weight, bias, y[2 * w]);
+            gated(odd[w], odd[half + w], normal, weight, bias, y[2 * w + 1]);
+        }
+    } else {
+        for (std::int64_t w = 0; w < columns; ++w) {
+            affine(even[w], weight, bias, y[2 * w]);
+            affine(odd[w], weight, bias, y[2 * w + 1]);
+        }
+    }
+}
+
+ZELLIGE_CLONES void plane_row(const float *even, const float *odd, std::int64_t columns, std::int64_t half,
+                              std::int64_t channel, const Activation &activation, float *y) {
+    plane_row_body(even, odd, columns, half, channel, activation, y);
+}
+
+ZELLIGE_CLONES void plane_row(const bfloat16 *even, const bfloat16 *odd, std::int64_t columns, std::int64_t half,
+                              std::int64_t channel, const Activation &activation, bfloat16 *y) {
+    plane_row_body(even, odd, columns, half, channel, activation, y);
+}
+
+// A row of the large map out of the pixels of the small one, from each of which it takes two phases side by side.
+template <typename T>
+ZELLIGE_INLINE void pixel_row_body(const T *__restrict x, std::int64_t columns, std::int64_t channels,
+                                   const Activation &activation, T *__restrict y) {
+    const float *__restrict weight = activation.weight, *__restrict bias = activation.bias;
+    const Normal normal = activation.normal;
+    const std::int64_t of_phase = (activation.gated ? 2 : 1) * channels;
+    for (std::int64_t w = 0; w < 2 * columns; ++w) {
+        const T *__restrict from = x + (w / 2 * 4 + w % 2) * of_phase;
+        T *__restrict into = y + w * channels;
+        if (activation.gated)
+            for (std::int64_t c = 0; c < channels; ++c)
+                gated(from[c], from[channels + c], normal, weight[c], bias[c], into[c]);
+        else
+            for (std::int64_t c = 0; c < channels; ++c) affine(from[c], weight[c], bias[c], into[c]);
+    }
+}
+
+ZELLIGE_CLONES void pixel_row(const float *x, std::int64_t columns, std::int64_t channels,
+                              const Activation &activation, float *y) {
+    pixel_row_body(x, columns, channels, activation, y);
+}
+
+ZELLIGE_CLONES void pixel_row(const bfloat16 *x, std::int64_t columns, std::int64_t channels,
+                              const Activation &activation, bfloat16 *y) {
+    pixel_row_body(x, columns, channels, activation, y);
+}
+
+struct Map {
+    std::int64_t samples, channels, rows, columns;  // channels of the result, sides of the small map
+    bool gated, channels_last;
+};
+
+// Rows `begin` to `end` of a sample: of the small map, or of all its channels' planes where it lies by plane.
+template <typename T>
+void rows_of(const Map &size, const T *x, std::int64_t begin, std::int64_t end, const Activation &activation, T *y) {
+    const std::int64_t plane = size.rows * size.columns, of_phase = (size.gated ? 2 : 1) * size.channels;
+    for (std::int64_t k = begin; k < end; ++k)
+        for (std::int64_t i = 0; i < 2; ++i) {
+            if (size.channels_last) {
+                pixel_row(x + (4 * k * size.columns + 2 * i) * of_phase, size.columns, size.channels, activation,
+                          y + (2 * k + i) * 2 * size.columns * size.channels);
+            } else {
+                const T *even = x + 2 * i * of_phase * plane + k * size.columns;
+                plane_row(even, even + of_phase * plane, size.columns, size.channels * plane, k / size.rows,
+                          activation, y + (2 * k + i) * 2 * size.columns);
+            }
+        }
+}
+
+template <typename T>
+void phase_epilogue_of(const Map &size, const T *x, const float *weight, const float *bias, double eps, T *y) {
+    const std::int64_t plane = size.rows * size.columns, values = 4 * size.channels * plane;  // of one result
+    const std::int64_t rows = size.channels_last ? size.rows : size.channels * size.rows;
+    const std::int64_t grain = values_a_part * rows / values + 1;
+    if (!size.gated) {
+        parallel_for(size.samples * rows, grain, [&](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t k = begin; k < end;) {
+                const std::int64_t n = k / rows, until = std::min(end, (n + 1) * rows);
+                const Activation activation{weight + n * size.channels, bias + n * size.channels, false, {}};
+                rows_of(size, x + n * values, k - n * rows, until - n * rows, activation, y + n * values);
+                k = until;
+            }
+        });
+        return;
+    }
+    const Runs runs = size.channels_last ? Runs{4 * plane, size.channels} : Runs{4, size.channels * plane};
+    if (values * static_cast<std::int64_t>(sizeof(T)) <= bytes_of_one_thread && size.samples > 1) {
+        parallel_for(size.samples, values_a_part / values + 1, [&](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t n = begin; n < end; ++n) {
+                const T *sample = x + 2 * n * values;
+                const Activation activation{weight, bias, true, normal_alone(sample, runs, eps)};
+                rows_of(size, sample, 0, rows, activation, y + n * values);
+            }
+        });
+        return;
+    }
+    std::vector<Moments> room(static_cast<std::size_t>(runs.blocks()));
+    for (std::int64_t n = 0; n < size.samples; ++n) {
+        const T *sample = x + 2 * n * values;
+        const Activation activation{weight, bias, true, normal_together(sample, runs, eps, room.data())};
+        parallel_for(rows, grain, [&](std::int64_t begin, std::int64_t end) {
+            rows_of(size, sample, begin, end, activation, y + n * values);
+        });
+    }
+}
+
+using Values = nb::ndarray<nb::ro, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using Factors = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Result = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+
+// Trusts op.py for shapes and dtypes; maps come in the order of their memory, channels at the end when channels-last.
+void phase_epilogue(const Values &x, const Factors &weight, const Factors &bias, const Result &y, bool gated,
+                    double eps, bool channels_last) {
+    const auto extent = [&](std::size_t axis) { return static_cast<std::int64_t>(y.shape(axis)); };
+    const Map size = channels_last ? Map{extent(0), extent(3), extent(1) / 2, extent(2) / 2, gated, true}
+                                   : Map{extent(0), extent(1), extent(2) / 2, extent(3) / 2, gated, false};
+    const auto run = [&]<typename T>(const T *values) {
+        nb::gil_scoped_release unlocked;
+        phase_epilogue_of(size, values, weight.data(), bias.data(), eps, static_cast<T *>(y.data()));
+    };
+    if (x.dtype() == nb::dtype<float>())
+        run(static_cast<const float *>(x.data()));
+    else if (x.dtype().code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Bfloat) && x.dtype().bits == 16)
+        run(static_cast<const bfloat16 *>(x.data()));
+    else
+        throw std::invalid_argument("x must be float32 or bfloat16");
+}
+
+}  // namespace
+
+void bind_phase_epilogue(nb::module_ &module) {
+    using namespace nb::literals;
+    module.def("phase_epilogue", &phase_epilogue, "x"_a, "weight"_a, "bias"_a, "y"_a.noconvert(), "gated"_a, "eps"_a,
+               "channels_last"_a);
+}
+
+}  // namespace zellige
