@@ -5,6 +5,7 @@ try:
     from .dispatch import Backend, available_backends
     from .feather_blend import feather_blend
     from .glu_layer_norm import glu_layer_norm
+    from .mask_composite import mask_composite
     from .phase_epilogue import phase_epilogue
 except ModuleNotFoundError as error:
     # Without torch there is still `launcher`, which runs kernels that were built ahead of time.
@@ -17,5 +18,6 @@ __all__ = [
     "available_backends",
     "feather_blend",
     "glu_layer_norm",
+    "mask_composite",
     "phase_epilogue",
 ]

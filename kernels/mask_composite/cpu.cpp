@@ -1,0 +1,217 @@
+// One pass over blocks of pixels: the shares of foreground and background first, then every value under its share.
+#include <cmath>
+#include <cstddef>
+#include <stdexcept>
+#include <type_traits>
+
+#include <nanobind/ndarray.h>
+
+#include "activations.hpp"
+#include "native.hpp"
+
+namespace nb = nanobind;
+
+namespace zellige {
+namespace {
+
+constexpr std::int64_t values_a_part = 1 << 15;  // enough to pay for handing a part to a thread
+constexpr std::int64_t block_pixels = 512;       // whose shares stay in the first-level cache
+constexpr std::int64_t most_channels = 4;
+
+// round_half_even((value + 1) * 127.5) within a byte. The first comparison is false for NaN, which becomes 0.
+ZELLIGE_INLINE void store(float value, std::uint8_t &into) {
+    const float scaled = (value + 1.0f) * 127.5f;
+    const float positive = scaled > 0.0f ? scaled : 0.0f;
+    const float limited = positive < 255.0f ? positive : 255.0f;
+    into = static_cast<std::uint8_t>(static_cast<std::int32_t>((limited + rounder) - rounder));
+}
+
+ZELLIGE_INLINE void store(float value, bfloat16 &into) { narrow(value, into); }
+
+template <typename Out>
+ZELLIGE_INLINE void store_run(const float *__restrict values, std::int64_t size, Out *__restrict into) {
+    for (std::int64_t i = 0; i < size; ++i) store(values[i], into[i]);
+}
+
+// Arithmetic runs over float32 alone, and other types are converted by loops of their own: in a loop with a narrow type
+// the compiler takes as many lanes as that type has, and runs out of registers.
+ZELLIGE_INLINE const float *widened(const float *from, std::int64_t, float *) { return from; }
+
+ZELLIGE_INLINE const float *widened(const bfloat16 *__restrict from, std::int64_t size, float *__restrict into) {
+    for (std::int64_t i = 0; i < size; ++i) into[i] = widen(from[i]);
+    return into;
+}
+
+ZELLIGE_INLINE void shares_of(const float *__restrict mask, std::int64_t pixels, bool logits, float *__restrict one,
+                              float *__restrict other) {
+    if (logits) {
+        for (std::int64_t i = 0; i < pixels; ++i) {
+            const Shares shares = sigmoid_shares(mask[i]);
+            one[i] = shares.one;
+            other[i] = shares.other;
+        }
+    } else {
+        for (std::int64_t i = 0; i < pixels; ++i) {
+            one[i] = mask[i];
+            other[i] = 1.0f - mask[i];
+        }
+    }
+}
+
+// Both quotients over one denominator: a division takes as long as the rest of a tanh.
+ZELLIGE_INLINE void composite(const float *__restrict foreground, const float *__restrict background,
+                              const float *__restrict one, const float *__restrict other, std::int64_t size,
+                              bool logits, float *__restrict y) {
+    if (logits) {
+        for (std::int64_t i = 0; i < size; ++i) {
+            const Fraction f = tanh_fraction(foreground[i]), b = tanh_fraction(background[i]);
+            const float sum = f.numerator * b.denominator * one[i] + b.numerator * f.denominator * other[i];
+            const float value = sum / (f.denominator * b.denominator), nan = foreground[i] + background[i];
+            y[i] = std::isunordered(foreground[i], background[i]) ? nan : value;
+        }
+    } else {
+        for (std::int64_t i = 0; i < size; ++i) y[i] = foreground[i] * one[i] + background[i] * other[i];
+    }
+}
+
+template <typename T>
+ZELLIGE_INLINE void run_of_values(const T *foreground, const T *background, const float *one, const float *other,
+                                  std::int64_t size, bool logits, float *y) {
+    float front[block_pixels], back[block_pixels];
+    composite(widened(foreground, size, front), widened(background, size, back), one, other, size, logits, y);
+}
+
+// Constant channel counts let the compiler shuffle whole vectors.
+template <int channels, typename T>
+ZELLIGE_INLINE void interleave(const T *__restrict planes, std::int64_t stride, std::int64_t pixels,
+                               T *__restrict into) {
+    for (std::int64_t i = 0; i < pixels; ++i)
+        for (int c = 0; c < channels; ++c) into[i * channels + c] = planes[c * stride + i];
+}
+
+template <typename T>
+ZELLIGE_INLINE void interleaved(const T *planes, std::int64_t stride, std::int64_t channels, std::int64_t pixels,
+                                T *into) {
+    if (channels == 1) interleave<1>(planes, stride, pixels, into);
+    if (channels == 2) interleave<2>(planes, stride, pixels, into);
+    if (channels == 3) interleave<3>(planes, stride, pixels, into);
+    if (channels == 4) interleave<4>(planes, stride, pixels, into);
+}
+
+struct Work {
+    std::int64_t channels, plane;  // values between the planes of a sample; 0 where pixels are interleaved
+    bool logits;
+};
+
+template <typename T, typename Out>
+ZELLIGE_INLINE void block_body(const Work &work, const T *foreground, const T *background, const T *mask,
+                               std::int64_t pixels, Out *__restrict y) {
+    constexpr bool bytes = sizeof(Out) == 1;
+    float shares[2][block_pixels], spread[2][most_channels * block_pixels], values[block_pixels];
+    Out finished[bytes ? most_channels * block_pixels : 1];
+    shares_of(widened(mask, pixels, values), pixels, work.logits, shares[0], shares[1]);
+    const bool planar = work.plane != 0;
+    const float *one = shares[0], *other = shares[1];
+    if (!planar) {
+        interleaved(one, 0, work.channels, pixels, spread[0]);
+        interleaved(other, 0, work.channels, pixels, spread[1]);
+        one = spread[0];
+        other = spread[1];
+    }
+    // A run is a row of one plane, or as many values of interleaved pixels.
+    for (std::int64_t run = 0; run < work.channels; ++run) {
+        const std::int64_t at = run * (planar ? work.plane : pixels), share = planar ? 0 : run * pixels;
+        Out *__restrict into = bytes && planar ? finished + run * block_pixels : y + at;
+        if constexpr (std::is_same_v<Out, float>) {
+            run_of_values(foreground + at, background + at, one + share, other + share, pixels, work.logits, into);
+        } else {
+            run_of_values(foreground + at, background + at, one + share, other + share, pixels, work.logits, values);
+            store_run(values, pixels, into);
+        }
+    }
+    if (bytes && planar) interleaved(finished, block_pixels, work.channels, pixels, y);
+}
+
+ZELLIGE_CLONES void block(const Work &work, const float *foreground, const float *background, const float *mask,
+                          std::int64_t pixels, float *y) {
+    block_body(work, foreground, background, mask, pixels, y);
+}
+
+ZELLIGE_CLONES void block(const Work &work, const float *foreground, const float *background, const float *mask,
+                          std::int64_t pixels, std::uint8_t *y) {
+    block_body(work, foreground, background, mask, pixels, y);
+}
+
+ZELLIGE_CLONES void block(const Work &work, const bfloat16 *foreground, const bfloat16 *background,
+                          const bfloat16 *mask, std::int64_t pixels, bfloat16 *y) {
+    block_body(work, foreground, background, mask, pixels, y);
+}
+
+ZELLIGE_CLONES void block(const Work &work, const bfloat16 *foreground, const bfloat16 *background,
+                          const bfloat16 *mask, std::int64_t pixels, std::uint8_t *y) {
+    block_body(work, foreground, background, mask, pixels, y);
+}
+
+template <typename T, typename Out>
+void composite_map(const Work &work, std::int64_t samples, std::int64_t pixels, const T *foreground,
+                   const T *background, const T *mask, Out *y) {
+    const std::int64_t blocks = (pixels + block_pixels - 1) / block_pixels, sample = work.channels * pixels;
+    const std::int64_t values = std::min(pixels, block_pixels) * work.channels;
+    // A byte image is interleaved whatever the inputs are.
+    const std::int64_t y_step = work.plane == 0 || sizeof(Out) == 1 ? work.channels : 1;
+    const std::int64_t x_step = work.plane == 0 ? work.channels : 1;
+    parallel_for(samples * blocks, values_a_part / values + 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t k = begin; k < end; ++k) {
+            const std::int64_t n = k / blocks, pixel = k % blocks * block_pixels;
+            const std::int64_t at = n * sample + pixel * x_step;
+            block(work, foreground + at, background + at, mask + n * pixels + pixel,
+                  std::min(block_pixels, pixels - pixel), y + n * sample + pixel * y_step);
+        }
+    });
+}
+
+using Values = nb::ndarray<nb::ro, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using Result = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+
+// Trusts op.py for shapes and dtypes; maps come in the order of their memory, [N, H, W, C] when channels-last.
+void mask_composite(const Values &foreground, const Values &background, const Values &mask, const Result &y,
+                    bool logits, bool channels_last) {
+    const auto extent = [&](std::size_t axis) { return static_cast<std::int64_t>(foreground.shape(axis)); };
+    std::int64_t samples = extent(0), pixels = extent(1) * extent(2);
+    Work work{extent(3), 0, logits};
+    if (channels_last) {
+        pixels *= samples;  // pixels of all samples lie in one row
+        samples = 1;
+    } else {
+        pixels = extent(2) * extent(3);
+        work = {extent(1), pixels, logits};
+    }
+    const auto run = [&]<typename T>(const T *values) {
+        nb::gil_scoped_release unlocked;
+        const auto into = [&](auto *result) {
+            composite_map(work, samples, pixels, values, static_cast<const T *>(background.data()),
+                          static_cast<const T *>(mask.data()), result);
+        };
+        if (y.dtype() == nb::dtype<std::uint8_t>())
+            into(static_cast<std::uint8_t *>(y.data()));
+        else
+            into(static_cast<T *>(y.data()));
+    };
+    const nb::dlpack::dtype dtype = foreground.dtype();
+    if (dtype == nb::dtype<float>())
+        run(static_cast<const float *>(foreground.data()));
+    else if (dtype.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Bfloat) && dtype.bits == 16)
+        run(static_cast<const bfloat16 *>(foreground.data()));
+    else
+        throw std::invalid_argument("foreground must be float32 or bfloat16");
+}
+
+}  // namespace
+
+void bind_mask_composite(nb::module_ &module) {
+    using namespace nb::literals;
+    module.def("mask_composite", &mask_composite, "foreground"_a, "background"_a, "mask"_a, "y"_a.noconvert(),
+               "logits"_a, "channels_last"_a);
+}
+
+}  // namespace zellige

@@ -1,0 +1,156 @@
+"""The public function mask_composite: validation, registration with torch.library, and the choice of a backend."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from zellige.errors import ShapeError
+
+from ..dispatch import Backend, choose_backend
+from ..gradients import reference_gradients
+from ..layout import empty_map, is_channels_last, packed
+from ..validation import FLOATING, refuse, require
+from .reference import mask_composite_backward_reference, mask_composite_reference
+
+_NATIVE_DTYPES = (torch.float32, torch.bfloat16)
+_OUTPUTS = ("float", "uint8")
+
+
+def mask_composite(
+    foreground: Tensor,
+    background: Tensor,
+    mask: Tensor,
+    *,
+    logits: bool = True,
+    output: Literal["float", "uint8"] = "float",
+    backend: Backend | None = None,
+) -> Tensor:
+    """Lay a foreground over a background under a mask, from the raw outputs of a generator's heads.
+
+    y = tanh(f) s + tanh(b) (1 - s) with s = sigmoid(m) for every pixel, or y = f m + b (1 - m) on finished images; in
+    float32, rounded once. As a byte, round((y + 1) * 127.5), half to even, limited to [0, 255].
+
+    With output="float" differentiable any number of times; gradients of gradients go through the reference. Bytes are
+    not differentiable: they require no gradient, whatever the arguments do.
+
+    Args:
+        foreground, background: f and b, [N, C, H, W], 1 to 4 channels, any strides; float32, float16, bfloat16, or
+            float64 (reference only).
+        mask: m, [N, 1, H, W], foreground's dtype, any strides.
+        logits: whether the arguments are raw outputs of heads; False for finished images and a mask from 0 to 1.
+        output: "float" for y, "uint8" for bytes.
+        backend: forces "triton", "native" (float32 and bfloat16) or "reference"; None takes the device's best one.
+
+    Returns:
+        [N, C, H, W], foreground's dtype, channels-last where foreground is; or bytes [N, H, W, C], contiguous. NaN
+        stays NaN, and as a byte is 0.
+
+    Raises:
+        ShapeError: an argument has a rank, size, dtype or device that is not listed above.
+        DeviceError: the backend asked for cannot run here.
+
+    Source: the last step of OneGAN's generator, fused by this project.
+    """
+    if foreground.dim() != 4 or foreground.dtype not in FLOATING or not 1 <= foreground.shape[1] <= 4:
+        refuse("foreground", foreground, "[N, C, H, W] with 1 to 4 channels, float32, float16, bfloat16 or float64")
+    n, _, h, w = foreground.shape
+    for name, tensor, shape in (("background", background, foreground.shape), ("mask", mask, (n, 1, h, w))):
+        require(name, tensor, shape, (foreground.dtype,), "foreground", foreground)
+    if output not in _OUTPUTS:
+        raise ShapeError(f"output is {output!r}; it must be 'float' or 'uint8'.")
+    return _mask_composite(foreground, background, mask, logits, output, backend)
+
+
+@torch.library.custom_op("zellige::mask_composite", mutates_args=())
+def _mask_composite(
+    foreground: Tensor, background: Tensor, mask: Tensor, logits: bool, output: str, backend: str | None
+) -> Tensor:
+    backend, y = _backend(foreground, backend), _result(foreground, output)
+    if backend == "reference" or y.numel() == 0:
+        return y.copy_(mask_composite_reference(foreground, background, mask, logits, output))
+    order = is_channels_last(foreground)
+    foreground, background, mask = packed(foreground, order), packed(background, order), mask.contiguous()
+    if backend == "triton":
+        from .triton import mask_composite_triton
+
+        mask_composite_triton(foreground, background, mask, y, logits, order)
+    else:
+        from .. import _native
+
+        into = y if output == "uint8" else _memory(y, order)
+        front, back = _memory(foreground, order), _memory(background, order)
+        _native.mask_composite(front, back, mask.detach(), into, logits, order)
+    return y
+
+
+@_mask_composite.register_fake
+def _(foreground: Tensor, background: Tensor, mask: Tensor, logits: bool, output: str, backend: str | None) -> Tensor:
+    return _result(foreground, output)
+
+
+@torch.library.custom_op("zellige::mask_composite_backward", mutates_args=())
+def _mask_composite_backward(
+    gradient: Tensor, foreground: Tensor, background: Tensor, mask: Tensor, logits: bool, backend: str | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    d_foreground, d_background, d_mask = _like(foreground), _like(foreground), mask.new_empty(mask.shape)
+    found = d_foreground, d_background, d_mask
+    if _backend(foreground, backend) == "triton" and foreground.numel():
+        from .triton import mask_composite_backward_triton
+
+        order = is_channels_last(foreground)
+        gradient, foreground, background = (packed(t, order) for t in (gradient, foreground, background))
+        mask_composite_backward_triton(
+            gradient, foreground, background, mask.contiguous(), d_foreground, d_background, d_mask, logits, order
+        )
+    else:
+        exact = mask_composite_backward_reference(gradient, foreground, background, mask, logits)
+        for into, values in zip(found, exact, strict=True):
+            into.copy_(values)
+    return found
+
+
+@_mask_composite_backward.register_fake
+def _(
+    gradient: Tensor, foreground: Tensor, background: Tensor, mask: Tensor, logits: bool, backend: str | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _like(foreground), _like(foreground), mask.new_empty(mask.shape)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.logits, _, ctx.backend = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[:3]
+    if torch.is_grad_enabled():  # gradients of the gradients are asked for
+        found = reference_gradients(
+            lambda f, b, m: mask_composite_reference(f, b, m, ctx.logits), tensors, needed, gradient
+        )
+    else:
+        found = list(_mask_composite_backward(gradient, *tensors, ctx.logits, ctx.backend))
+    return *(t if need else None for t, need in zip(found, needed, strict=True)), None, None, None
+
+
+_mask_composite.register_autograd(_backward, setup_context=_remember)
+
+
+def _result(foreground: Tensor, output: str) -> Tensor:
+    n, c, h, w = foreground.shape
+    return _like(foreground) if output == "float" else foreground.new_empty((n, h, w, c), dtype=torch.uint8)
+
+
+def _like(x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    return empty_map(x, (n, c, h, w))
+
+
+def _backend(foreground: Tensor, backend: str | None) -> str:
+    # Chosen here and not in the public function, where torch.compile would trace the search for backends.
+    return choose_backend(foreground.device, backend, foreground.dtype, native=_NATIVE_DTYPES)
+
+
+def _memory(x: Tensor, channels_last: bool) -> Tensor:
+    """View a packed map in the order of its memory: [N, H, W, C] or [N, C, H, W]."""
+    return x.detach().permute(0, 2, 3, 1) if channels_last else x.detach()
