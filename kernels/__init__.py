@@ -6,6 +6,7 @@ try:
     from .feather_blend import feather_blend
     from .glu_layer_norm import glu_layer_norm
     from .mask_composite import mask_composite
+    from .nearest_centroid import nearest_centroid
     from .phase_epilogue import phase_epilogue
 except ModuleNotFoundError as error:
     # Without torch there is still `launcher`, which runs kernels that were built ahead of time.
@@ -19,5 +20,6 @@ __all__ = [
     "feather_blend",
     "glu_layer_norm",
     "mask_composite",
+    "nearest_centroid",
     "phase_epilogue",
 ]
