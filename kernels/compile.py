@@ -1,4 +1,4 @@
-"""Build every Triton kernel ahead of time, on a machine without a GPU.
+"""Build Triton kernels ahead of time, on a machine without a GPU.
 
     python -m zellige.kernels.compile --arch 80 --arch 90 --out build/kernels
 

@@ -16,7 +16,14 @@ from zellige.training.recipe import CocoGanRecipe
 from zellige.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["docs/coco-gan.md", "docs/panoramas.md", "docs/training.md", "docs/kernels.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+PAGES = [
+    "docs/coco-gan.md",
+    "docs/panoramas.md",
+    "docs/training.md",
+    "docs/kernels.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+]
 
 
 def blocks(page: str, language: str) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...kernels import affine_relu, feather_blend
+from ...kernels import affine_relu, feather_blend, glu_layer_norm, mask_composite
 
 __all__ = ["KERNELS", "Case", "cases"]
 
@@ -101,7 +101,43 @@ def _feather_blend(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
         yield Case("feather_blend", name, inputs, kernel, eager, least, _tolerance(dtype), False)
 
 
+def _glu_layer_norm(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
+    for n, c, side, channels_last in ((8, 64, 128, False), (8, 64, 128, True), (1, 64, 128, True), (8, 256, 16, True)):
+        memory_format = torch.channels_last if channels_last else torch.contiguous_format
+
+        def inputs(shape: tuple[int, ...] = (n, 2 * c, side, side), order: torch.memory_format = memory_format) -> Any:
+            x = torch.randn(shape, device=device).to(dtype).contiguous(memory_format=order)
+            return x, *(torch.randn(shape[1] // 2, device=device).to(dtype) for _ in range(2))
+
+        def eager(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            values, gate = x.chunk(2, dim=1)
+            return F.group_norm(values, 1, weight, bias) * torch.sigmoid(gate)
+
+        name = f"{n}x{2 * c}x{side}x{side}{' channels-last' if channels_last else ''}"
+        least = 3 * n * c * side * side * dtype.itemsize
+        yield Case("glu_layer_norm", name, inputs, glu_layer_norm, eager, least, _tolerance(dtype), True)
+
+
+def _mask_composite(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
+    for n, side, channels_last in ((8, 128, False), (64, 128, False), (64, 128, True)):
+        memory_format = torch.channels_last if channels_last else torch.contiguous_format
+
+        def inputs(n: int = n, side: int = side, order: torch.memory_format = memory_format) -> Any:
+            maps = (torch.randn(n, channels, side, side, device=device) for channels in (3, 3, 1))
+            return tuple(t.to(dtype).contiguous(memory_format=order) for t in maps)
+
+        def eager(foreground: Tensor, background: Tensor, mask: Tensor) -> Tensor:
+            share = torch.sigmoid(mask)
+            return torch.tanh(foreground) * share + torch.tanh(background) * (1 - share)
+
+        name = f"{n}x3x{side}x{side}{' channels-last' if channels_last else ''}"
+        least = 10 * n * side * side * dtype.itemsize
+        yield Case("mask_composite", name, inputs, mask_composite, eager, least, _tolerance(dtype), True)
+
+
 KERNELS: dict[str, Callable[[torch.dtype, torch.device], Iterator[Case]]] = {
     "affine_relu": _affine_relu,
     "feather_blend": _feather_blend,
+    "glu_layer_norm": _glu_layer_norm,
+    "mask_composite": _mask_composite,
 }

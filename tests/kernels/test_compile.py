@@ -44,11 +44,9 @@ def array(address: int = 0) -> Any:
     return SimpleNamespace(data=SimpleNamespace(ptr=address))
 
 
-def test_every_folder_with_a_triton_kernel_is_built(entries):
-    folders = {path.parent.name for path in ROOT.glob("kernels/*/triton.py")}
-    assert set(KERNELS) == folders
-    assert {entry["kernel"] for entry in entries} == folders
-    for folder in folders:
+def test_every_kernel_of_the_list_is_built(entries):
+    assert {entry["kernel"] for entry in entries} == set(KERNELS)
+    for folder in KERNELS:
         jitted = re.findall(r"^def (_\w+)\(", (ROOT / "kernels" / folder / "triton.py").read_text(), re.MULTILINE)
         entry_points = {entry["entry"] for entry in entries if entry["kernel"] == folder}
         assert entry_points <= set(jitted)
