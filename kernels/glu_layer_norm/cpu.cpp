@@ -32,6 +32,7 @@ ZELLIGE_INLINE Sums sums_of(const T *__restrict x, std::int64_t runs, std::int64
     };
     for (std::int64_t run = 0; run < runs; ++run) {
         const T *__restrict from = x + run * stride;
+        if (stride > 0) ask_ahead(from, size, stride);
         std::int64_t i = 0;
         for (; i + lanes <= size; i += lanes)
             for (std::int64_t lane = 0; lane < lanes; ++lane) add(from[i + lane], lane);
@@ -112,6 +113,7 @@ ZELLIGE_INLINE void pixels_body(const T *__restrict x, std::int64_t pixels, std:
     for (std::int64_t pixel = 0; pixel < pixels; ++pixel) {
         const T *__restrict from = x + 2 * pixel * channels;
         T *__restrict into = y + pixel * channels;
+        ask_ahead(from + channels, channels, 2 * channels);
         for (std::int64_t c = 0; c < channels; ++c) gated(from[c], from[channels + c], of, weight[c], bias[c], into[c]);
     }
 }

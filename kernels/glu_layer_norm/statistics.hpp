@@ -20,6 +20,15 @@ ZELLIGE_INLINE void gated(T left, T right, const Normal &normal, float weight, f
     narrow(value * sigmoid_of(widen(right)), y);
 }
 
+// Parts of pixels come and go too quickly for the processor to see a stream in them: asks for the values that lie
+// about 2 KiB further on. Addresses behind the end do no harm.
+template <typename T>
+ZELLIGE_INLINE void ask_ahead(const T *from, std::int64_t size, std::int64_t pixel) {
+    constexpr std::int64_t line = 64 / sizeof(T);
+    const std::int64_t ahead = (32 * line / pixel + 1) * pixel;
+    for (std::int64_t i = 0; i < size; i += line) __builtin_prefetch(from + ahead + i);
+}
+
 // Number of values, their mean, and the sum of the squares of their distances from it.
 struct Moments {
     double count = 0, mean = 0, squares = 0;

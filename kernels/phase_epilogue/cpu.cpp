@@ -69,6 +69,7 @@ ZELLIGE_INLINE void pixel_row_body(const T *__restrict x, std::int64_t columns, 
     for (std::int64_t w = 0; w < 2 * columns; ++w) {
         const T *__restrict from = x + (w / 2 * 4 + w % 2) * of_phase;
         T *__restrict into = y + w * channels;
+        ask_ahead(from, of_phase, 4 * of_phase);
         if (activation.gated)
             for (std::int64_t c = 0; c < channels; ++c)
                 gated(from[c], from[channels + c], normal, weight[c], bias[c], into[c]);
