@@ -20,10 +20,10 @@ struct Fraction {
     float numerator, denominator;
 };
 
-// |tanh x| = m / (m + 2) with m = exp(2|x|) - 1, under the sign of x. Near 0 nothing cancels: 2^(k + f) - 1 =
-// 2^k (2^f - 1) + (2^k - 1), and (2^f - 1) / f is a polynomial (minimax over [-1/2, 1/2], relative error 1.1e-8). Beyond
-// 10 the quotient is 1 in float32, and m + 2 is m. Limited as an integer, because for comparisons of floats the compiler
-// follows each outcome through all that comes after. That makes NaN 10: callers must bring NaN back.
+// |tanh x| = m / (m + 2) with m = exp(2|x|) - 1, under the sign of x. Near 0 nothing cancels: 2^(k + f) - 1 is
+// 2^k (2^f - 1) + (2^k - 1), and (2^f - 1) / f is a polynomial (minimax over [-1/2, 1/2], relative error 1.1e-8).
+// Beyond 10 the quotient is 1 in float32, and m + 2 is m. Limited as an integer, because for comparisons of floats the
+// compiler follows each outcome through all that comes after. That makes NaN 10: callers must bring NaN back.
 ZELLIGE_INLINE Fraction tanh_fraction(float x) {
     const std::int32_t bits = std::bit_cast<std::int32_t>(x);
     const float limited = std::bit_cast<float>(std::min<std::int32_t>(bits & 0x7fffffff, 0x41200000));  // 10

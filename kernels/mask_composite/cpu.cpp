@@ -2,7 +2,6 @@
 #include <cmath>
 #include <cstddef>
 #include <stdexcept>
-#include <type_traits>
 
 #include <nanobind/ndarray.h>
 
@@ -26,59 +25,63 @@ ZELLIGE_INLINE void store(float value, std::uint8_t &into) {
     into = static_cast<std::uint8_t>(static_cast<std::int32_t>((limited + rounder) - rounder));
 }
 
+ZELLIGE_INLINE void store(float value, float &into) { narrow(value, into); }
+
 ZELLIGE_INLINE void store(float value, bfloat16 &into) { narrow(value, into); }
 
-template <typename Out>
-ZELLIGE_INLINE void store_run(const float *__restrict values, std::int64_t size, Out *__restrict into) {
-    for (std::int64_t i = 0; i < size; ++i) store(values[i], into[i]);
-}
-
-// Arithmetic runs over float32 alone, and other types are converted by loops of their own: in a loop with a narrow type
-// the compiler takes as many lanes as that type has, and runs out of registers.
-ZELLIGE_INLINE const float *widened(const float *from, std::int64_t, float *) { return from; }
-
-ZELLIGE_INLINE const float *widened(const bfloat16 *__restrict from, std::int64_t size, float *__restrict into) {
-    for (std::int64_t i = 0; i < size; ++i) into[i] = widen(from[i]);
-    return into;
-}
-
-ZELLIGE_INLINE void shares_of(const float *__restrict mask, std::int64_t pixels, bool logits, float *__restrict one,
+template <typename T>
+ZELLIGE_INLINE void shares_of(const T *__restrict mask, std::int64_t pixels, bool logits, float *__restrict one,
                               float *__restrict other) {
     if (logits) {
         for (std::int64_t i = 0; i < pixels; ++i) {
-            const Shares shares = sigmoid_shares(mask[i]);
+            const Shares shares = sigmoid_shares(widen(mask[i]));
             one[i] = shares.one;
             other[i] = shares.other;
         }
     } else {
         for (std::int64_t i = 0; i < pixels; ++i) {
-            one[i] = mask[i];
-            other[i] = 1.0f - mask[i];
+            one[i] = widen(mask[i]);
+            other[i] = 1.0f - one[i];
         }
     }
 }
 
 // Both quotients over one denominator: a division takes as long as the rest of a tanh.
-ZELLIGE_INLINE void composite(const float *__restrict foreground, const float *__restrict background,
+template <typename T, typename Out>
+ZELLIGE_INLINE void composite(const T *__restrict foreground, const T *__restrict background,
                               const float *__restrict one, const float *__restrict other, std::int64_t size,
-                              bool logits, float *__restrict y) {
-    if (logits) {
-        for (std::int64_t i = 0; i < size; ++i) {
-            const Fraction f = tanh_fraction(foreground[i]), b = tanh_fraction(background[i]);
-            const float sum = f.numerator * b.denominator * one[i] + b.numerator * f.denominator * other[i];
-            const float value = sum / (f.denominator * b.denominator), nan = foreground[i] + background[i];
-            y[i] = std::isunordered(foreground[i], background[i]) ? nan : value;
-        }
-    } else {
-        for (std::int64_t i = 0; i < size; ++i) y[i] = foreground[i] * one[i] + background[i] * other[i];
+                              Out *__restrict y) {
+    for (std::int64_t i = 0; i < size; ++i) {
+        const float front = widen(foreground[i]), back = widen(background[i]);
+        const Fraction f = tanh_fraction(front), b = tanh_fraction(back);
+        const float sum = f.numerator * b.denominator * one[i] + b.numerator * f.denominator * other[i];
+        const float value = sum / (f.denominator * b.denominator);
+        store(std::isunordered(front, back) ? front + back : value, y[i]);
     }
 }
 
-template <typename T>
+template <typename T, typename Out>
+ZELLIGE_INLINE void composite_finished(const T *__restrict foreground, const T *__restrict background,
+                                       const float *__restrict one, const float *__restrict other, std::int64_t size,
+                                       Out *__restrict y) {
+    for (std::int64_t i = 0; i < size; ++i)
+        store(widen(foreground[i]) * one[i] + widen(background[i]) * other[i], y[i]);
+}
+
+template <typename T, typename Out>
 ZELLIGE_INLINE void run_of_values(const T *foreground, const T *background, const float *one, const float *other,
-                                  std::int64_t size, bool logits, float *y) {
-    float front[block_pixels], back[block_pixels];
-    composite(widened(foreground, size, front), widened(background, size, back), one, other, size, logits, y);
+                                  std::int64_t size, bool logits, Out *__restrict y) {
+    if (!logits) {
+        composite_finished(foreground, background, one, other, size, y);
+    } else if constexpr (sizeof(Out) > 1) {
+        composite(foreground, background, one, other, size, y);
+    } else {
+        // Bytes are made in a loop of their own: where one is stored the compiler takes as many lanes as a vector has
+        // bytes, and for two tanh in each it runs out of registers.
+        float values[block_pixels];
+        composite(foreground, background, one, other, size, values);
+        for (std::int64_t i = 0; i < size; ++i) store(values[i], y[i]);
+    }
 }
 
 // Constant channel counts let the compiler shuffle whole vectors.
@@ -107,9 +110,9 @@ template <typename T, typename Out>
 ZELLIGE_INLINE void block_body(const Work &work, const T *foreground, const T *background, const T *mask,
                                std::int64_t pixels, Out *__restrict y) {
     constexpr bool bytes = sizeof(Out) == 1;
-    float shares[2][block_pixels], spread[2][most_channels * block_pixels], values[block_pixels];
+    float shares[2][block_pixels], spread[2][most_channels * block_pixels];
     Out finished[bytes ? most_channels * block_pixels : 1];
-    shares_of(widened(mask, pixels, values), pixels, work.logits, shares[0], shares[1]);
+    shares_of(mask, pixels, work.logits, shares[0], shares[1]);
     const bool planar = work.plane != 0;
     const float *one = shares[0], *other = shares[1];
     if (!planar) {
@@ -122,12 +125,7 @@ ZELLIGE_INLINE void block_body(const Work &work, const T *foreground, const T *b
     for (std::int64_t run = 0; run < work.channels; ++run) {
         const std::int64_t at = run * (planar ? work.plane : pixels), share = planar ? 0 : run * pixels;
         Out *__restrict into = bytes && planar ? finished + run * block_pixels : y + at;
-        if constexpr (std::is_same_v<Out, float>) {
-            run_of_values(foreground + at, background + at, one + share, other + share, pixels, work.logits, into);
-        } else {
-            run_of_values(foreground + at, background + at, one + share, other + share, pixels, work.logits, values);
-            store_run(values, pixels, into);
-        }
+        run_of_values(foreground + at, background + at, one + share, other + share, pixels, work.logits, into);
     }
     if (bytes && planar) interleaved(finished, block_pixels, work.channels, pixels, y);
 }

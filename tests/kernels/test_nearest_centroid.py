@@ -6,7 +6,6 @@ from torch import Tensor
 
 from zellige.errors import DeviceError, ShapeError
 from zellige.kernels import nearest_centroid
-from zellige.kernels.nearest_centroid import reference as reference_module
 
 from .judge import DTYPES
 
@@ -140,11 +139,10 @@ def test_strides_change_no_index(layout, metric, backend):
 
 
 @metrics
-def test_chunks_change_no_index(metric, monkeypatch):
-    points, centroids = arguments((100, 9, 4), torch.float64)
-    expected = nearest_centroid(points, centroids, metric)
-    monkeypatch.setattr(reference_module, "_CHUNK", 63)
-    assert torch.equal(nearest_centroid(points, centroids, metric), expected)
+def test_chunks_change_no_index(metric):
+    points, centroids = arguments((130, 70_000, 2), torch.float64)  # 59 points a chunk
+    parts = [nearest_centroid(part, centroids, metric) for part in points.split(50)]
+    assert torch.equal(nearest_centroid(points, centroids, metric), torch.cat(parts))
 
 
 @backends
