@@ -140,7 +140,7 @@ def test_strides_change_no_index(layout, metric, backend):
 
 @metrics
 def test_chunks_change_no_index(metric):
-    points, centroids = arguments((130, 70_000, 2), torch.float64)  # 59 points a chunk
+    points, centroids = arguments((60, 20_000, 2), torch.float64)  # 26 points a chunk
     parts = [nearest_centroid(part, centroids, metric) for part in points.split(50)]
     assert torch.equal(nearest_centroid(points, centroids, metric), torch.cat(parts))
 
