@@ -2,6 +2,7 @@
 
 try:
     from .affine_relu import affine_relu
+    from .bias_noise_act import bias_noise_act
     from .dispatch import Backend, available_backends
     from .feather_blend import feather_blend
     from .glu_layer_norm import glu_layer_norm
@@ -17,6 +18,7 @@ __all__ = [
     "Backend",
     "affine_relu",
     "available_backends",
+    "bias_noise_act",
     "feather_blend",
     "glu_layer_norm",
     "mask_composite",

@@ -2,6 +2,16 @@ from torch import Tensor
 
 def use_threads(address: int) -> None: ...
 def affine_relu(x: Tensor, scale: Tensor, shift: Tensor, y: Tensor, upsample: bool, channels_last: bool) -> None: ...
+def bias_noise_act(
+    x: Tensor,
+    bias: Tensor,
+    noise: Tensor | None,
+    strength: float,
+    slope: float,
+    gain: float,
+    y: Tensor,
+    channels_last: bool,
+) -> None: ...
 def feather_blend(
     patches: Tensor, positions: Tensor, window_rows: Tensor, window_columns: Tensor, picture: Tensor
 ) -> None: ...

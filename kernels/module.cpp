@@ -12,6 +12,7 @@ NB_MODULE(_native, module) {
         [](std::uintptr_t address) { zellige::enter_parallel = reinterpret_cast<zellige::EnterParallel>(address); },
         "address"_a);
     zellige::bind_affine_relu(module);
+    zellige::bind_bias_noise_act(module);
     zellige::bind_feather_blend(module);
     zellige::bind_glu_layer_norm(module);
     zellige::bind_mask_composite(module);
