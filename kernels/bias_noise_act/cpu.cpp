@@ -12,7 +12,7 @@ namespace zellige {
 namespace {
 
 constexpr std::int64_t values_a_part = 1 << 15;  // enough to pay for handing a part to a thread
-constexpr std::int64_t run = 1 << 12;            // pixels whose noise stays in the first cache for all channels
+constexpr std::int64_t run = 1 << 14;            // pixels whose noise stays in the second cache for all channels
 
 struct Act {
     float slope, gain;
