@@ -5,6 +5,7 @@ try:
     from .bias_noise_act import bias_noise_act
     from .dispatch import Backend, available_backends
     from .feather_blend import feather_blend
+    from .fir_resample import fir_resample
     from .glu_layer_norm import glu_layer_norm
     from .mask_composite import mask_composite
     from .nearest_centroid import nearest_centroid
@@ -20,6 +21,7 @@ __all__ = [
     "available_backends",
     "bias_noise_act",
     "feather_blend",
+    "fir_resample",
     "glu_layer_norm",
     "mask_composite",
     "nearest_centroid",

@@ -1,0 +1,95 @@
+"""The public function fir_resample: validation, registration with torch.library, and the choice of a backend."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..dispatch import Backend, choose_backend
+from ..layout import empty_map, is_channels_last, packed
+from ..validation import FLOATING, refuse
+from .reference import fir_resample_reference
+
+_NATIVE_DTYPES = (torch.float32, torch.bfloat16)
+
+
+def fir_resample(x: Tensor, up: bool, *, backend: Backend | None = None) -> Tensor:
+    """Double or halve the sides of a map under the separable filter [1, 3, 3, 1], with zeros outside.
+
+    Along each axis, doubled: y[2h] = (x[h-1] + 3 x[h]) / 4 and y[2h+1] = (3 x[h] + x[h+1]) / 4; halved:
+    y[h] = (x[2h-1] + 3 x[2h] + 3 x[2h+1] + x[2h+2]) / 8. In float32, rounded once; all backends add in one order, rows
+    before columns, and give the same bits.
+
+    Differentiable any number of times: each direction is the other's adjoint, but for a factor of 4.
+
+    Args:
+        x: [N, C, H, W], any strides, even sides to be halved; float32, float16, bfloat16, or float64 (reference only).
+        up: double the sides, else halve them.
+        backend: forces "triton", "native" (float32 and bfloat16) or "reference"; None takes the device's best one.
+
+    Returns:
+        [N, C, 2H, 2W] or [N, C, H / 2, W / 2], x's dtype, channels-last where x is. NaN stays NaN.
+
+    Raises:
+        ShapeError: x has a rank, size or dtype that is not listed above.
+        DeviceError: the backend asked for cannot run here.
+
+    Source: StyleGAN2's upsample_2d and downsample_2d (Karras et al. 2020).
+    """
+    if x.dim() != 4 or x.dtype not in FLOATING:
+        refuse("x", x, "[N, C, H, W], float32, float16, bfloat16 or float64")
+    if not up and (x.shape[2] % 2 or x.shape[3] % 2):
+        refuse("x", x, "[N, C, H, W] with even H and W to be halved")
+    return _fir_resample(x, up, 1.0, backend)
+
+
+@torch.library.custom_op("zellige::fir_resample", mutates_args=())
+def _fir_resample(x: Tensor, up: bool, scale: float, backend: str | None) -> Tensor:
+    backend, y = _backend(x, backend), _result(x, up)
+    if backend == "reference":
+        return y.copy_(fir_resample_reference(x, up, scale))
+    if x.numel() == 0:
+        return y
+    channels_last = is_channels_last(x)
+    x = packed(x, channels_last)
+    if backend == "triton":
+        from .triton import fir_resample_triton
+
+        fir_resample_triton(x, y, up, scale, channels_last)
+    else:
+        from .. import _native
+
+        _native.fir_resample(_memory(x, channels_last), _memory(y, channels_last), up, scale, channels_last)
+    return y
+
+
+@_fir_resample.register_fake
+def _(x: Tensor, up: bool, scale: float, backend: str | None) -> Tensor:
+    return _result(x, up)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, ctx.up, ctx.scale, ctx.backend = inputs
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    # The adjoint is the op again, so it needs no formula of its own, and no other one for gradients of gradients.
+    return _fir_resample(gradient, not ctx.up, ctx.scale * (4.0 if ctx.up else 0.25), ctx.backend), None, None, None
+
+
+_fir_resample.register_autograd(_backward, setup_context=_remember)
+
+
+def _result(x: Tensor, up: bool) -> Tensor:
+    n, c, h, w = x.shape
+    return empty_map(x, (n, c, 2 * h, 2 * w) if up else (n, c, h // 2, w // 2))
+
+
+def _backend(x: Tensor, backend: str | None) -> str:
+    # Chosen here and not in the public function, where torch.compile would trace the search for backends.
+    return choose_backend(x.device, backend, x.dtype, native=_NATIVE_DTYPES)
+
+
+def _memory(x: Tensor, channels_last: bool) -> Tensor:
+    """View a packed map in the order of its memory: [N, H, W, C] or [N, C, H, W]."""
+    return x.detach().permute(0, 2, 3, 1) if channels_last else x.detach()
