@@ -10,6 +10,7 @@ try:
     from .mask_composite import mask_composite
     from .nearest_centroid import nearest_centroid
     from .phase_epilogue import phase_epilogue
+    from .rearrange import rearrange
 except ModuleNotFoundError as error:
     # Without torch there is still `launcher`, which runs kernels that were built ahead of time.
     if error.name != "torch":
@@ -26,4 +27,5 @@ __all__ = [
     "mask_composite",
     "nearest_centroid",
     "phase_epilogue",
+    "rearrange",
 ]

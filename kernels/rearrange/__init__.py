@@ -1,0 +1,5 @@
+"""rearrange: attention of one head with values up to 520 wide, without the matrix of scores."""
+
+from .op import rearrange
+
+__all__ = ["rearrange"]

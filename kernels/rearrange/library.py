@@ -1,0 +1,48 @@
+"""rearrange on CPUs: torch's own attention where it keeps no matrix of scores, else the reference in parts."""
+
+import torch
+from torch import Tensor
+
+from .reference import rearrange_backward_reference, rearrange_reference
+
+_SCORES = 2**18  # that are kept at once: 1 MiB in float32, so that they stay in the cache of a core
+_FEWEST_QUERIES = 16  # for which keys and values are read once
+
+
+def rearrange_library(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Compute it from tensors that are not empty; arguments as in op.py, already validated."""
+    if q.shape[2] == v.shape[2]:
+        # What scaled_dot_product_attention calls, which would not return the logarithms of the sums.
+        heads = (t.contiguous()[:, None] for t in (q, k, v))
+        y, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*heads, scale=scale)
+        # Rows that the definition makes NaN may come back as zeros, with a sum of 1 or inf.
+        if (log_sums.isfinite() & (log_sums != 0.0)).all():
+            return y[:, 0].contiguous()
+    # For other widths scaled_dot_product_attention would keep the whole matrix.
+    wide = torch.promote_types(q.dtype, torch.float32)
+    k, v = k.to(wide), v.to(wide)
+    y = q.new_empty((*q.shape[:2], v.shape[2]))
+    step = _queries(q, k)
+    for part, y_part in zip(q.split(step, 1), y.split(step, 1), strict=True):
+        y_part.copy_(rearrange_reference(part.to(wide), k, v, scale))
+    return y
+
+
+def rearrange_backward_library(
+    gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v as sums over parts of the queries, in a fixed order."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    k, v = k.to(wide), v.to(wide)
+    dq, dk, dv = torch.empty_like(q, dtype=wide), torch.zeros_like(k), torch.zeros_like(v)
+    step = _queries(q, k)
+    for part, slopes, dq_part in zip(q.split(step, 1), gradient.split(step, 1), dq.split(step, 1), strict=True):
+        found = rearrange_backward_reference(slopes.to(wide), part.to(wide), k, v, scale)
+        dq_part.copy_(found[0])
+        dk += found[1]
+        dv += found[2]
+    return dq, dk, dv
+
+
+def _queries(q: Tensor, k: Tensor) -> int:
+    return max(_FEWEST_QUERIES, _SCORES // (q.shape[0] * k.shape[1]))

@@ -1,0 +1,153 @@
+"""The public function rearrange: validation, registration with torch.library, and the choice of a backend."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..dispatch import Backend, choose_backend
+from ..gradients import reference_gradients
+from ..validation import FLOATING, refuse, require
+from .library import rearrange_backward_library, rearrange_library
+from .reference import rearrange_backward_reference, rearrange_reference
+
+_WIDEST = 520  # 512 features, and a few columns that travel with them
+
+
+def rearrange(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, *, backend: Backend | None = None) -> Tensor:
+    """Give every query the mean of the values, weighted by how well their keys match it: attention of one head.
+
+    y[n, t] = sum_s w[n, t, s] v[n, s] with w[n, t] = softmax over s of (q[n, t] . k[n, s]) * scale, with statistics
+    and sums in float32, rounded once at the end; in float16 and bfloat16 the weights are rounded too before they meet
+    the values. Only the backend "reference", and float64 on a GPU, ever keep the T x S scores.
+
+    Differentiable any number of times; gradients of gradients go through the reference.
+
+    Args:
+        q: [N, T, Dk], any strides, Dk from 1 to 520; float32, float16, bfloat16, or float64 (not in Triton).
+        k: [N, S, Dk], S of at least 1, any strides, q's dtype.
+        v: [N, S, Dv], any strides, Dv from 1 to 520, q's dtype.
+        scale: of the scores; None takes 1 / sqrt(Dk).
+        backend: forces "triton" or "reference"; None takes Triton on a GPU and, on a CPU, torch's own attention,
+            or the reference for a few queries at a time where Dk and Dv differ.
+
+    Returns:
+        [N, T, Dv], contiguous, q's dtype. Rows with a score that is NaN or inf, or with none above -inf, are NaN.
+
+    Raises:
+        ShapeError: an argument has a rank, size, dtype or device that is not listed above.
+        DeviceError: the backend asked for cannot run here.
+
+    Source: the rearranger of Chae et al. 2023; attention after Vaswani et al. 2017, its order of sums after Dao 2023.
+    """
+    if q.dim() != 3 or q.dtype not in FLOATING or not 1 <= q.shape[2] <= _WIDEST:
+        refuse("q", q, f"[N, T, Dk], Dk from 1 to {_WIDEST}, float32, float16, bfloat16 or float64")
+    if k.dim() != 3 or k.shape[1] == 0:
+        refuse("k", k, "[N, S, Dk], S of at least 1")
+    require("k", k, (q.shape[0], k.shape[1], q.shape[2]), (q.dtype,), "q", q)
+    if v.dim() != 3 or not 1 <= v.shape[2] <= _WIDEST:
+        refuse("v", v, f"[N, S, Dv], Dv from 1 to {_WIDEST}")
+    require("v", v, (*k.shape[:2], v.shape[2]), (q.dtype,), "k", k)
+    return _rearrange(q, k, v, scale, backend)[0]
+
+
+@torch.library.custom_op("zellige::rearrange", mutates_args=())
+def _rearrange(q: Tensor, k: Tensor, v: Tensor, scale: float | None, backend: str | None) -> tuple[Tensor, Tensor]:
+    factor, chosen = _factor(q, scale), _backend(q, backend)
+    if q.shape[0] * q.shape[1] == 0:
+        return _result(q, v), _log_sums(q, backend)
+    if chosen == "reference":
+        return rearrange_reference(q, k, v, factor).contiguous(), _log_sums(q, backend)
+    if chosen == "library":
+        return rearrange_library(q, k, v, factor), _log_sums(q, backend)
+    from .triton import rearrange_triton
+
+    y, log_sums = _result(q, v), _log_sums(q, backend)
+    rearrange_triton(q.contiguous(), k.contiguous(), v.contiguous(), y, log_sums, factor)
+    return y, log_sums
+
+
+@_rearrange.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, scale: float | None, backend: str | None) -> tuple[Tensor, Tensor]:
+    return _result(q, v), _log_sums(q, backend)
+
+
+@torch.library.custom_op("zellige::rearrange_backward", mutates_args=())
+def _rearrange_backward(
+    gradient: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    y: Tensor,
+    log_sums: Tensor,
+    scale: float | None,
+    backend: str | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    factor, chosen = _factor(q, scale), _backend(q, backend)
+    dq, dk, dv = (torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
+    if q.shape[0] * q.shape[1] == 0:
+        return dq, dk, dv
+    if chosen == "triton":
+        from .triton import rearrange_backward_triton
+
+        gradient, q, k, v = (t.contiguous() for t in (gradient, q, k, v))
+        rearrange_backward_triton(gradient, q, k, v, y, log_sums, dq, dk, dv, factor)
+        return dq, dk, dv
+    function = rearrange_backward_library if chosen == "library" else rearrange_backward_reference
+    found = function(gradient, q, k, v, factor)
+    return dq.copy_(found[0]), dk.copy_(found[1]), dv.copy_(found[2])
+
+
+@_rearrange_backward.register_fake
+def _(
+    gradient: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    y: Tensor,
+    log_sums: Tensor,
+    scale: float | None,
+    backend: str | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.scale, ctx.backend = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*tensors, *output)
+
+
+def _backward(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    *tensors, y, log_sums = ctx.saved_tensors
+    needed = ctx.needs_input_grad[:3]
+    if torch.is_grad_enabled():  # gradients of the gradients are asked for
+        factor = _factor(tensors[0], ctx.scale)
+        found = reference_gradients(lambda q, k, v: rearrange_reference(q, k, v, factor), tensors, needed, gradient)
+    else:
+        found = list(_rearrange_backward(gradient, *tensors, y, log_sums, ctx.scale, ctx.backend))
+    return *(t if need else None for t, need in zip(found, needed, strict=True)), None, None
+
+
+_rearrange.register_autograd(_backward, setup_context=_remember)
+
+
+def _result(q: Tensor, v: Tensor) -> Tensor:
+    return q.new_empty((*q.shape[:2], v.shape[2]))
+
+
+def _log_sums(q: Tensor, backend: str | None) -> Tensor:
+    """Allocate the logarithms of the softmax's sums: the other backends compute the weights anew in the backward."""
+    shape = q.shape[:2] if _backend(q, backend) == "triton" else (0,)
+    return q.new_empty(shape, dtype=torch.float32)
+
+
+def _factor(q: Tensor, scale: float | None) -> float:
+    return q.shape[2] ** -0.5 if scale is None else scale
+
+
+def _backend(q: Tensor, backend: str | None) -> str:
+    # Chosen here and not in the public function, where torch.compile would trace the search for backends.
+    if backend is None and q.device.type == "cpu":
+        return "library"
+    return choose_backend(q.device, backend, q.dtype)
