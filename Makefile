@@ -35,13 +35,15 @@ typecheck: install
 	ln -s $(abspath $(wildcard zellige/*.py zellige/py.typed) $(PARTS)) build/typing/zellige/
 	$(VENV)/bin/mypy
 
-# The C++ kernels under AddressSanitizer. Python's own leaks are not looked for.
+# The C++ kernels under AddressSanitizer. Python's own leaks are not looked for. The C++ library is loaded first too, or
+# the sanitizer would not find the function that throws.
 sanitize: install
 	$(VENV)/bin/cmake -G Ninja -S . -B build/sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 	  -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja -DPython_EXECUTABLE=$(abspath $(VENV))/bin/python \
 	  -DCMAKE_CXX_FLAGS="-fsanitize=address -fno-omit-frame-pointer"
 	$(VENV)/bin/cmake --build build/sanitize
-	ZELLIGE_NATIVE=$$(ls build/sanitize/_native*.so) LD_PRELOAD=$$($${CXX:-c++} -print-file-name=libasan.so) \
+	ZELLIGE_NATIVE=$$(ls build/sanitize/_native*.so) \
+	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 $(VENV)/bin/python -m pytest -q tests/kernels -k native
 
 clean:
