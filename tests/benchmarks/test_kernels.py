@@ -19,6 +19,12 @@ CPU = torch.device("cpu")
 DTYPES = [torch.float32, torch.bfloat16]
 
 
+@pytest.fixture(autouse=True)
+def _plain_heap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heap of this process serves tests of memory too, which count what is given back."""
+    monkeypatch.setattr("zellige.benchmarks.kernels.compare.keep_freed_memory", lambda: None)
+
+
 @pytest.fixture
 def smallest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every kernel at its smallest shape only."""
