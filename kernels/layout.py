@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["empty_map", "is_channels_last", "packed"]
+__all__ = ["empty_like", "empty_map", "in_memory_order", "is_channels_last", "packed"]
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -20,3 +20,14 @@ def empty_map(x: Tensor, shape: tuple[int, int, int, int], dtype: torch.dtype | 
     """Allocate a map in the memory order of another one."""
     memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
     return torch.empty(shape, dtype=dtype or x.dtype, device=x.device, memory_format=memory_format)
+
+
+def empty_like(x: Tensor) -> Tensor:
+    """Allocate a map of the same shape and dtype without gaps, in the memory order of another one."""
+    n, c, h, w = x.shape
+    return empty_map(x, (n, c, h, w))
+
+
+def in_memory_order(x: Tensor, channels_last: bool) -> Tensor:
+    """View a packed map in the order of its memory: [N, H, W, C] or [N, C, H, W]."""
+    return x.detach().permute(0, 2, 3, 1) if channels_last else x.detach()

@@ -19,30 +19,11 @@ ZELLIGE_INLINE float exp_of_remainder(float r) {
     return (p * (r * r) + r) + 1.0f;
 }
 
-// e^x within about 1 unit in the last place, subnormal results included; 0 and infinity beyond them; NaN stays NaN.
-ZELLIGE_INLINE float exp_of(float x) {
-    // Beyond these bounds the result is 0 or infinity anyway. Comparisons with NaN are false: NaN stays.
-    x = x > 89.0f ? 89.0f : x;
-    x = x < -104.0f ? -104.0f : x;
-    // x = n ln 2 + r. The sum with 1.5 * 2^23 has no bits left for a fraction, so that it rounds, and ends in n.
-    constexpr float rounder = 0x1.8p23f;
-    const float rounded = x * 0x1.715476p+0f + rounder;
-    const std::int32_t n = std::bit_cast<std::int32_t>(rounded) - std::bit_cast<std::int32_t>(rounder);
-    const float whole = rounded - rounder;
-    // ln 2 in two parts: the first has so few bits that its product with n is exact.
-    const float r = (x - whole * 0x1.63p-1f) - whole * -0x1.bd0106p-13f;
-    const float p = exp_of_remainder(r);
-    // Two powers of two, because 2^n alone may be no normal number.
-    const std::int32_t half = n >> 1;
-    const auto power = [](std::int32_t k) __attribute__((always_inline)) {
-        return std::bit_cast<float>(static_cast<std::uint32_t>(k + 127) << 23);
-    };
-    return p * power(half) * power(n - half);
-}
-
 // 1 / (1 + e^-x) within about 2 units in the last place; below e^-87.6, 0. NaN stays NaN.
-// It needs e^-|x| only, whose power of two is a normal number or the pattern of 0, and so is cheaper than exp_of. The
-// bound is set on bits, because the compiler turns a choice between floats and constants into two computations.
+// It needs e^-|x| only, whose power of two is a normal number or the pattern of 0. x = n ln 2 + r: the sum with
+// 1.5 * 2^23 has no bits left for a fraction, so that it rounds, and ends in n; ln 2 comes in two parts, the first with
+// so few bits that its product with n is exact. The bound is set on bits, because the compiler turns a choice between
+// floats and constants into two computations.
 ZELLIGE_INLINE float sigmoid_of(float x) {
     const std::int32_t magnitude = std::bit_cast<std::int32_t>(x) & 0x7fffffff;
     const float positive = std::bit_cast<float>(std::min(magnitude, std::bit_cast<std::int32_t>(88.0f)));

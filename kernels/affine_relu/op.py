@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..dispatch import Backend, choose_backend
 from ..gradients import reference_gradients
-from ..layout import empty_map, is_channels_last, packed
+from ..layout import empty_like, empty_map, in_memory_order, is_channels_last, packed
 from ..validation import FLOATING, refuse, require
 from .reference import affine_relu_backward_reference, affine_relu_reference
 
@@ -64,7 +64,9 @@ def _affine_relu(x: Tensor, scale: Tensor, shift: Tensor, upsample: bool, backen
     else:
         from .. import _native
 
-        _native.affine_relu(_memory(x, channels_last), scale, shift, _memory(y, channels_last), upsample, channels_last)
+        _native.affine_relu(
+            in_memory_order(x, channels_last), scale, shift, in_memory_order(y, channels_last), upsample, channels_last
+        )
     return y
 
 
@@ -87,7 +89,7 @@ def _affine_relu_backward(
         )
     else:
         dx, dscale, dshift = affine_relu_backward_reference(gradient, x, scale, shift, upsample)
-        dx = empty_map(x, _sides(x)).copy_(dx)
+        dx = empty_like(x).copy_(dx)
     return dx, dscale.to(scale.dtype), dshift.to(shift.dtype)
 
 
@@ -95,7 +97,7 @@ def _affine_relu_backward(
 def _(
     gradient: Tensor, x: Tensor, scale: Tensor, shift: Tensor, upsample: bool, backend: str | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return empty_map(x, _sides(x)), scale.new_empty(scale.shape), shift.new_empty(shift.shape)
+    return empty_like(x), scale.new_empty(scale.shape), shift.new_empty(shift.shape)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -118,19 +120,11 @@ _affine_relu.register_autograd(_backward, setup_context=_remember)
 
 
 def _result(x: Tensor, upsample: bool) -> Tensor:
-    return empty_map(x, _sides(x, 2 if upsample else 1))
-
-
-def _sides(x: Tensor, factor: int = 1) -> tuple[int, int, int, int]:
     n, c, h, w = x.shape
-    return n, c, factor * h, factor * w
+    factor = 2 if upsample else 1
+    return empty_map(x, (n, c, factor * h, factor * w))
 
 
 def _backend(x: Tensor, backend: str | None) -> str:
     # Chosen here and not in the public function, where torch.compile would trace the search for backends.
     return choose_backend(x.device, backend, x.dtype, native=_NATIVE_DTYPES)
-
-
-def _memory(x: Tensor, channels_last: bool) -> Tensor:
-    """View a packed map in the order of its memory: [N, H, W, C] or [N, C, H, W]."""
-    return x.detach().permute(0, 2, 3, 1) if channels_last else x.detach()

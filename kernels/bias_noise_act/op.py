@@ -9,7 +9,7 @@ from zellige.errors import ShapeError
 
 from ..dispatch import Backend, choose_backend
 from ..gradients import reference_gradients
-from ..layout import empty_map, is_channels_last, packed
+from ..layout import empty_like, in_memory_order, is_channels_last, packed
 from ..validation import FLOATING, dtype_name, refuse, require, require_same_device
 from .reference import bias_noise_act_backward_reference, bias_noise_act_reference, noise_gradients
 
@@ -75,7 +75,7 @@ def _bias_noise_act(
     gain: float,
     backend: str | None,
 ) -> Tensor:
-    backend, y = _backend(x, backend), _like(x)
+    backend, y = _backend(x, backend), empty_like(x)
     if backend == "reference":
         return y.copy_(bias_noise_act_reference(x, bias, noise, strength, slope, gain))
     if x.numel() == 0:
@@ -90,8 +90,8 @@ def _bias_noise_act(
         from .. import _native
 
         _native.bias_noise_act(
-            _memory(x, channels_last), bias, noise, 0.0 if strength is None else strength.item(), slope, gain,
-            _memory(y, channels_last), channels_last,
+            in_memory_order(x, channels_last), bias, noise, 0.0 if strength is None else strength.item(), slope, gain,
+            in_memory_order(y, channels_last), channels_last,
         )  # fmt: skip
     return y
 
@@ -106,7 +106,7 @@ def _(
     gain: float,
     backend: str | None,
 ) -> Tensor:
-    return _like(x)
+    return empty_like(x)
 
 
 @torch.library.custom_op("zellige::bias_noise_act_backward", mutates_args=())
@@ -131,7 +131,7 @@ def _bias_noise_act_backward(
     else:
         wide = (gradient, x, bias, noise, strength)
         dx, dbias, over_channels = bias_noise_act_backward_reference(*wide, slope, gain)
-        dx = _like(x).copy_(dx)
+        dx = empty_like(x).copy_(dx)
     found = [dx, dbias.to(bias.dtype)]
     if noise is not None and strength is not None:
         dnoise, dstrength = noise_gradients(over_channels, noise, strength)
@@ -151,7 +151,7 @@ def _(
     backend: str | None,
 ) -> list[Tensor]:
     others = (t for t in (bias, noise, strength) if t is not None)
-    return [_like(x), *(t.new_empty(t.shape) for t in others)]
+    return [empty_like(x), *(t.new_empty(t.shape) for t in others)]
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -185,11 +185,6 @@ def _require_either(name: str, tensor: Tensor, shapes: tuple[list[int], list[int
     require_same_device(name, tensor, "x", x)
 
 
-def _like(x: Tensor) -> Tensor:
-    n, c, h, w = x.shape
-    return empty_map(x, (n, c, h, w))
-
-
 def _flat(x: Tensor) -> Tensor:
     """Return a bias as float32 [C], and noise as float32 [N or 1, H * W], without gaps."""
     x = x.to(torch.float32).contiguous()
@@ -199,8 +194,3 @@ def _flat(x: Tensor) -> Tensor:
 def _backend(x: Tensor, backend: str | None) -> str:
     # Chosen here and not in the public function, where torch.compile would trace the search for backends.
     return choose_backend(x.device, backend, x.dtype, native=_NATIVE_DTYPES)
-
-
-def _memory(x: Tensor, channels_last: bool) -> Tensor:
-    """View a packed map in the order of its memory: [N, H, W, C] or [N, C, H, W]."""
-    return x.detach().permute(0, 2, 3, 1) if channels_last else x.detach()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..dispatch import Backend, choose_backend
-from ..layout import empty_map, is_channels_last, packed
+from ..layout import empty_map, in_memory_order, is_channels_last, packed
 from ..validation import FLOATING, refuse
 from .reference import fir_resample_reference
 
@@ -59,7 +59,9 @@ def _fir_resample(x: Tensor, up: bool, scale: float, backend: str | None) -> Ten
     else:
         from .. import _native
 
-        _native.fir_resample(_memory(x, channels_last), _memory(y, channels_last), up, scale, channels_last)
+        _native.fir_resample(
+            in_memory_order(x, channels_last), in_memory_order(y, channels_last), up, scale, channels_last
+        )
     return y
 
 
@@ -88,8 +90,3 @@ def _result(x: Tensor, up: bool) -> Tensor:
 def _backend(x: Tensor, backend: str | None) -> str:
     # Chosen here and not in the public function, where torch.compile would trace the search for backends.
     return choose_backend(x.device, backend, x.dtype, native=_NATIVE_DTYPES)
-
-
-def _memory(x: Tensor, channels_last: bool) -> Tensor:
-    """View a packed map in the order of its memory: [N, H, W, C] or [N, C, H, W]."""
-    return x.detach().permute(0, 2, 3, 1) if channels_last else x.detach()

@@ -10,7 +10,7 @@ from zellige.errors import ShapeError
 
 from ..dispatch import Backend, choose_backend
 from ..gradients import reference_gradients
-from ..layout import empty_map, is_channels_last, packed
+from ..layout import empty_like, empty_map, in_memory_order, is_channels_last, packed
 from ..validation import FLOATING, refuse, require
 from .reference import glu_layer_norm_backward_reference, glu_layer_norm_reference
 
@@ -70,7 +70,7 @@ def _glu_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, backend
     else:
         from .. import _native
 
-        maps = _memory(x, channels_last), weight.detach(), bias.detach(), _memory(y, channels_last)
+        maps = in_memory_order(x, channels_last), weight.detach(), bias.detach(), in_memory_order(y, channels_last)
         _native.glu_layer_norm(*maps, eps, channels_last)
     return y
 
@@ -92,7 +92,7 @@ def _glu_layer_norm_backward(
         dx, dweight, dbias = glu_layer_norm_backward_triton(packed(gradient, order), packed(x, order), a, b, eps, order)
     else:
         dx, dweight, dbias = glu_layer_norm_backward_reference(gradient, x, weight, bias, eps)
-        dx = _like(x).copy_(dx)
+        dx = empty_like(x).copy_(dx)
     return dx, dweight.to(weight.dtype), dbias.to(bias.dtype)
 
 
@@ -100,7 +100,7 @@ def _glu_layer_norm_backward(
 def _(
     gradient: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: float, backend: str | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _like(x), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
+    return empty_like(x), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -127,16 +127,6 @@ def _result(x: Tensor) -> Tensor:
     return empty_map(x, (n, c // 2, h, w))
 
 
-def _like(x: Tensor) -> Tensor:
-    n, c, h, w = x.shape
-    return empty_map(x, (n, c, h, w))
-
-
 def _backend(x: Tensor, backend: str | None) -> str:
     # Chosen here and not in the public function, where torch.compile would trace the search for backends.
     return choose_backend(x.device, backend, x.dtype, native=_NATIVE_DTYPES)
-
-
-def _memory(x: Tensor, channels_last: bool) -> Tensor:
-    """View a packed map in the order of its memory: [N, H, W, C] or [N, C, H, W]."""
-    return x.detach().permute(0, 2, 3, 1) if channels_last else x.detach()

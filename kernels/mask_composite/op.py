@@ -9,7 +9,7 @@ from zellige.errors import ShapeError
 
 from ..dispatch import Backend, choose_backend
 from ..gradients import reference_gradients
-from ..layout import empty_map, is_channels_last, packed
+from ..layout import empty_like, in_memory_order, is_channels_last, packed
 from ..validation import FLOATING, refuse, require
 from .reference import mask_composite_backward_reference, mask_composite_reference
 
@@ -78,8 +78,8 @@ def _mask_composite(
     else:
         from .. import _native
 
-        into = y if output == "uint8" else _memory(y, order)
-        front, back = _memory(foreground, order), _memory(background, order)
+        into = y if output == "uint8" else in_memory_order(y, order)
+        front, back = in_memory_order(foreground, order), in_memory_order(background, order)
         _native.mask_composite(front, back, mask.detach(), into, logits, order)
     return y
 
@@ -93,7 +93,7 @@ def _(foreground: Tensor, background: Tensor, mask: Tensor, logits: bool, output
 def _mask_composite_backward(
     gradient: Tensor, foreground: Tensor, background: Tensor, mask: Tensor, logits: bool, backend: str | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    d_foreground, d_background, d_mask = _like(foreground), _like(foreground), mask.new_empty(mask.shape)
+    d_foreground, d_background, d_mask = empty_like(foreground), empty_like(foreground), mask.new_empty(mask.shape)
     found = d_foreground, d_background, d_mask
     if _backend(foreground, backend) == "triton" and foreground.numel():
         from .triton import mask_composite_backward_triton
@@ -114,7 +114,7 @@ def _mask_composite_backward(
 def _(
     gradient: Tensor, foreground: Tensor, background: Tensor, mask: Tensor, logits: bool, backend: str | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _like(foreground), _like(foreground), mask.new_empty(mask.shape)
+    return empty_like(foreground), empty_like(foreground), mask.new_empty(mask.shape)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -138,19 +138,9 @@ _mask_composite.register_autograd(_backward, setup_context=_remember)
 
 def _result(foreground: Tensor, output: str) -> Tensor:
     n, c, h, w = foreground.shape
-    return _like(foreground) if output == "float" else foreground.new_empty((n, h, w, c), dtype=torch.uint8)
-
-
-def _like(x: Tensor) -> Tensor:
-    n, c, h, w = x.shape
-    return empty_map(x, (n, c, h, w))
+    return empty_like(foreground) if output == "float" else foreground.new_empty((n, h, w, c), dtype=torch.uint8)
 
 
 def _backend(foreground: Tensor, backend: str | None) -> str:
     # Chosen here and not in the public function, where torch.compile would trace the search for backends.
     return choose_backend(foreground.device, backend, foreground.dtype, native=_NATIVE_DTYPES)
-
-
-def _memory(x: Tensor, channels_last: bool) -> Tensor:
-    """View a packed map in the order of its memory: [N, H, W, C] or [N, C, H, W]."""
-    return x.detach().permute(0, 2, 3, 1) if channels_last else x.detach()

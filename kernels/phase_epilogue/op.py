@@ -9,7 +9,7 @@ from torch import Tensor
 from zellige.errors import ShapeError
 
 from ..dispatch import Backend, choose_backend
-from ..layout import empty_map, is_channels_last, packed
+from ..layout import empty_map, in_memory_order, is_channels_last, packed
 from ..validation import FLOATING, refuse, require
 from .reference import phase_epilogue_reference
 
@@ -87,7 +87,12 @@ def _phase_epilogue(
     else:
         from .. import _native
 
-        maps = _memory(x, channels_last), weight.detach().flatten(), bias.detach().flatten(), _memory(y, channels_last)
+        maps = (
+            in_memory_order(x, channels_last),
+            weight.detach().flatten(),
+            bias.detach().flatten(),
+            in_memory_order(y, channels_last),
+        )
         _native.phase_epilogue(*maps, gated, eps, channels_last)
     return y
 
@@ -100,8 +105,3 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, activation: str, eps: float, back
 def _result(x: Tensor, activation: str) -> Tensor:
     n, channels, h, w = x.shape
     return empty_map(x, (n, channels // (4 * _HALVES[activation]), 2 * h, 2 * w))
-
-
-def _memory(x: Tensor, channels_last: bool) -> Tensor:
-    """View a packed map in the order of its memory: [N, H, W, C] or [N, C, H, W]."""
-    return x.detach().permute(0, 2, 3, 1) if channels_last else x.detach()

@@ -72,17 +72,7 @@ def _store(rows, first, count, start, limit, tile, ROWS: tl.constexpr, COLUMNS: 
     column = start + tl.arange(0, COLUMNS)
     inside = (row < count)[:, None] & (column < limit)[None, :]
     at = rows + first * WIDTH + row[:, None] * WIDTH + column[None, :]
-    tl.store(at, _narrow(tile, rows.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _narrow(tile, dtype: tl.constexpr):
-    if _INTERPRETED and dtype == tl.bfloat16:
-        # The interpreter cuts off the lower bits, which devices round, half to even.
-        bits = tile.to(tl.uint32, bitcast=True)
-        bits = tl.where(tile == tile, bits + 0x7FFF + ((bits >> 16) & 1), bits)
-        tile = bits.to(tl.float32, bitcast=True)
-    return tile.to(dtype)
+    tl.store(at, tile, mask=inside)
 
 
 @triton.jit
@@ -153,7 +143,7 @@ def _forward(
         shrink = tl.exp(highest - base)
         total = total * shrink + tl.sum(weights, axis=1)
         highest = higher
-        weights = _narrow(weights, v.dtype.element_ty)
+        weights = weights.to(v.dtype.element_ty)
         value = _load(v, key, left, column, limit, KEYS, MAIN, DV)
         main = _dot(weights, value, main * shrink[:, None])
         if TAIL:
@@ -222,7 +212,7 @@ def _backward_queries(
         slopes = _products(gradient, v, row, count, key, left, QUERIES, KEYS, DV, V_CHUNK)
         # Keys that are not there: their rows of k were read as zeros, but a NaN must not meet them.
         weights = tl.where((tl.arange(0, KEYS) < left)[None, :], tl.exp(scores - log_sum), 0.0)
-        slopes = _narrow(weights * (slopes - delta), k.dtype.element_ty)
+        slopes = (weights * (slopes - delta)).to(k.dtype.element_ty)
         main = _dot(slopes, _load(k, key, left, column, limit, KEYS, MAIN, DK), main)
         if TAIL:
             more = _load(k, key, left, column + MAIN, limit, KEYS, TAIL, DK)
@@ -283,8 +273,8 @@ def _backward_keys(
         scores = _products(k, q, row, count, query, left, KEYS, QUERIES, DK, K_CHUNK) * scale
         slopes = _products(v, gradient, row, count, query, left, KEYS, QUERIES, DV, V_CHUNK)
         weights = tl.where(inside[None, :], tl.exp(scores - log_sum), 0.0)
-        slopes = _narrow(weights * (slopes - delta), q.dtype.element_ty)
-        weights = _narrow(weights, q.dtype.element_ty)
+        slopes = (weights * (slopes - delta)).to(q.dtype.element_ty)
+        weights = weights.to(q.dtype.element_ty)
         more = _load(q, query, left, k_column, k_limit, QUERIES, K_MAIN, DK)
         k_main = _dot(slopes, more, k_main)
         more = _load(gradient, query, left, v_column, v_limit, QUERIES, V_MAIN, DV)

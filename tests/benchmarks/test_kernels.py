@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import math
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from zellige.benchmarks.kernels import cases as all_cases
-from zellige.benchmarks.kernels.cases import KERNELS, cases
+from zellige.benchmarks.kernels.cases import KERNELS, Case, cases
 from zellige.benchmarks.kernels.compare import compare
 from zellige.benchmarks.kernels.measure import seconds_of
 from zellige.engine.cli import app
@@ -28,9 +29,12 @@ def _plain_heap(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def smallest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every kernel at its smallest shape only."""
+
+    def smallest_of(make: Callable[..., Iterator[Case]]) -> Callable[..., Iterator[Case]]:
+        return lambda dtype, device: iter([min(make(dtype, device), key=lambda case: case.least_bytes)])
+
     for name, make in list(KERNELS.items()):
-        least = lambda dtype, device, make=make: iter([min(make(dtype, device), key=lambda case: case.least_bytes)])  # noqa: E731
-        monkeypatch.setitem(KERNELS, name, least)
+        monkeypatch.setitem(KERNELS, name, smallest_of(make))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -9,7 +9,6 @@ from zellige.errors import DeviceError, ShapeError
 from zellige.kernels import glu_layer_norm
 
 from .judge import DTYPES, LAYOUTS, assert_as_exact_as_eager, assert_same_bits
-from .rounding import rounding_as_on_a_device  # noqa: F401
 
 BACKENDS = ["reference", "native", "triton"]
 # Single values, odd sides, more channels than a tile of the GPU kernel; rows (whole samples) of 1 to 4097 values around

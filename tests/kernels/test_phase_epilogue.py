@@ -8,7 +8,6 @@ from zellige.errors import DeviceError, ShapeError
 from zellige.kernels import affine_relu, glu_layer_norm, phase_epilogue
 
 from .judge import DTYPES, LAYOUTS, assert_as_exact_as_eager, assert_same_bits
-from .rounding import rounding_as_on_a_device  # noqa: F401
 
 BACKENDS = ["reference", "native", "triton"]
 # [N, C, H, W] with the result's channels. Single values, odd sides, more channels than a tile of the GPU kernel.
