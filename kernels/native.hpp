@@ -5,6 +5,7 @@
 #include <atomic>
 #include <bit>
 #include <cstdint>
+#include <limits>
 
 #include <nanobind/nanobind.h>
 
@@ -50,6 +51,31 @@ ZELLIGE_INLINE void narrow(float value, bfloat16 &into) {
     const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
     const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     into.bits = static_cast<std::uint16_t>(value == value ? rounded : 0x7fc0u);
+}
+
+// Two neighbours in one word take a shift and a mask, where single ones take a conversion and a shift each.
+struct Pair {
+    float first, second;
+};
+
+ZELLIGE_INLINE Pair widen_pair(const bfloat16 *from) {
+    static_assert(std::endian::native == std::endian::little);
+    std::uint32_t word;
+    __builtin_memcpy(&word, from, sizeof word);
+    return {std::bit_cast<float>(word << 16), std::bit_cast<float>(word & 0xffff0000u)};
+}
+
+// For factors that narrow_pair's values come from.
+ZELLIGE_INLINE float plain_nan(float value) { return value == value ? value : std::numeric_limits<float>::quiet_NaN(); }
+
+// The same rounding as narrow's, but NaN must come with 16 low bits of 0, as it does from bfloat16 and from arithmetic.
+ZELLIGE_INLINE void narrow_pair(float first, float second, bfloat16 *into) {
+    const auto rounded = [](float value) __attribute__((always_inline)) {
+        const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+        return bits + 0x7fffu + ((bits >> 16) & 1u);
+    };
+    const std::uint32_t word = (rounded(first) >> 16) | (rounded(second) & 0xffff0000u);
+    __builtin_memcpy(into, &word, sizeof word);
 }
 
 // Threads are torch's own: its OpenMP pool is entered through the function that a compiler would have called, whose

@@ -21,24 +21,21 @@ struct Sums {
     float distances[lanes] = {}, squares[lanes] = {};
 };
 
-template <typename T>
-ZELLIGE_INLINE Sums sums_of(const T *__restrict x, std::int64_t runs, std::int64_t size, std::int64_t stride,
-                            float pivot) {
-    Sums sums;
-    const auto add = [&](T value, std::int64_t lane) __attribute__((always_inline)) {
-        const float distance = widen(value) - pivot;
-        sums.distances[lane] += distance;
-        sums.squares[lane] += distance * distance;
-    };
-    for (std::int64_t run = 0; run < runs; ++run) {
-        const T *__restrict from = x + run * stride;
-        if (stride > 0) ask_ahead(from, size, stride);
-        std::int64_t i = 0;
-        for (; i + lanes <= size; i += lanes)
-            for (std::int64_t lane = 0; lane < lanes; ++lane) add(from[i + lane], lane);
-        for (std::int64_t lane = 0; i + lane < size; ++lane) add(from[i + lane], lane);
+ZELLIGE_INLINE void add(float distance, std::int64_t lane, Sums &sums) {
+    sums.distances[lane] += distance;
+    sums.squares[lane] += distance * distance;
+}
+
+ZELLIGE_INLINE void add_lanes(const float *__restrict x, float pivot, Sums &sums) {
+    for (std::int64_t lane = 0; lane < lanes; ++lane) add(x[lane] - pivot, lane, sums);
+}
+
+ZELLIGE_INLINE void add_lanes(const bfloat16 *__restrict x, float pivot, Sums &sums) {
+    for (std::int64_t k = 0; k < lanes / 2; ++k) {
+        const Pair value = widen_pair(x + 2 * k);
+        add(value.first - pivot, k, sums);
+        add(value.second - pivot, lanes / 2 + k, sums);
     }
-    return sums;
 }
 
 ZELLIGE_INLINE double total(const float *values) {
@@ -47,16 +44,35 @@ ZELLIGE_INLINE double total(const float *values) {
     return sum;
 }
 
-// Two passes over a block, which stays in the first cache: squares of distances from its mean do not cancel. What
-// rounding took from that mean comes back from the second pass.
+// In one pass, around the mean of a few values from all over the block. However far that is from the block's mean, the
+// values that pulled it there add to the variance too: at worst the squares lose two digits of what a second pass would
+// keep, and where the values are spread like the rest, none.
 template <typename T>
 ZELLIGE_INLINE Moments moments_body(const T *__restrict x, std::int64_t runs, std::int64_t size, std::int64_t stride) {
-    const double count = static_cast<double>(runs * size);
-    const Sums values = sums_of(x, runs, size, stride, 0.0f);
-    const float pivot = static_cast<float>(total(values.distances) / count);
-    const Sums around = sums_of(x, runs, size, stride, pivot);
-    const double sum = total(around.distances), rest = sum / count;
-    return {count, static_cast<double>(pivot) + rest, total(around.squares) - sum * rest};
+    const std::int64_t all = runs * size, few = std::min(all, lanes);
+    const std::int64_t step = all / few, whole = step / size, rest_of_step = step % size;
+    float pivot = 0.0f;
+    for (std::int64_t i = 0, run = 0, at = 0; i < few; ++i) {
+        pivot += widen(x[run * stride + at]);
+        run += whole;
+        at += rest_of_step;
+        if (at >= size) {
+            at -= size;
+            ++run;
+        }
+    }
+    pivot /= static_cast<float>(few);
+    Sums sums;
+    for (std::int64_t run = 0; run < runs; ++run) {
+        const T *__restrict from = x + run * stride;
+        // The whole pixel: what does not count here is needed next, and would be fetched with the rest anyway.
+        if (stride > 0) ask_for(from + ahead_of<T>(stride), stride);
+        std::int64_t i = 0;
+        for (; i + lanes <= size; i += lanes) add_lanes(from + i, pivot, sums);
+        for (std::int64_t lane = 0; i + lane < size; ++lane) add(widen(from[i + lane]) - pivot, lane, sums);
+    }
+    const double count = static_cast<double>(all), sum = total(sums.distances), rest = sum / count;
+    return {count, static_cast<double>(pivot) + rest, total(sums.squares) - sum * rest};
 }
 
 ZELLIGE_CLONES Moments moments(const float *x, std::int64_t runs, std::int64_t size, std::int64_t stride) {
@@ -81,51 +97,44 @@ Moments block_moments(const T *sample, const Runs &all, std::int64_t block) {
 
 // Values `begin` to `end` of a sample by plane; the second half lies `half` values behind the first.
 template <typename T>
-ZELLIGE_INLINE void planes_body(const T *__restrict x, std::int64_t begin, std::int64_t end, std::int64_t plane,
-                                std::int64_t half, const Normal &normal, const float *weight, const float *bias,
-                                T *__restrict y) {
-    const Normal of = normal;
+ZELLIGE_INLINE void planes_body(const T *x, std::int64_t begin, std::int64_t end, std::int64_t plane, std::int64_t half,
+                                const Folded &of, T *y) {
     for (std::int64_t at = begin; at < end;) {
         const std::int64_t c = at / plane, until = std::min(end, (c + 1) * plane);
-        const float scale = weight[c], offset = bias[c];
-        for (std::int64_t i = at; i < until; ++i) gated(x[i], x[half + i], of, scale, offset, y[i]);
+        gated_run(x + at, x + half + at, until - at, of.centre, of.scale[c], of.offset[c], y + at);
         at = until;
     }
 }
 
 ZELLIGE_CLONES void planes_of(const float *x, std::int64_t begin, std::int64_t end, std::int64_t plane,
-                              std::int64_t half, const Normal &normal, const float *weight, const float *bias,
-                              float *y) {
-    planes_body(x, begin, end, plane, half, normal, weight, bias, y);
+                              std::int64_t half, const Folded &of, float *y) {
+    planes_body(x, begin, end, plane, half, of, y);
 }
 
 ZELLIGE_CLONES void planes_of(const bfloat16 *x, std::int64_t begin, std::int64_t end, std::int64_t plane,
-                              std::int64_t half, const Normal &normal, const float *weight, const float *bias,
-                              bfloat16 *y) {
-    planes_body(x, begin, end, plane, half, normal, weight, bias, y);
+                              std::int64_t half, const Folded &of, bfloat16 *y) {
+    planes_body(x, begin, end, plane, half, of, y);
 }
 
-// `pixels` pixels of all channels, each with its first half before its second.
+// `pixels` pixels of all channels, each with its first half before its second. Asks for what lies `ahead` values behind.
 template <typename T>
-ZELLIGE_INLINE void pixels_body(const T *__restrict x, std::int64_t pixels, std::int64_t channels, const Normal &normal,
-                                const float *__restrict weight, const float *__restrict bias, T *__restrict y) {
-    const Normal of = normal;
+ZELLIGE_INLINE void pixels_body(const T *x, std::int64_t pixels, std::int64_t channels, std::int64_t ahead,
+                                const Folded &of, T *y) {
+    const Folded factors = of;
     for (std::int64_t pixel = 0; pixel < pixels; ++pixel) {
-        const T *__restrict from = x + 2 * pixel * channels;
-        T *__restrict into = y + pixel * channels;
-        ask_ahead(from + channels, channels, 2 * channels);
-        for (std::int64_t c = 0; c < channels; ++c) gated(from[c], from[channels + c], of, weight[c], bias[c], into[c]);
+        const T *from = x + 2 * pixel * channels;
+        ask_for(from + ahead, 2 * channels);
+        gated_pixel(from, channels, factors, y + pixel * channels);
     }
 }
 
-ZELLIGE_CLONES void pixels_of(const float *x, std::int64_t pixels, std::int64_t channels, const Normal &normal,
-                              const float *weight, const float *bias, float *y) {
-    pixels_body(x, pixels, channels, normal, weight, bias, y);
+ZELLIGE_CLONES void pixels_of(const float *x, std::int64_t pixels, std::int64_t channels, std::int64_t ahead, const Folded &of, float *y) {
+    pixels_body(x, pixels, channels, ahead, of, y);
 }
 
-ZELLIGE_CLONES void pixels_of(const bfloat16 *x, std::int64_t pixels, std::int64_t channels, const Normal &normal,
-                              const float *weight, const float *bias, bfloat16 *y) {
-    pixels_body(x, pixels, channels, normal, weight, bias, y);
+ZELLIGE_CLONES void pixels_of(const bfloat16 *x, std::int64_t pixels, std::int64_t channels, std::int64_t ahead, const Folded &of,
+                              bfloat16 *y) {
+    pixels_body(x, pixels, channels, ahead, of, y);
 }
 
 struct Map {
@@ -139,27 +148,37 @@ void glu_layer_norm_of(const Map &size, const T *x, const float *weight, const f
     const Runs runs = size.channels_last ? Runs{size.pixels, size.channels} : Runs{1, values};
     // Part of a sample: of its pixels, or of its values where it lies by plane.
     const std::int64_t parts = size.channels_last ? size.pixels : values;
-    const auto normalise = [&](std::int64_t sample, const Normal &normal, std::int64_t begin, std::int64_t end) {
+    const auto normalise = [&](std::int64_t sample, const Folded &of, std::int64_t begin, std::int64_t end) {
         const T *from = x + 2 * sample * values;
         T *into = y + sample * values;
+        // This pass computes longer than it reads: meanwhile the next sample can come.
+        const bool last = sample + 1 == size.samples;
         if (size.channels_last)
-            pixels_of(from + 2 * begin * size.channels, end - begin, size.channels, normal, weight, bias,
-                      into + begin * size.channels);
+            pixels_of(from + 2 * begin * size.channels, end - begin, size.channels,
+                      last ? ahead_of<T>(2 * size.channels) : 2 * values, of, into + begin * size.channels);
         else
-            planes_of(from, begin, end, size.pixels, values, normal, weight, bias, into);
+            planes_of(from, begin, end, size.pixels, values, of, into);
     };
+    const auto fold = [&](const Normal &normal, float *room) {
+        return folded<T>(normal, weight, bias, size.channels, size.channels_last, room);
+    };
+    // Factors of every sample; blocks of one.
+    std::vector<float> factors(static_cast<std::size_t>(2 * size.samples * size.channels));
     if (values * static_cast<std::int64_t>(sizeof(T)) <= bytes_of_one_thread && size.samples > 1) {
         parallel_for(size.samples, values_a_part / values + 1, [&](std::int64_t begin, std::int64_t end) {
-            for (std::int64_t sample = begin; sample < end; ++sample)
-                normalise(sample, normal_alone(x + 2 * sample * values, runs, eps), 0, parts);
+            for (std::int64_t n = begin; n < end; ++n) {
+                const Normal normal = normal_alone(x + 2 * n * values, runs, eps);
+                normalise(n, fold(normal, factors.data() + 2 * n * size.channels), 0, parts);
+            }
         });
         return;
     }
-    std::vector<Moments> room(static_cast<std::size_t>(runs.blocks()));
-    for (std::int64_t sample = 0; sample < size.samples; ++sample) {
-        const Normal normal = normal_together(x + 2 * sample * values, runs, eps, room.data());
+    std::vector<Moments> blocks(static_cast<std::size_t>(runs.blocks()));
+    for (std::int64_t n = 0; n < size.samples; ++n) {
+        const Normal normal = normal_together(x + 2 * n * values, runs, eps, blocks.data());
+        const Folded of = fold(normal, factors.data() + 2 * n * size.channels);
         parallel_for(parts, values_a_part * parts / values,
-                     [&](std::int64_t begin, std::int64_t end) { normalise(sample, normal, begin, end); });
+                     [&](std::int64_t begin, std::int64_t end) { normalise(n, of, begin, end); });
     }
 }
 

@@ -14,19 +14,82 @@ struct Normal {
     float centre, inverse, shift;
 };
 
+// The same folded with a weight and a bias for each channel: (value - centre) * scale + offset. Of bfloat16 pixels with
+// an even number of channels the factors of even channels come first, because neighbours are computed together.
+struct Folded {
+    float centre;
+    const float *scale, *offset;
+};
+
+// The room holds 2 * channels.
 template <typename T>
-ZELLIGE_INLINE void gated(T left, T right, const Normal &normal, float weight, float bias, T &y) {
-    const float value = ((widen(left) - normal.centre) * normal.inverse - normal.shift) * weight + bias;
-    narrow(value * sigmoid_of(widen(right)), y);
+Folded folded(const Normal &normal, const float *weight, const float *bias, std::int64_t channels, bool channels_last,
+              float *room) {
+    const bool paired = channels_last && sizeof(T) == 2 && channels % 2 == 0;
+    for (std::int64_t c = 0; c < channels; ++c) {
+        const std::int64_t at = paired ? c % 2 * (channels / 2) + c / 2 : c;
+        room[at] = plain_nan(normal.inverse * weight[c]);
+        room[channels + at] = plain_nan(bias[c] - normal.shift * weight[c]);
+    }
+    return {normal.centre, room, room + channels};
 }
 
-// Parts of pixels come and go too quickly for the processor to see a stream in them: asks for the values that lie
-// about 2 KiB further on. Addresses behind the end do no harm.
 template <typename T>
-ZELLIGE_INLINE void ask_ahead(const T *from, std::int64_t size, std::int64_t pixel) {
-    constexpr std::int64_t line = 64 / sizeof(T);
-    const std::int64_t ahead = (32 * line / pixel + 1) * pixel;
-    for (std::int64_t i = 0; i < size; i += line) __builtin_prefetch(from + ahead + i);
+ZELLIGE_INLINE float gated(float left, float right, float centre, float scale, float offset) {
+    return ((left - centre) * scale + offset) / one_plus_exp_of_minus<T>(right);
+}
+
+// Values of one channel.
+ZELLIGE_INLINE void gated_run(const float *__restrict left, const float *__restrict right, std::int64_t size,
+                              float centre, float scale, float offset, float *__restrict y) {
+    for (std::int64_t i = 0; i < size; ++i) y[i] = gated<float>(left[i], right[i], centre, scale, offset);
+}
+
+ZELLIGE_INLINE void gated_run(const bfloat16 *__restrict left, const bfloat16 *__restrict right, std::int64_t size,
+                              float centre, float scale, float offset, bfloat16 *__restrict y) {
+    const std::int64_t even = size - size % 2;
+    for (std::int64_t i = 0; i < even; i += 2) {
+        const Pair value = widen_pair(left + i), gate = widen_pair(right + i);
+        narrow_pair(gated<bfloat16>(value.first, gate.first, centre, scale, offset),
+                    gated<bfloat16>(value.second, gate.second, centre, scale, offset), y + i);
+    }
+    if (even < size) narrow(gated<bfloat16>(widen(left[even]), widen(right[even]), centre, scale, offset), y[even]);
+}
+
+// One pixel, with its gates behind its values.
+ZELLIGE_INLINE void gated_pixel(const float *__restrict x, std::int64_t channels, const Folded &of,
+                                float *__restrict y) {
+    for (std::int64_t c = 0; c < channels; ++c)
+        y[c] = gated<float>(x[c], x[channels + c], of.centre, of.scale[c], of.offset[c]);
+}
+
+ZELLIGE_INLINE void gated_pixel(const bfloat16 *__restrict x, std::int64_t channels, const Folded &of,
+                                bfloat16 *__restrict y) {
+    if (channels % 2 != 0) {
+        for (std::int64_t c = 0; c < channels; ++c)
+            narrow(gated<bfloat16>(widen(x[c]), widen(x[channels + c]), of.centre, of.scale[c], of.offset[c]), y[c]);
+        return;
+    }
+    const std::int64_t pairs = channels / 2;
+    for (std::int64_t k = 0; k < pairs; ++k) {
+        const Pair value = widen_pair(x + 2 * k), gate = widen_pair(x + channels + 2 * k);
+        narrow_pair(gated<bfloat16>(value.first, gate.first, of.centre, of.scale[k], of.offset[k]),
+                    gated<bfloat16>(value.second, gate.second, of.centre, of.scale[pairs + k], of.offset[pairs + k]),
+                    y + 2 * k);
+    }
+}
+
+// Parts of pixels come and go too quickly for the processor to see a stream in them: asks for values that are needed
+// later. Addresses behind the end do no harm.
+template <typename T>
+ZELLIGE_INLINE void ask_for(const T *from, std::int64_t size) {
+    for (std::int64_t i = 0; i < size; i += 64 / sizeof(T)) __builtin_prefetch(from + i);
+}
+
+// How far ahead to ask, in values: whole pixels, 4 KiB or a little more.
+template <typename T>
+constexpr std::int64_t ahead_of(std::int64_t pixel) {
+    return (4096 / static_cast<std::int64_t>(sizeof(T)) / pixel + 1) * pixel;
 }
 
 // Number of values, their mean, and the sum of the squares of their distances from it.

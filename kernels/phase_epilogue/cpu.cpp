@@ -16,36 +16,39 @@ namespace {
 constexpr std::int64_t values_a_part = 1 << 14;  // enough to pay for handing a part to a thread
 
 // Comparisons with NaN are false: NaN stays.
-template <typename T>
-ZELLIGE_INLINE void affine(T x, float scale, float shift, T &y) {
-    const float value = widen(x) * scale + shift;
-    narrow(value < 0.0f ? 0.0f : value, y);
+ZELLIGE_INLINE float affine(float x, float scale, float shift) {
+    const float value = x * scale + shift;
+    return value < 0.0f ? 0.0f : value;
 }
 
-// What happens to the values of one sample; weight and bias are those of its channels.
+// What happens to the values of one sample: gated, or scaled and shifted alone, with a centre of 0.
 struct Activation {
-    const float *weight, *bias;
     bool gated;
-    Normal normal;
+    Folded of;
 };
+
+// Neighbours of the large map come from two phases.
+ZELLIGE_INLINE void store_pair(float first, float second, float *y) {
+    y[0] = first;
+    y[1] = second;
+}
+
+ZELLIGE_INLINE void store_pair(float first, float second, bfloat16 *y) { narrow_pair(first, second, y); }
 
 // Two rows of one channel, of the even and of the odd columns; gates lie `half` values behind what they gate.
 template <typename T>
 ZELLIGE_INLINE void plane_row_body(const T *__restrict even, const T *__restrict odd, std::int64_t columns,
                                    std::int64_t half, std::int64_t channel, const Activation &activation,
                                    T *__restrict y) {
-    const float weight = activation.weight[channel], bias = activation.bias[channel];
-    const Normal normal = activation.normal;
+    const float centre = activation.of.centre, scale = activation.of.scale[channel];
+    const float offset = activation.of.offset[channel];
     if (activation.gated) {
-        for (std::int64_t w = 0; w < columns; ++w) {
-            gated(even[w], even[half + w], normal, weight, bias, y[2 * w]);
-            gated(odd[w], odd[half + w], normal, weight, bias, y[2 * w + 1]);
-        }
+        for (std::int64_t w = 0; w < columns; ++w)
+            store_pair(gated<T>(widen(even[w]), widen(even[half + w]), centre, scale, offset),
+                       gated<T>(widen(odd[w]), widen(odd[half + w]), centre, scale, offset), y + 2 * w);
     } else {
-        for (std::int64_t w = 0; w < columns; ++w) {
-            affine(even[w], weight, bias, y[2 * w]);
-            affine(odd[w], weight, bias, y[2 * w + 1]);
-        }
+        for (std::int64_t w = 0; w < columns; ++w)
+            store_pair(affine(widen(even[w]), scale, offset), affine(widen(odd[w]), scale, offset), y + 2 * w);
     }
 }
 
@@ -59,22 +62,24 @@ ZELLIGE_CLONES void plane_row(const bfloat16 *even, const bfloat16 *odd, std::in
     plane_row_body(even, odd, columns, half, channel, activation, y);
 }
 
-// A row of the large map out of the pixels of the small one, from each of which it takes two phases side by side.
+// A row of pixels of the small map, each with its four phases side by side: two rows of the large one.
 template <typename T>
 ZELLIGE_INLINE void pixel_row_body(const T *__restrict x, std::int64_t columns, std::int64_t channels,
                                    const Activation &activation, T *__restrict y) {
-    const float *__restrict weight = activation.weight, *__restrict bias = activation.bias;
-    const Normal normal = activation.normal;
+    const Folded of = activation.of;
     const std::int64_t of_phase = (activation.gated ? 2 : 1) * channels;
-    for (std::int64_t w = 0; w < 2 * columns; ++w) {
-        const T *__restrict from = x + (w / 2 * 4 + w % 2) * of_phase;
-        T *__restrict into = y + w * channels;
-        ask_ahead(from, of_phase, 4 * of_phase);
-        if (activation.gated)
-            for (std::int64_t c = 0; c < channels; ++c)
-                gated(from[c], from[channels + c], normal, weight[c], bias[c], into[c]);
-        else
-            for (std::int64_t c = 0; c < channels; ++c) affine(from[c], weight[c], bias[c], into[c]);
+    for (std::int64_t w = 0; w < columns; ++w) {
+        const T *__restrict pixel = x + w * 4 * of_phase;
+        ask_for(pixel + ahead_of<T>(4 * of_phase), 4 * of_phase);
+        for (std::int64_t phase = 0; phase < 4; ++phase) {
+            const T *__restrict from = pixel + phase * of_phase;
+            T *__restrict into = y + (phase / 2 * 2 * columns + 2 * w + phase % 2) * channels;
+            if (activation.gated)
+                gated_pixel(from, channels, of, into);
+            else
+                for (std::int64_t c = 0; c < channels; ++c)
+                    narrow(affine(widen(from[c]), of.scale[c], of.offset[c]), into[c]);
+        }
     }
 }
 
@@ -97,17 +102,18 @@ struct Map {
 template <typename T>
 void rows_of(const Map &size, const T *x, std::int64_t begin, std::int64_t end, const Activation &activation, T *y) {
     const std::int64_t plane = size.rows * size.columns, of_phase = (size.gated ? 2 : 1) * size.channels;
-    for (std::int64_t k = begin; k < end; ++k)
-        for (std::int64_t i = 0; i < 2; ++i) {
-            if (size.channels_last) {
-                pixel_row(x + (4 * k * size.columns + 2 * i) * of_phase, size.columns, size.channels, activation,
-                          y + (2 * k + i) * 2 * size.columns * size.channels);
-            } else {
-                const T *even = x + 2 * i * of_phase * plane + k * size.columns;
-                plane_row(even, even + of_phase * plane, size.columns, size.channels * plane, k / size.rows,
-                          activation, y + (2 * k + i) * 2 * size.columns);
-            }
+    for (std::int64_t k = begin; k < end; ++k) {
+        if (size.channels_last) {
+            pixel_row(x + 4 * k * size.columns * of_phase, size.columns, size.channels, activation,
+                      y + 4 * k * size.columns * size.channels);
+            continue;
         }
+        for (std::int64_t i = 0; i < 2; ++i) {
+            const T *even = x + 2 * i * of_phase * plane + k * size.columns;
+            plane_row(even, even + of_phase * plane, size.columns, size.channels * plane, k / size.rows, activation,
+                      y + (2 * k + i) * 2 * size.columns);
+        }
+    }
 }
 
 template <typename T>
@@ -119,7 +125,7 @@ void phase_epilogue_of(const Map &size, const T *x, const float *weight, const f
         parallel_for(size.samples * rows, grain, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t k = begin; k < end;) {
                 const std::int64_t n = k / rows, until = std::min(end, (n + 1) * rows);
-                const Activation activation{weight + n * size.channels, bias + n * size.channels, false, {}};
+                const Activation activation{false, {0, weight + n * size.channels, bias + n * size.channels}};
                 rows_of(size, x + n * values, k - n * rows, until - n * rows, activation, y + n * values);
                 k = until;
             }
@@ -127,20 +133,26 @@ void phase_epilogue_of(const Map &size, const T *x, const float *weight, const f
         return;
     }
     const Runs runs = size.channels_last ? Runs{4 * plane, size.channels} : Runs{4, size.channels * plane};
+    const auto fold = [&](const Normal &normal, float *room) {
+        return Activation{true, folded<T>(normal, weight, bias, size.channels, size.channels_last, room)};
+    };
+    std::vector<float> factors(static_cast<std::size_t>(2 * size.samples * size.channels));
     if (values * static_cast<std::int64_t>(sizeof(T)) <= bytes_of_one_thread && size.samples > 1) {
         parallel_for(size.samples, values_a_part / values + 1, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t n = begin; n < end; ++n) {
                 const T *sample = x + 2 * n * values;
-                const Activation activation{weight, bias, true, normal_alone(sample, runs, eps)};
+                const Activation activation =
+                    fold(normal_alone(sample, runs, eps), factors.data() + 2 * n * size.channels);
                 rows_of(size, sample, 0, rows, activation, y + n * values);
             }
         });
         return;
     }
-    std::vector<Moments> room(static_cast<std::size_t>(runs.blocks()));
+    std::vector<Moments> blocks(static_cast<std::size_t>(runs.blocks()));
     for (std::int64_t n = 0; n < size.samples; ++n) {
         const T *sample = x + 2 * n * values;
-        const Activation activation{weight, bias, true, normal_together(sample, runs, eps, room.data())};
+        const Activation activation =
+            fold(normal_together(sample, runs, eps, blocks.data()), factors.data() + 2 * n * size.channels);
         parallel_for(rows, grain, [&](std::int64_t begin, std::int64_t end) {
             rows_of(size, sample, begin, end, activation, y + n * values);
         });
