@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --constraint constraints.txt
-NATIVE_SOURCES := $(wildcard kernels/*.cpp kernels/*.hpp kernels/*/cpu.cpp)
+NATIVE_SOURCES := $(wildcard kernels/*.cpp kernels/*.hpp kernels/*/*.cpp kernels/*/*.hpp)
 PARTS := engine kernels training benchmarks
 
 .PHONY: install demo test lint typecheck sanitize clean

@@ -2,6 +2,17 @@ from torch import Tensor
 
 def use_threads(address: int) -> None: ...
 def affine_relu(x: Tensor, scale: Tensor, shift: Tensor, y: Tensor, upsample: bool, channels_last: bool) -> None: ...
+def affine_relu_backward(
+    gradient: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    dx: Tensor,
+    dscale: Tensor,
+    dshift: Tensor,
+    upsample: bool,
+    channels_last: bool,
+) -> None: ...
 def bias_noise_act(
     x: Tensor,
     bias: Tensor,
@@ -17,6 +28,17 @@ def feather_blend(
 ) -> None: ...
 def fir_resample(x: Tensor, y: Tensor, up: bool, scale: float, channels_last: bool) -> None: ...
 def glu_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, y: Tensor, eps: float, channels_last: bool) -> None: ...
+def glu_layer_norm_backward(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    dx: Tensor,
+    dweight: Tensor,
+    dbias: Tensor,
+    eps: float,
+    channels_last: bool,
+) -> None: ...
 def mask_composite(
     foreground: Tensor, background: Tensor, mask: Tensor, y: Tensor, logits: bool, channels_last: bool
 ) -> None: ...

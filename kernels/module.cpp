@@ -1,4 +1,4 @@
-// The module zellige.kernels._native: all CPU kernels, each bound by its own folder's cpu.cpp.
+// The module zellige.kernels._native: all CPU kernels, each bound by its own folder.
 #include "native.hpp"
 
 namespace zellige {
@@ -12,10 +12,12 @@ NB_MODULE(_native, module) {
         [](std::uintptr_t address) { zellige::enter_parallel = reinterpret_cast<zellige::EnterParallel>(address); },
         "address"_a);
     zellige::bind_affine_relu(module);
+    zellige::bind_affine_relu_backward(module);
     zellige::bind_bias_noise_act(module);
     zellige::bind_feather_blend(module);
     zellige::bind_fir_resample(module);
     zellige::bind_glu_layer_norm(module);
+    zellige::bind_glu_layer_norm_backward(module);
     zellige::bind_mask_composite(module);
     zellige::bind_phase_epilogue(module);
 }

@@ -78,6 +78,32 @@ ZELLIGE_INLINE void narrow_pair(float first, float second, bfloat16 *into) {
     __builtin_memcpy(into, &word, sizeof word);
 }
 
+// Values as float32, a slice at a time: the map itself, or a copy in the first cache. Arithmetic on copies is vector
+// code where arithmetic between two types of storage in one loop often is not.
+template <typename T>
+struct Slice {
+    static constexpr std::int64_t most = 256;
+    float room[most];
+
+    ZELLIGE_INLINE const float *read(Slice &slice, const T *from, std::int64_t size) {
+        for (std::int64_t i = 0; i < size; ++i) slice.room[i] = widen(from[i]);
+        return slice.room;
+    }
+    ZELLIGE_INLINE float *begin(Slice &slice, T *) { return slice.room; }
+    ZELLIGE_INLINE void end(const Slice &slice, std::int64_t size, T *into) {
+        for (std::int64_t i = 0; i < size; ++i) narrow(slice.room[i], into[i]);
+    }
+};
+
+template <>
+struct Slice<float> {
+    static constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+
+    ZELLIGE_INLINE const float *read(Slice &, const float *from, std::int64_t) { return from; }
+    ZELLIGE_INLINE float *begin(Slice &, float *into) { return into; }
+    ZELLIGE_INLINE void end(const Slice &, std::int64_t, float *) {}
+};
+
 // Threads are torch's own: its OpenMP pool is entered through the function that a compiler would have called, whose
 // address Python hands over (dispatch.py). Null means: everything runs on the calling thread.
 using EnterParallel = void (*)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
@@ -107,10 +133,12 @@ void parallel_for(std::int64_t count, std::int64_t grain, const Body &body) {
 }
 
 void bind_affine_relu(nanobind::module_ &module);
+void bind_affine_relu_backward(nanobind::module_ &module);
 void bind_bias_noise_act(nanobind::module_ &module);
 void bind_feather_blend(nanobind::module_ &module);
 void bind_fir_resample(nanobind::module_ &module);
 void bind_glu_layer_norm(nanobind::module_ &module);
+void bind_glu_layer_norm_backward(nanobind::module_ &module);
 void bind_mask_composite(nanobind::module_ &module);
 void bind_phase_epilogue(nanobind::module_ &module);
 

@@ -79,17 +79,23 @@ def _(x: Tensor, scale: Tensor, shift: Tensor, upsample: bool, backend: str | No
 def _affine_relu_backward(
     gradient: Tensor, x: Tensor, scale: Tensor, shift: Tensor, upsample: bool, backend: str | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if _backend(x, backend) == "triton" and x.numel():
+    backend = _backend(x, backend)
+    if backend == "reference" or x.numel() == 0:
+        dx, dscale, dshift = affine_relu_backward_reference(gradient, x, scale, shift, upsample)
+        return empty_like(x).copy_(dx), dscale.to(scale.dtype), dshift.to(shift.dtype)
+    order = is_channels_last(x)
+    gradient, x = packed(gradient, order), packed(x, order)
+    a, b = (t.to(torch.float32).contiguous() for t in (scale, shift))
+    if backend == "triton":
         from .triton import affine_relu_backward_triton
 
-        order = is_channels_last(x)
-        a, b = (t.to(torch.float32).contiguous() for t in (scale, shift))
-        dx, dscale, dshift = affine_relu_backward_triton(
-            packed(gradient, order), packed(x, order), a, b, upsample, order
-        )
+        dx, dscale, dshift = affine_relu_backward_triton(gradient, x, a, b, upsample, order)
     else:
-        dx, dscale, dshift = affine_relu_backward_reference(gradient, x, scale, shift, upsample)
-        dx = empty_like(x).copy_(dx)
+        from .. import _native
+
+        dx, dscale, dshift = empty_like(x), torch.empty_like(a), torch.empty_like(b)
+        maps = in_memory_order(gradient, order), in_memory_order(x, order), a.detach(), b.detach()
+        _native.affine_relu_backward(*maps, in_memory_order(dx, order), dscale, dshift, upsample, order)
     return dx, dscale.to(scale.dtype), dshift.to(shift.dtype)
 
 

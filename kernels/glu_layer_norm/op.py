@@ -84,15 +84,23 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, backend: str | None) 
 def _glu_layer_norm_backward(
     gradient: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: float, backend: str | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if _backend(x, backend) == "triton" and x.numel():
+    backend = _backend(x, backend)
+    if backend == "reference" or x.numel() == 0:
+        dx, dweight, dbias = glu_layer_norm_backward_reference(gradient, x, weight, bias, eps)
+        return empty_like(x).copy_(dx), dweight.to(weight.dtype), dbias.to(bias.dtype)
+    order = is_channels_last(x)
+    gradient, x = packed(gradient, order), packed(x, order)
+    a, b = (t.to(torch.float32).contiguous() for t in (weight, bias))
+    if backend == "triton":
         from .triton import glu_layer_norm_backward_triton
 
-        order = is_channels_last(x)
-        a, b = (t.to(torch.float32).contiguous() for t in (weight, bias))
-        dx, dweight, dbias = glu_layer_norm_backward_triton(packed(gradient, order), packed(x, order), a, b, eps, order)
+        dx, dweight, dbias = glu_layer_norm_backward_triton(gradient, x, a, b, eps, order)
     else:
-        dx, dweight, dbias = glu_layer_norm_backward_reference(gradient, x, weight, bias, eps)
-        dx = empty_like(x).copy_(dx)
+        from .. import _native
+
+        dx, dweight, dbias = empty_like(x), torch.empty_like(a), torch.empty_like(b)
+        maps = in_memory_order(gradient, order), in_memory_order(x, order), a.detach(), b.detach()
+        _native.glu_layer_norm_backward(*maps, in_memory_order(dx, order), dweight, dbias, eps, order)
     return dx, dweight.to(weight.dtype), dbias.to(bias.dtype)
 
 
