@@ -53,6 +53,12 @@ ZELLIGE_INLINE void narrow(float value, bfloat16 &into) {
     into.bits = static_cast<std::uint16_t>(value == value ? rounded : 0x7fc0u);
 }
 
+// Asks for values that are needed later, where the processor cannot guess them. Addresses behind the end do no harm.
+template <typename T>
+ZELLIGE_INLINE void ask_for(const T *from, std::int64_t size) {
+    for (std::int64_t i = 0; i < size; i += 64 / sizeof(T)) __builtin_prefetch(from + i);
+}
+
 // Two neighbours in one word take a shift and a mask, where single ones take a conversion and a shift each.
 struct Pair {
     float first, second;

@@ -1,5 +1,5 @@
-// The weighted mean of overlapping patches, one picture row at a time: the sums of a row stay in the cache while all
-// patches that cover it are added, in index order. Threads take bands of rows.
+// The weighted mean of overlapping patches, one tile of the picture at a time: its sums stay in the second cache while
+// all patches that touch it are added, in index order. Threads take bands of tiles.
 #include <algorithm>
 #include <cstddef>
 #include <new>
@@ -15,8 +15,8 @@ namespace nb = nanobind;
 namespace zellige {
 namespace {
 
-// Patch lists are rebuilt once a band, so that a row looks only at patches near it and not at all of them.
-constexpr std::int64_t band_rows = 32;
+// A tile's sums take about 256 KiB; patches are mostly smaller, so that few are cut.
+constexpr std::int64_t tile_rows = 32, tile_columns = 512;
 
 // A row of patches is either `channels` planes of single values (NCHW) or one plane of interleaved pixels
 // (channels-last). Sums are kept in the same order, so that both are added as flat, contiguous arrays.
@@ -29,34 +29,52 @@ struct PatchStrides {
     std::int64_t patch, plane, row;
 };
 
+// Where the sums of a part of a tile begin: rows of `planes` times `row` sums, and rows of as many weights.
+struct Sums {
+    float *values, *weights;
+    std::int64_t planes, row;
+};
+
+ZELLIGE_INLINE void add_weights(float row_weight, const float *__restrict window, std::int64_t size,
+                                float *__restrict weights) {
+    for (std::int64_t i = 0; i < size; ++i) weights[i] += row_weight * window[i];
+}
+
 template <typename T>
-ZELLIGE_INLINE void add_row_body(float *__restrict sums, std::int64_t sums_stride, float *__restrict totals,
-                                 const float *__restrict window, float row_weight, const T *__restrict patch,
-                                 std::int64_t patch_stride, std::int64_t planes, std::int64_t size) {
-    for (std::int64_t i = 0; i < size; ++i) totals[i] += row_weight * window[i];
-    for (std::int64_t plane = 0; plane < planes; ++plane) {
-        float *__restrict sum = sums + plane * sums_stride;
-        const T *__restrict values = patch + plane * patch_stride;
-        for (std::int64_t i = 0; i < size; ++i) sum[i] += (row_weight * window[i]) * widen(values[i]);
-    }
+ZELLIGE_INLINE void add_values(float row_weight, const float *__restrict window, const T *__restrict values,
+                               std::int64_t size, float *__restrict sums) {
+    for (std::int64_t i = 0; i < size; ++i) sums[i] += (row_weight * window[i]) * widen(values[i]);
 }
 
-ZELLIGE_CLONES void add_row(float *sums, std::int64_t sums_stride, float *totals, const float *window,
-                            float row_weight, const float *patch, std::int64_t patch_stride, std::int64_t planes,
-                            std::int64_t size) {
-    add_row_body(sums, sums_stride, totals, window, row_weight, patch, patch_stride, planes, size);
+// The part of a patch that lies in a tile: `rows` rows of `size` values in each plane.
+template <typename T>
+ZELLIGE_INLINE void add_patch_body(const Sums &of, const float *window_rows, const float *window_columns,
+                                   const T *patch, const PatchStrides &strides, std::int64_t rows, std::int64_t size) {
+    const Sums sums = of;
+    for (std::int64_t row = 0; row < rows; ++row)
+        add_weights(window_rows[row], window_columns, size, sums.weights + row * sums.row);
+    // Plane by plane, because the rows of one lie next to each other.
+    for (std::int64_t plane = 0; plane < sums.planes; ++plane)
+        for (std::int64_t row = 0; row < rows; ++row) {
+            const std::int64_t at = plane * strides.plane + row * strides.row;
+            add_values(window_rows[row], window_columns, patch + at, size,
+                       sums.values + (row * sums.planes + plane) * sums.row);
+        }
 }
 
-ZELLIGE_CLONES void add_row(float *sums, std::int64_t sums_stride, float *totals, const float *window,
-                            float row_weight, const bfloat16 *patch, std::int64_t patch_stride, std::int64_t planes,
-                            std::int64_t size) {
-    add_row_body(sums, sums_stride, totals, window, row_weight, patch, patch_stride, planes, size);
+ZELLIGE_CLONES void add_patch(const Sums &sums, const float *window_rows, const float *window_columns, const float *patch,
+                              const PatchStrides &strides, std::int64_t rows, std::int64_t size) {
+    add_patch_body(sums, window_rows, window_columns, patch, strides, rows, size);
 }
 
-ZELLIGE_CLONES void add_row(float *sums, std::int64_t sums_stride, float *totals, const float *window,
-                            float row_weight, const float16 *patch, std::int64_t patch_stride, std::int64_t planes,
-                            std::int64_t size) {
-    add_row_body(sums, sums_stride, totals, window, row_weight, patch, patch_stride, planes, size);
+ZELLIGE_CLONES void add_patch(const Sums &sums, const float *window_rows, const float *window_columns, const bfloat16 *patch,
+                              const PatchStrides &strides, std::int64_t rows, std::int64_t size) {
+    add_patch_body(sums, window_rows, window_columns, patch, strides, rows, size);
+}
+
+ZELLIGE_CLONES void add_patch(const Sums &sums, const float *window_rows, const float *window_columns, const float16 *patch,
+                              const PatchStrides &strides, std::int64_t rows, std::int64_t size) {
+    add_patch_body(sums, window_rows, window_columns, patch, strides, rows, size);
 }
 
 ZELLIGE_INLINE float mean_of(float sum, float total) { return total > 0.0f ? sum / total : 0.0f; }
@@ -86,18 +104,18 @@ ZELLIGE_INLINE void store(const T *row, std::int64_t planes, std::int64_t size, 
     if (planes == 4) interleave<4>(row, size, picture);
 }
 
-ZELLIGE_CLONES void finish_row(float *__restrict sums, const float *__restrict totals, std::int64_t planes,
-                               std::int64_t size, float *__restrict row, float *__restrict picture) {
+ZELLIGE_CLONES void finish_row(const float *__restrict sums, const float *__restrict totals, std::int64_t planes,
+                               std::int64_t stride, std::int64_t size, float *__restrict row, float *__restrict picture) {
     for (std::int64_t plane = 0; plane < planes; ++plane)
-        for (std::int64_t i = 0; i < size; ++i) row[plane * size + i] = mean_of(sums[plane * size + i], totals[i]);
+        for (std::int64_t i = 0; i < size; ++i) row[plane * size + i] = mean_of(sums[plane * stride + i], totals[i]);
     store(row, planes, size, picture);
 }
 
-ZELLIGE_CLONES void finish_row(float *__restrict sums, const float *__restrict totals, std::int64_t planes,
-                               std::int64_t size, std::uint8_t *__restrict row, std::uint8_t *__restrict picture) {
+ZELLIGE_CLONES void finish_row(const float *__restrict sums, const float *__restrict totals, std::int64_t planes,
+                               std::int64_t stride, std::int64_t size, std::uint8_t *__restrict row, std::uint8_t *__restrict picture) {
     for (std::int64_t plane = 0; plane < planes; ++plane)
         for (std::int64_t i = 0; i < size; ++i)
-            row[plane * size + i] = byte_of(mean_of(sums[plane * size + i], totals[i]));
+            row[plane * size + i] = byte_of(mean_of(sums[plane * stride + i], totals[i]));
     store(row, planes, size, picture);
 }
 
@@ -108,44 +126,47 @@ struct Geometry {
 template <typename T, typename Pixel>
 void blend(const Geometry &size, RowLayout layout, PatchStrides strides, const T *patches,
            const std::int64_t *positions, const float *window_rows, const float *window_columns, Pixel *picture) {
-    const std::int64_t row_size = size.width * layout.lanes;
     std::vector<float> window(static_cast<std::size_t>(size.patch_columns * layout.lanes));
     for (std::size_t i = 0; i < window.size(); ++i) window[i] = window_columns[i / layout.lanes];
-    const auto blend_rows = [&](std::int64_t band) {
-        std::vector<float> sums(static_cast<std::size_t>(row_size * layout.planes));
-        std::vector<float> totals(static_cast<std::size_t>(row_size));
-        std::vector<Pixel> finished(sums.size());
+    const std::int64_t row = std::min(size.width, tile_columns) * layout.lanes;
+    const auto blend_band = [&](std::int64_t top) {
+        const std::int64_t bottom = std::min(top + tile_rows, size.height);
+        std::vector<float> values(static_cast<std::size_t>((bottom - top) * layout.planes * row));
+        std::vector<float> weights(static_cast<std::size_t>((bottom - top) * row));
+        std::vector<Pixel> finished(static_cast<std::size_t>(layout.planes * row));
         std::vector<std::int64_t> near;
-        const std::int64_t band_end = std::min(band + band_rows, size.height);
         for (std::int64_t n = 0; n < size.patches; ++n) {
-            const std::int64_t top = positions[2 * n], left = positions[2 * n + 1];
+            const std::int64_t y = positions[2 * n], x = positions[2 * n + 1];
             // Positions are compared before anything is added to them: any int64 may be given.
-            if (top < band_end && top > band - size.patch_rows && left < size.width && left > -size.patch_columns)
-                near.push_back(n);
+            if (y < bottom && y > top - size.patch_rows && x < size.width && x > -size.patch_columns) near.push_back(n);
         }
-        for (std::int64_t y = band; y < band_end; ++y) {
+        for (std::int64_t left = 0; left < size.width; left += tile_columns) {
+            const std::int64_t right = std::min(left + tile_columns, size.width);
             // -0.0 is the neutral element: -0.0 + x is x for every x, and 0.0 + -0.0 would lose a sign.
-            std::fill(sums.begin(), sums.end(), -0.0f);
-            std::fill(totals.begin(), totals.end(), 0.0f);
+            std::fill(values.begin(), values.end(), -0.0f);
+            std::fill(weights.begin(), weights.end(), 0.0f);
             for (const std::int64_t n : near) {
-                const std::int64_t patch_row = y - positions[2 * n];
-                if (patch_row < 0 || patch_row >= size.patch_rows) continue;
-                const std::int64_t left = positions[2 * n + 1];
-                const std::int64_t begin = std::max<std::int64_t>(left, 0);
-                const std::int64_t end = std::min(left + size.patch_columns, size.width);
-                const std::int64_t picture_at = begin * layout.lanes, patch_at = (begin - left) * layout.lanes;
-                add_row(sums.data() + picture_at, row_size, totals.data() + picture_at, window.data() + patch_at,
-                        window_rows[patch_row], patches + n * strides.patch + patch_row * strides.row + patch_at,
-                        strides.plane, layout.planes, (end - begin) * layout.lanes);
+                const std::int64_t y = positions[2 * n], x = positions[2 * n + 1];
+                const std::int64_t y_begin = std::max(y, top), y_end = std::min(y + size.patch_rows, bottom);
+                const std::int64_t x_begin = std::max(x, left), x_end = std::min(x + size.patch_columns, right);
+                if (x_begin >= x_end) continue;
+                const std::int64_t at = (x_begin - left) * layout.lanes, within = (x_begin - x) * layout.lanes;
+                const Sums sums{values.data() + (y_begin - top) * layout.planes * row + at,
+                                weights.data() + (y_begin - top) * row + at, layout.planes, row};
+                add_patch(sums, window_rows + (y_begin - y), window.data() + within,
+                          patches + n * strides.patch + (y_begin - y) * strides.row + within, strides, y_end - y_begin,
+                          (x_end - x_begin) * layout.lanes);
             }
-            finish_row(sums.data(), totals.data(), layout.planes, row_size, finished.data(),
-                       picture + y * size.width * size.channels);
+            for (std::int64_t y = top; y < bottom; ++y)
+                finish_row(values.data() + (y - top) * layout.planes * row, weights.data() + (y - top) * row,
+                           layout.planes, row, (right - left) * layout.lanes, finished.data(),
+                           picture + (y * size.width + left) * size.channels);
         }
     };
     std::atomic<bool> failed = false;
-    parallel_for(size.height, band_rows, [&](std::int64_t begin, std::int64_t) {
+    parallel_for(size.height, tile_rows, [&](std::int64_t begin, std::int64_t) {
         try {
-            blend_rows(begin);
+            blend_band(begin);
         } catch (const std::bad_alloc &) {  // must not leave the thread that it was thrown in
             failed = true;
         }

@@ -79,14 +79,8 @@ ZELLIGE_INLINE void gated_pixel(const bfloat16 *__restrict x, std::int64_t chann
     }
 }
 
-// Parts of pixels come and go too quickly for the processor to see a stream in them: asks for values that are needed
-// later. Addresses behind the end do no harm.
-template <typename T>
-ZELLIGE_INLINE void ask_for(const T *from, std::int64_t size) {
-    for (std::int64_t i = 0; i < size; i += 64 / sizeof(T)) __builtin_prefetch(from + i);
-}
-
-// How far ahead to ask, in values: whole pixels, 4 KiB or a little more.
+// Parts of pixels come and go too quickly for the processor to see a stream in them, so that they are asked for.
+// How far ahead, in values: whole pixels, 4 KiB or a little more.
 template <typename T>
 constexpr std::int64_t ahead_of(std::int64_t pixel) {
     return (4096 / static_cast<std::int64_t>(sizeof(T)) / pixel + 1) * pixel;
