@@ -239,17 +239,24 @@ def bench_panorama(
 @bench.command("kernels")
 def bench_kernels(
     names: Annotated[list[str] | None, typer.Argument(help="Kernels; none means all.")] = None,
-    against: Annotated[str, typer.Option(help="Peers: eager, compile.")] = "eager,compile",
+    against: Annotated[
+        str,
+        typer.Option(help="Peers: eager, compile, sdpa, liger, onnxruntime, openvino; one that is missing is named."),
+    ] = "eager,compile,sdpa,liger,onnxruntime,openvino",
     dtype: Annotated[str, typer.Option(help="Such as float32, or float32,bfloat16.")] = "float32,bfloat16",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results into this file.")] = None,
+    plot_file: Annotated[
+        Path | None, typer.Option("--plot", help="Also draw percent of the limit over shapes into this PNG file.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
-    """Kernels against plain PyTorch and its compiler: correct first, then how fast, and of what limit."""
+    """Kernels against their peers: correct first, then how fast, and of what limit."""
     import torch
 
     from zellige.errors import TaskError
 
     from ..benchmarks.kernels.compare import compare
+    from ..benchmarks.kernels.table import table_of
     from .device import pick_device
 
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -260,16 +267,11 @@ def bench_kernels(
     report = compare(names or [], [known[name] for name in kinds], pick_device(device), peers)
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    table = Table("kernel", "shape", "dtype", "pass", "runner", "ms", "ratio", "GB/s", "of copy")
-    for row in report["results"]:
-        table.add_row(
-            row["kernel"], row["shape"], row["dtype"], row["pass"], row["runner"], f"{1e3 * row['seconds']:.2f}",
-            f"{row['ratio']:.2f}", *(
-                (f"{row['gigabytes_per_second']:.1f}", f"{row['percent_of_copy']:.0f} %")
-                if "percent_of_copy" in row else ("", "")
-            ),
-        )  # fmt: skip
-    Console(width=max(Console().width, 150)).print(table)
+    if plot_file is not None:
+        from ..benchmarks.kernels.plot import plot
+
+        plot(report, plot_file)
+    Console(width=max(Console().width, 170)).print(table_of(report))
 
 
 def main() -> None:

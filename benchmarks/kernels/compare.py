@@ -1,7 +1,10 @@
-"""One kernel against its peers, in one run, on the same inputs."""
+"""Kernels and their peers, in one run, on the same inputs: compared first, then timed in turns."""
 
 import gc
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -11,106 +14,180 @@ from zellige.errors import TaskError
 
 from ..conditions import conditions
 from .cases import KERNELS, Case, cases
-from .measure import cache_bytes, keep_freed_memory, seconds_of
+from .exported import Unmeasured
+from .measure import Times, alternate, cache_bytes, keep_freed_memory, sets_needed
+from .runners import PEERS, Inputs, Runner, makers
 
-__all__ = ["PEERS", "compare"]
+__all__ = ["PASSES", "compare", "inputs_of", "runners_of"]
 
-PEERS = ("eager", "compile")
-_MOST_SETS = 64
+PASSES = ("forward", "forward+backward")
+_PEER_TOLERANCE = 10  # times the kernel's: a peer that rounds more is measured still, and its row says so
 
 
 def compare(
-    names: Sequence[str], dtypes: Sequence[torch.dtype], device: torch.device, against: Sequence[str] = PEERS
+    names: Sequence[str],
+    dtypes: Sequence[torch.dtype],
+    device: torch.device,
+    against: Sequence[str] = PEERS,
+    *,
+    budget: float = 0.3,
 ) -> dict[str, Any]:
     """Measure kernels and peers.
 
-    A row holds kernel, shape, dtype, pass ("forward" or "forward+backward"), runner, seconds, `ratio` (its time over
-    the kernel's), gigabytes_per_second (the fewest bytes over the time), `percent_of_copy` (of what `clone` of as many
-    bytes reaches in the same run, from memory), `error` (largest difference from plain PyTorch, relative to the largest
-    value) and the command that repeats it.
+    `results` has a row for each kernel, shape, dtype, pass and runner: `seconds` is the median of `calls`, with the
+    tenth and ninetieth percentile; `ratio` the runner's time over the kernel's; `error` the largest error relative to
+    the largest value (of gradients: the mean error over the mean value), measured against plain PyTorch in a wider
+    type; `gigabytes_per_second` the fewest bytes over the time; `percent_of_copy` the share of what `clone` of as many
+    bytes reaches from memory in the same rounds; `percent_of_matrix_rate` the share of what `matmul` of the same dtype
+    reaches, or None where arithmetic is no limit; `percent_of_limit` the larger one; `command` repeats the row.
+    `skipped` has what could not be measured, and why.
 
     Args:
         names: of kernels; none means all.
         dtypes: of the inputs.
         device: to run on.
-        against: peers.
+        against: peers, of PEERS.
+        budget: seconds for every runner, pass and shape.
 
     Raises:
-        TaskError: an unknown kernel or peer, or a result that is wrong: no time is given for it.
+        TaskError: an unknown kernel or peer, or a result of a kernel that is wrong: no time is given for it.
     """
     for given, known, what in ((names, KERNELS, "kernel"), (against, PEERS, "peer")):
         for name in given:
             if name not in known:
                 raise TaskError(f"there is no {what} {name} to measure; choose from {', '.join(known)}.")
     keep_freed_memory()
-    rows: list[dict[str, Any]] = []
+    report: dict[str, Any] = {"results": [], "skipped": []}
     for name in names or KERNELS:
         for dtype in dtypes:
             for case in cases(name, dtype, device):
-                rows += _rows(case, dtype, device, against)
-                gc.collect()
-    return {"results": rows, "cache_bytes": cache_bytes(device), "conditions": conditions()}
+                for stage in PASSES if case.training_bytes else PASSES[:1]:
+                    found = _measure(case, stage, dtype, device, against, budget)
+                    report = {key: rows + found[key] for key, rows in report.items()}
+                    gc.collect()
+    return report | {"cache_bytes": cache_bytes(device), "conditions": _conditions(against)}
 
 
-def _rows(case: Case, dtype: torch.dtype, device: torch.device, against: Sequence[str]) -> list[dict[str, Any]]:
+def inputs_of(case: Case, stage: str, device: torch.device) -> Inputs:
+    """Random sets of inputs that together go past the cache, the same at every call."""
     torch.manual_seed(0)
     first = case.inputs()
-    wanted = case.eager(*first)
-    error = _error(case.kernel_call(*first), wanted)
-    if not error <= case.tolerance:
-        raise TaskError(f"{case.kernel} {case.shape} differs from plain PyTorch by {error:.2g}; no time is given.")
-    size = sum(t.nbytes for t in first if isinstance(t, Tensor))
-    count = min(max(2, -(-2 * cache_bytes(device) // max(size, 1))), _MOST_SETS)
+    tensors = [t for t in first if isinstance(t, Tensor)]
+    training = stage != PASSES[0]
+    result = case.kernel_call(*first)
+    count = sets_needed(sum(t.nbytes for t in (*tensors, *([result] if training else []))), device)
     sets = [first, *(case.inputs() for _ in range(count - 1))]
-    numbers = torch.randn(case.least_bytes // 8, device=device)
-    copies = [(numbers.clone(),) for _ in range(count)]
-    copy = case.least_bytes / seconds_of(torch.clone, copies, device)
-    del copies
-    runners: dict[str, Callable[..., Tensor]] = {"zellige": case.kernel_call}
-    if "eager" in against:
-        runners["eager"] = case.eager
-    if "compile" in against:
-        torch.compiler.reset()
-        runners["compile"] = torch.compile(case.eager, dynamic=False)
-    rows: list[dict[str, Any]] = []
-    for stage in ("forward", "forward+backward") if case.differentiable else ("forward",):
-        ours = 0.0
-        for name, function in runners.items():
-            call, inputs = (function, sets) if stage == "forward" else _training(function, sets)
-            with torch.set_grad_enabled(stage != "forward"):
-                seconds = seconds_of(call, inputs, device)
-            ours = ours or seconds
-            row = {
-                "kernel": case.kernel, "shape": case.shape, "dtype": str(dtype).removeprefix("torch."),
-                "device": device.type, "pass": stage, "runner": name, "seconds": seconds, "ratio": seconds / ours,
-                "error": error if name == "zellige" else 0.0,
-                "command": f"zellige bench kernels {case.kernel} --dtype {str(dtype).removeprefix('torch.')}",
-            }  # fmt: skip
-            if stage == "forward":
-                rate = case.least_bytes / seconds
-                row |= {"gigabytes_per_second": rate / 1e9, "percent_of_copy": 100 * rate / copy}
-            rows.append(row)
-    return rows
+    if not training:
+        return Inputs(sets)
+    leaves = [tuple(t.requires_grad_() if t.is_floating_point() else t for t in inputs) for inputs in sets]
+    return Inputs(leaves, [torch.randn_like(result) for _ in sets])
 
 
-def _training(
-    function: Callable[..., Tensor], sets: Sequence[tuple[Any, ...]]
-) -> tuple[Callable[..., Any], list[tuple[Any, ...]]]:
-    """Forward and backward as one call; the last entry of each set is the gradient of the result."""
-    ready = []
-    for inputs in sets:
-        leaves = tuple(t.detach().requires_grad_() if t.is_floating_point() else t for t in inputs)
-        with torch.no_grad():
-            slope = torch.randn_like(function(*inputs))
-        ready.append((*leaves, slope))
+def runners_of(
+    case: Case, inputs: Inputs, against: Sequence[str]
+) -> tuple[dict[str, tuple[Runner, float]], dict[str, str]]:
+    """Return the runners that are right, each with its error, and why the others are not measured.
 
-    def call(*inputs: Tensor) -> None:
-        *leaves, slope = inputs
-        torch.autograd.grad(function(*leaves), [t for t in leaves if t.requires_grad], slope)
+    Raises:
+        TaskError: the kernel itself is wrong.
+    """
+    right: dict[str, tuple[Runner, float]] = {}
+    skipped: dict[str, str] = {}
+    wide = tuple(_widened(t) for t in inputs.sets[0])
+    slopes = None if inputs.slopes is None else [_widened(inputs.slopes[0])]
+    wanted = Inputs([wide], slopes).calls(case.eager)[0]()
+    for name, make in makers(case, inputs, against):
+        try:
+            runner = make()
+            error = _error(case, runner.calls[0](), wanted, inputs)
+            if not error <= case.tolerance * (1 if name == "zellige" else _PEER_TOLERANCE):
+                sentence = f"differs from plain PyTorch by {error:.2g}"
+                if name == "zellige":
+                    raise TaskError(f"{case.kernel} {case.shape} {sentence}; no time is given.")
+                raise Unmeasured(f"{name}: {sentence}")
+            right[name] = runner, error
+        except Unmeasured as reason:
+            skipped[name] = str(reason)
+    return right, skipped
 
-    return call, ready
+
+def _measure(
+    case: Case, stage: str, dtype: torch.dtype, device: torch.device, against: Sequence[str], budget: float
+) -> dict[str, list[dict[str, Any]]]:
+    with torch.no_grad():  # the calls of the second pass switch it on
+        inputs = inputs_of(case, stage, device)
+        right, skipped = runners_of(case, inputs, against)
+        calls = {name: runner.calls for name, (runner, _) in right.items()}
+        times = alternate(calls | _limits(case, len(inputs.sets), dtype, device), device, budget=budget)
+    kind = str(dtype).removeprefix("torch.")
+    common = {"kernel": case.kernel, "shape": case.shape, "dtype": kind, "device": device.type, "pass": stage}
+    results = []
+    for name, (runner, error) in right.items():
+        peers = ",".join(against) if name == "zellige" else name.split("-")[0]
+        command = f"zellige bench kernels {case.kernel} --dtype {kind} --device {device.type}"
+        figures = _figures(case, stage, times, name, device)
+        results.append(
+            common
+            | {"runner": name, "form": runner.form, "error": error}
+            | figures
+            | {"command": f"{command} --against {shlex.quote(peers)}"}
+        )
+    reasons = [common | {"runner": name, "reason": reason} for name, reason in skipped.items()]
+    return {"results": results, "skipped": reasons}
 
 
-def _error(actual: Tensor, wanted: Tensor) -> float:
-    difference = (actual.double() - wanted.double()).abs().max().item()
-    return difference / max(wanted.double().abs().max().item(), 1e-30)
+def _limits(case: Case, count: int, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """What the machine can do at best: a copy of as many bytes, and a large matrix product where it matters."""
+    copies = [torch.randn(case.least_bytes // 8, device=device) for _ in range(count)]
+    calls: dict[str, Any] = {"copy": Inputs([(numbers,) for numbers in copies]).calls(torch.clone)}
+    if case.operations:
+        side = _matrix_side(device)
+        calls["matmul"] = Inputs([tuple(torch.randn(2, side, side, device=device).to(dtype))]).calls(torch.matmul)
+    return calls
+
+
+def _matrix_side(device: torch.device) -> int:
+    return 8192 if device.type == "cuda" else 1024
+
+
+def _figures(case: Case, stage: str, times: dict[str, Times], name: str, device: torch.device) -> dict[str, Any]:
+    training = stage != PASSES[0]
+    own = times[name]
+    rate = (case.training_bytes if training else case.least_bytes) / own.median
+    of_copy = 100 * rate * times["copy"].median / case.least_bytes
+    of_matrix_rate = None
+    if "matmul" in times:
+        operations = case.operations * (3 if training else 1)
+        of_matrix_rate = 100 * operations / own.median * times["matmul"].median / (2 * _matrix_side(device) ** 3)
+    return {
+        "seconds": own.median, "seconds_p10": own.low, "seconds_p90": own.high, "calls": own.calls,
+        "ratio": own.median / times["zellige"].median, "gigabytes_per_second": rate / 1e9, "percent_of_copy": of_copy,
+        "percent_of_matrix_rate": of_matrix_rate, "percent_of_limit": max(of_copy, of_matrix_rate or 0.0),
+    }  # fmt: skip
+
+
+def _widened(t: Tensor) -> Tensor:
+    """Float64 for float32, and float32 for halves."""
+    if not t.is_floating_point():
+        return t
+    return t.detach().to(torch.float64 if t.dtype == torch.float32 else torch.float32).requires_grad_(t.requires_grad)
+
+
+def _error(case: Case, results: Sequence[Tensor], wanted: Sequence[Tensor], inputs: Inputs) -> float:
+    if inputs.slopes is None:
+        pair = (results[0], wanted[0])
+        actual, right = (case.seen(t, *inputs.sets[0]) if case.seen else t.double() for t in pair)
+        return (actual - right).abs().max().item() / max(right.abs().max().item(), 1e-30)
+    # One value next to a kink may fall on its other side, so that the largest error of a gradient says nothing.
+    return max(
+        (actual.double() - right.double()).abs().sum().item() / max(right.double().abs().sum().item(), 1e-30)
+        for actual, right in zip(results, wanted, strict=True)
+    )
+
+
+def _conditions(against: Sequence[str]) -> dict[str, Any]:
+    found = conditions()
+    for package in ("triton", *against):
+        with suppress(PackageNotFoundError):
+            found["versions"][package] = version({"liger": "liger-kernel"}.get(package, package))
+    return found

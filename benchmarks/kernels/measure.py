@@ -1,19 +1,37 @@
-"""How long a call takes, with inputs that come from memory and not from a cache."""
+"""How long calls take, in alternating rounds, with inputs that come from memory and not from a cache."""
 
 import ctypes
-import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-__all__ = ["cache_bytes", "keep_freed_memory", "seconds_of"]
+__all__ = ["Call", "Times", "alternate", "cache_bytes", "keep_freed_memory", "sets_needed"]
+
+Call = Callable[[], Any]
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_ROUNDS = 7
+_MOST_CALLS = 30  # in one round
+_REST = 0.003  # seconds in which the threads of the runner before stop spinning
+_SLEEP_CYCLES = 2_000_000  # about 1 ms of a GPU, in which the launches of one call are queued
+
+
+@dataclass(frozen=True)
+class Times:
+    """Of one runner: median, tenth and ninetieth percentile in seconds, and the number of calls."""
+
+    median: float
+    low: float
+    high: float
+    calls: int
 
 
 def keep_freed_memory() -> None:
@@ -36,33 +54,75 @@ def cache_bytes(device: torch.device) -> int:
     return max(sizes, default=64 * 2**20)
 
 
-def seconds_of(
-    call: Callable[..., Any], sets: Sequence[tuple[Any, ...]], device: torch.device, *, budget: float = 1.0
-) -> float:
-    """Median time of one call; each takes the next set of inputs, which together exceed the cache.
+def sets_needed(size: int, device: torch.device) -> int:
+    """How many sets of inputs of `size` bytes go past the cache: five times a GPU's L2, twice a CPU's last cache."""
+    times = 5 if device.type == "cuda" else 2
+    return max(2, -(-times * cache_bytes(device) // max(size, 1)))
+
+
+def alternate(runners: Mapping[str, Sequence[Call]], device: torch.device, *, budget: float) -> dict[str, Times]:
+    """Time runners in turns, so that whatever slows the machine for a while slows all of them.
+
+    Each call takes the next set of inputs. On a GPU a call is timed by events on the device, its launches are queued
+    while the device sleeps, and results are kept for a whole turn of the sets, so that none is written into a warm L2.
 
     Args:
-        call: takes one set.
-        sets: of inputs.
-        device: CUDA is timed by events on the device.
-        budget: seconds to spend, after three calls to warm up.
+        runners: by name; one call for every set of inputs.
+        device: to run on.
+        budget: seconds for each, in seven rounds, after three calls to warm up.
     """
-    for k in range(3):
-        call(*sets[k % len(sets)])
-    times: list[float] = []
-    began, k = time.perf_counter(), 0
-    while len(times) < 5 or (time.perf_counter() - began < budget and len(times) < 200):
-        inputs = sets[k % len(sets)]
-        if device.type == "cuda":
+    turns = {name: _Turn(calls, device, budget / _ROUNDS) for name, calls in runners.items()}
+    for _ in range(_ROUNDS):
+        for turn in turns.values():
+            turn.take()
+    return {name: turn.times() for name, turn in turns.items()}
+
+
+class _Turn:
+    """One runner's place in the rounds."""
+
+    def __init__(self, calls: Sequence[Call], device: torch.device, budget: float) -> None:
+        self._calls, self._device = calls, device
+        self._next = 0
+        self._kept: deque[Any] = deque(maxlen=len(calls))
+        self._seconds: list[float] = []
+        self._run(2)
+        self._quick = min(self._run(2))
+        self._count = max(1, min(_MOST_CALLS, round(budget / max(self._quick, 1e-6))))
+
+    def take(self) -> None:
+        if self._quick < 0.01:  # of a longer call, waking the threads up is no part that counts
+            if self._device.type == "cpu":
+                time.sleep(_REST)
+            self._run(1)
+        self._seconds += self._run(self._count)
+
+    def times(self) -> Times:
+        low, median, high = np.percentile(self._seconds, (10, 50, 90)).tolist()
+        return Times(median, low, high, len(self._seconds))
+
+    def _run(self, count: int) -> list[float]:
+        return self._on_gpu(count) if self._device.type == "cuda" else [self._on_cpu() for _ in range(count)]
+
+    def _turn(self) -> Call:
+        self._next += 1
+        return self._calls[self._next % len(self._calls)]
+
+    def _on_cpu(self) -> float:
+        call = self._turn()
+        before = time.perf_counter()
+        call()
+        return time.perf_counter() - before
+
+    def _on_gpu(self, count: int) -> list[float]:
+        events = []
+        for _ in range(count):
+            call = self._turn()
             start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda._sleep(_SLEEP_CYCLES)
             start.record()
-            call(*inputs)
+            self._kept.append(call())
             stop.record()
-            torch.cuda.synchronize(device)
-            times.append(start.elapsed_time(stop) / 1000)
-        else:
-            before = time.perf_counter()
-            call(*inputs)
-            times.append(time.perf_counter() - before)
-        k += 1
-    return statistics.median(times)
+            events.append((start, stop))
+        torch.cuda.synchronize(self._device)
+        return [start.elapsed_time(stop) / 1000 for start, stop in events]

@@ -1,0 +1,141 @@
+"""The kernel and its peers as calls that can be timed: one call for every set of inputs."""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .cases import Case
+from .exported import Unmeasured, exported, first_line, onnxruntime_calls, openvino_calls
+from .measure import Call
+
+__all__ = ["PEERS", "Inputs", "Runner", "makers"]
+
+# What a case calls "sdpa-math" belongs to the peer "sdpa".
+PEERS = ("eager", "compile", "sdpa", "liger", "onnxruntime", "openvino")
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Something to time.
+
+    Attributes:
+        calls: one for every set of inputs; each returns its result, or the gradients, as a tuple.
+        form: which of several forms of it was the fastest.
+    """
+
+    calls: Sequence[Call]
+    form: str = ""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Sets of inputs, the same for all runners.
+
+    Attributes:
+        sets: of inputs.
+        slopes: gradients of the results, one for each set; None for the forward pass.
+    """
+
+    sets: Sequence[tuple[Any, ...]]
+    slopes: Sequence[Tensor] | None = None
+
+    def calls(self, function: Callable[..., Tensor]) -> list[Call]:
+        """The calls of a function of tensors."""
+        if self.slopes is None:
+            return [partial(_forward, function, inputs) for inputs in self.sets]
+        return [partial(_gradients, function, *both) for both in zip(self.sets, self.slopes, strict=True)]
+
+
+def makers(case: Case, inputs: Inputs, against: Sequence[str]) -> Iterator[tuple[str, Callable[[], Runner]]]:
+    """Yield the kernel and its peers by name, each with what makes it ready and raises Unmeasured if it cannot be."""
+    yield "zellige", lambda: Runner(inputs.calls(case.kernel_call))
+    for name, function in {"eager": case.eager, **case.peers}.items():
+        if name.split("-")[0] in against:
+            yield name, partial(_plain, name, function, inputs)
+    if "compile" in against:
+        yield "compile", partial(_compiled, case, inputs)
+    if inputs.slopes is None:
+        for name in ("onnxruntime", "openvino"):
+            if name in against:
+                yield name, partial(_elsewhere, name, case, inputs)
+
+
+def _plain(name: str, function: Callable[..., Tensor], inputs: Inputs) -> Runner:
+    calls = inputs.calls(function)
+    with _unmeasured(name):
+        calls[0]()
+    return Runner(calls)
+
+
+def _compiled(case: Case, inputs: Inputs) -> Runner:
+    """The fastest of the forms of torch.compile that can differ here, without CUDA graphs, which would copy inputs."""
+    tuned = {"max_autotune": True, "autotune_num_choices_displayed": 0}
+    forms: dict[str, dict[str, Any]] = {"default": {}}
+    if inputs.sets[0][0].device.type == "cuda":
+        forms = {"max-autotune": tuned | {"coordinate_descent_tuning": True}}
+    elif case.operations:  # only matrix products have choices on CPUs
+        forms["max-autotune"] = tuned
+    if isinstance(case.eager, nn.Module) and inputs.slopes is None:  # only modules have constants
+        forms = {f"{name}, freezing": options | {"freezing": True} for name, options in forms.items()}
+    best, found = float("inf"), None
+    for form, options in forms.items():
+        torch.compiler.reset()
+        with _unmeasured("torch.compile"):
+            calls = inputs.calls(torch.compile(case.eager, dynamic=False, options=options))
+            seconds = _quick(calls) if len(forms) > 1 else 0.0
+            calls[0]()
+        if seconds < best:
+            best, found = seconds, Runner(calls, form)
+    assert found is not None
+    return found
+
+
+def _elsewhere(name: str, case: Case, inputs: Inputs) -> Runner:
+    if inputs.sets[0][0].device.type != "cpu":
+        raise Unmeasured(f"{name} is measured on CPUs only")
+    if case.by_pixel:
+        raise Unmeasured(f"{name} takes maps by plane only")
+    function = case.graph or case.eager
+    result = torch.empty_like(function(*inputs.sets[0]), memory_format=torch.contiguous_format)
+    make = onnxruntime_calls if name == "onnxruntime" else openvino_calls
+    return Runner([partial(_tuple_of, call) for call in make(exported(function, inputs.sets[0]), inputs.sets, result)])
+
+
+def _quick(calls: Sequence[Call]) -> float:
+    times = []
+    for call in (calls[0], *calls[:5]):
+        before = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - before)
+    return min(times[1:])
+
+
+def _forward(function: Callable[..., Tensor], inputs: Sequence[Any]) -> tuple[Tensor]:
+    return (function(*inputs),)
+
+
+def _gradients(function: Callable[..., Tensor], leaves: Sequence[Tensor], slope: Tensor) -> tuple[Tensor, ...]:
+    with torch.enable_grad():
+        return torch.autograd.grad(function(*leaves), [t for t in leaves if t.requires_grad], slope)
+
+
+def _tuple_of(call: Call) -> tuple[Tensor]:
+    return (call(),)
+
+
+@contextmanager
+def _unmeasured(name: str) -> Iterator[None]:
+    """Whatever a peer raises is why it is not measured; what it warns of as well is not shown."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        raise Unmeasured(f"{name}: {first_line(error)}") from error
