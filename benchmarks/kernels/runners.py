@@ -1,9 +1,10 @@
 """The kernel and its peers as calls that can be timed: one call for every set of inputs."""
 
+import io
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -76,7 +77,7 @@ def _plain(name: str, function: Callable[..., Tensor], inputs: Inputs) -> Runner
 
 def _compiled(case: Case, inputs: Inputs) -> Runner:
     """The fastest of the forms of torch.compile that can differ here, without CUDA graphs, which would copy inputs."""
-    tuned = {"max_autotune": True, "autotune_num_choices_displayed": 0}
+    tuned = {"max_autotune": True}
     forms: dict[str, dict[str, Any]] = {"default": {}}
     if inputs.sets[0][0].device.type == "cuda":
         forms = {"max-autotune": tuned | {"coordinate_descent_tuning": True}}
@@ -132,9 +133,9 @@ def _tuple_of(call: Call) -> tuple[Tensor]:
 
 @contextmanager
 def _unmeasured(name: str) -> Iterator[None]:
-    """Whatever a peer raises is why it is not measured; what it warns of as well is not shown."""
+    """Whatever a peer raises is why it is not measured; what it warns of or prints as well is not shown."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     except Exception as error:
