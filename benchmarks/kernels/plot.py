@@ -104,7 +104,7 @@ def _head(figure: Any, report: dict[str, Any], runners: list[str]) -> None:
         place += (0.42 + 0.082 * len(name)) / figure.get_figwidth()
     note = (
         "100 % is the time of a copy of as many bytes, or of as many multiplications of a large matrix product, "
-        f"measured in the same rounds: {device}, {machine['threads']} threads, torch {machine['versions']['torch']}, "
+        f"measured in the same rounds\n{device}, {machine['threads']} threads, torch {machine['versions']['torch']}, "
         f"{machine['date']}"
     )
-    figure.text(0.02, 0.18 * inch, note, fontsize=7, color=_FAINT, va="center")
+    figure.text(0.02, 0.22 * inch, note, fontsize=7, color=_FAINT, va="center")
