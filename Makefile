@@ -2,9 +2,12 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --constraint constraints.txt
 NATIVE_SOURCES := $(wildcard kernels/*.cpp kernels/*.hpp kernels/*/*.cpp kernels/*/*.hpp)
-PARTS := engine kernels training benchmarks
+FOLDERS := engine kernels training benchmarks
 
-.PHONY: install demo test lint typecheck sanitize clean
+# The package as links, so that engine/ is found as zellige.engine without an installation.
+layout = rm -rf $(1) && mkdir -p $(1)/zellige && ln -s $(abspath $(wildcard zellige/*.py zellige/py.typed) $(FOLDERS)) $(1)/zellige/
+
+.PHONY: install demo test gpu lint typecheck sanitize clean
 
 install: $(VENV)/.installed
 
@@ -25,14 +28,20 @@ demo: install
 test: install
 	$(VENV)/bin/python -m pytest -n 2
 
+# With the Python at hand, because a machine with a GPU may have no network to install from. PARTS and OUT choose what
+# is done and where the JSON goes. Without the safe path the folder zellige/ would be taken for the package.
+gpu: OUT ?= benchmarks/results/gpu
+gpu:
+	@$(call layout,build/source)
+	@PYTHONSAFEPATH=1 PYTHONPATH="$(abspath build/source)$${PYTHONPATH:+:$$PYTHONPATH}" \
+	  $(PYTHON) -m zellige.benchmarks.gpu $(if $(PARTS),--parts $(PARTS)) --out $(OUT)
+
 lint: install typecheck
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
 typecheck: install
-	rm -rf build/typing
-	mkdir -p build/typing/zellige
-	ln -s $(abspath $(wildcard zellige/*.py zellige/py.typed) $(PARTS)) build/typing/zellige/
+	$(call layout,build/typing)
 	$(VENV)/bin/mypy
 
 # The C++ kernels under AddressSanitizer. Python's own leaks are not looked for. The C++ library is loaded first too, or

@@ -1,0 +1,161 @@
+"""The steps of each part but the tests: names, and calls that return what goes into its file."""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..kernels.cases import KERNELS, Case, cases
+from ..kernels.compare import compare
+from .machine import condition_steps
+from .picture import panorama_steps
+from .supervisor import Options
+
+__all__ = ["STEPS"]
+
+Steps = Iterator[tuple[str, Callable[[], dict[str, Any]]]]
+_OF_COPY = 85.0  # percent; the aim for kernels that stream
+_ROWS = 12
+
+
+def _all_cases(options: Options) -> Iterator[tuple[str, Case]]:
+    """Every case with a name; bfloat16 comes first where it is among the dtypes, since time may run out."""
+    device = torch.device(options.device)
+    for dtype in options.dtypes:
+        for kernel in options.kernels or KERNELS:
+            for case in cases(kernel, getattr(torch, dtype), device):
+                yield f"{kernel} {case.shape} {dtype}", case
+
+
+def _once(case: Case, function: Callable[..., Any]) -> None:
+    """Forward, and forward with backward where the case has one."""
+    inputs = case.inputs()
+    with torch.no_grad():
+        y = function(*inputs)
+    if case.differentiable:
+        leaves = [t.detach().requires_grad_() if t.is_floating_point() else t for t in inputs]
+        with torch.enable_grad():
+            wanted = [t for t in leaves if t.requires_grad]
+            torch.autograd.grad(function(*leaves), wanted, torch.randn_like(y))
+
+
+def _compile_steps(options: Options) -> Steps:
+    """Call everything once: compilers keep what they built on disk, and many processes fill it faster than one."""
+    for name, case in _all_cases(options):
+
+        def call(case: Case = case) -> dict[str, Any]:
+            torch.manual_seed(0)
+            _once(case, case.kernel_call)
+            torch.compiler.reset()
+            _once(case, torch.compile(case.eager, dynamic=False))
+            return {}
+
+        yield name, call
+
+
+def _tune_steps(options: Options) -> Steps:
+    """Let the kernels measure their configurations, alone on the device, and tell what they chose."""
+    for name, case in _all_cases(options):
+
+        def call(case: Case = case) -> dict[str, Any]:
+            torch.manual_seed(0)
+            known = _chosen()
+            _once(case, case.kernel_call)
+            return {"configurations": [choice for key, choice in _chosen().items() if key not in known]}
+
+        yield name, call
+
+
+def _chosen() -> dict[tuple[str, str], dict[str, Any]]:
+    """What the autotuners of our kernels have chosen in this process, by function and key.
+
+    The milliseconds of the candidates (median, and two quantiles) are those of the last key; a case has one a function.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for name, module in list(sys.modules.items()):
+        for attribute, tuner in vars(module).items() if name.startswith("zellige.kernels.") else ():
+            if type(tuner).__name__ != "Autotuner":
+                continue
+            function = f"{name.removeprefix('zellige.kernels.').removesuffix('.triton')}.{attribute}"
+            times = {
+                str(config): _finite(value) for config, value in (getattr(tuner, "configs_timings", None) or {}).items()
+            }
+            for key, config in tuner.cache.items():
+                choice = {"function": function, "key": str(key), "chosen": str(config), "milliseconds": times}
+                found[function, str(key)] = choice
+    return found
+
+
+def _finite(times: Any) -> Any:
+    """Times for JSON: a configuration that does not fit the device has infinite ones."""
+    if isinstance(times, float):
+        return times if math.isfinite(times) else None
+    return [_finite(time) for time in times]
+
+
+def _bench_steps(options: Options) -> Steps:
+    device = torch.device(options.device)
+    for dtype in options.dtypes:
+        for kernel in options.kernels or KERNELS:
+
+            def call(kernel: str = kernel, dtype: str = dtype) -> dict[str, Any]:
+                words = [kernel, "--dtype", dtype, "--against", ",".join(options.against), "--device", options.device]
+                with _as_command(words):
+                    return compare([kernel], [getattr(torch, dtype)], device, options.against)
+
+            yield f"{kernel} {dtype}", call
+
+
+@contextmanager
+def _as_command(words: list[str]) -> Iterator[None]:
+    """Let the conditions name the command that repeats this alone."""
+    given, sys.argv = sys.argv, ["zellige", "bench", "kernels", *words]
+    try:
+        yield
+    finally:
+        sys.argv = given
+
+
+def _profile_steps(options: Options) -> Steps:
+    """Where the time goes in the cases that missed their aims in OUT/bench.json."""
+    file = Path(options.out) / "bench.json"
+    report = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"steps": []}
+    rows = [row for step in report["steps"] for row in step.get("result", {}).get("results", [])]
+    missed = {
+        (row["kernel"], row["shape"], row["dtype"])
+        for row in rows
+        if row["ratio"] < 1 or (row["runner"] == "zellige" and row.get("percent_of_copy", 100.0) < _OF_COPY)
+    }
+    for name, case in _all_cases(options):
+        if any(name == f"{kernel} {shape} {dtype}" for kernel, shape, dtype in missed):
+            yield name, lambda case=case: _profile(case)  # type: ignore[misc]
+
+
+def _profile(case: Case) -> dict[str, Any]:
+    torch.manual_seed(0)
+    _once(case, case.kernel_call)
+    with torch.profiler.profile() as profiler:
+        for _ in range(20):
+            _once(case, case.kernel_call)
+    functions = [
+        {"name": event.key, "calls": event.count, "microseconds": event.self_device_time_total or 0.0,
+         "cpu_microseconds": event.self_cpu_time_total}
+        for event in profiler.key_averages()
+    ]  # fmt: skip
+    functions.sort(key=lambda row: (row["microseconds"], row["cpu_microseconds"]), reverse=True)
+    return {"functions": functions[:_ROWS]}
+
+
+STEPS: dict[str, Callable[[Options], Steps]] = {
+    "conditions": condition_steps,
+    "compile": _compile_steps,
+    "tune": _tune_steps,
+    "bench": _bench_steps,
+    "panorama": panorama_steps,
+    "profile": _profile_steps,
+}

@@ -1,0 +1,59 @@
+"""The tests as a part: pytest in the worker's process, every test a step."""
+
+from pathlib import Path
+
+import pytest
+
+from .journal import Journal
+from .supervisor import Options
+
+__all__ = ["run_tests"]
+
+# benchmarks/ may be reached through a link that makes it zellige.benchmarks.
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_tests(journal: Journal, options: Options) -> int:
+    """Run this shard's tests; the status is 0 unless pytest itself failed."""
+    arguments = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider", "--tb=short",
+                 "--continue-on-collection-errors", *options.select]  # fmt: skip
+    if not any(Path(word.split("::")[0]).exists() for word in options.select):
+        arguments.append(str(ROOT / "tests"))
+    status = pytest.main(arguments, plugins=[_Steps(journal, options)])
+    return 0 if status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED) else 2
+
+
+class _Steps:
+    """A plugin of pytest that deals out the tests and writes the journal."""
+
+    def __init__(self, journal: Journal, options: Options) -> None:
+        self._journal, self._options = journal, options
+        self._state, self._facts = "passed", dict[str, str]()
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file that cannot be imported counts as a test that failed."""
+        if report.failed and report.nodeid not in self._journal.ended:
+            self._journal.begin(report.nodeid)
+            self._journal.end(report.nodeid, "failed", error=report.longreprtext)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Keep every so-manieth of the chosen tests: neighbours, which take alike long, go to different processes."""
+        mine = items[self._options.shard :: self._options.shards]
+        items[:] = [item for item in mine if item.nodeid not in self._journal.ended]
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """A test begins."""
+        self._state, self._facts = "passed", {}
+        self._journal.begin(nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """One of set-up, call and tear-down has ended; the first that did not pass is what is told."""
+        if self._state == "passed" and not report.passed:
+            # Of a skip: file, line and reason.
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+            self._state, self._facts = report.outcome, {"error": reason}
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """A test has ended."""
+        self._journal.end(nodeid, self._state, **self._facts)
