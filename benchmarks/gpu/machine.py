@@ -83,6 +83,8 @@ def _source() -> dict[str, Any]:
 
 def _clocks() -> dict[str, Any]:
     """The device's own report; asked for only, never set."""
+    if not shutil.which("nvidia-smi"):
+        return {"nvidia-smi": None}
     command = ["nvidia-smi", f"--query-gpu={','.join(_QUERY)}", "--format=csv,noheader"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     if answer.returncode != 0:
