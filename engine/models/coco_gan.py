@@ -59,17 +59,7 @@ class ConditionalNorm(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Normalise x [N, C, H, W] under conditions [N, K]."""
         scale, shift = (t[:, :, None, None] for t in self.factors(condition))
-        if not self.training:
-            return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
-        if self.quirk:
-            var, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
-            with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(var, self.momentum)
-            x = (x - mean[:, None, None]) * self._inverse_deviation(var)[:, None, None]
-        else:
-            x = F.batch_norm(x, self.running_mean, self.running_var, None, None, True, self.momentum, self.eps)
-        return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
+        return torch.addcmul(shift.to(x.dtype), self._standardised(x), scale.to(x.dtype))
 
     def factors(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift [N, C] under conditions [N, K]; in evaluation with the running statistics folded in."""
@@ -82,10 +72,20 @@ class ConditionalNorm(nn.Module):
         return scale, shift - scale * self.running_mean
 
     def relu(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Normalise and rectify; in evaluation in one pass."""
-        if self.training:
-            return F.relu(self(x, condition), inplace=True)
-        return affine_relu(x, *self.factors(condition))
+        """Normalise and rectify; all that follows the batch's statistics in one pass."""
+        return affine_relu(self._standardised(x), *self.factors(condition))
+
+    def _standardised(self, x: Tensor) -> Tensor:
+        """Subtract the batch's mean and divide by its deviation; in evaluation both are in the factors."""
+        if not self.training:
+            return x
+        if not self.quirk:
+            return F.batch_norm(x, self.running_mean, self.running_var, None, None, True, self.momentum, self.eps)
+        var, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var, self.momentum)
+        return (x - mean[:, None, None]) * self._inverse_deviation(var)[:, None, None]
 
     def _inverse_deviation(self, var: Tensor) -> Tensor:
         return torch.rsqrt((var * var if self.quirk else var) + self.eps)
