@@ -1,17 +1,32 @@
 """Which specialisations of the Triton kernels are built ahead of time."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
+from inspect import isfunction
+from math import prod
+from pathlib import Path
 from typing import Any
 
-import torch
+__all__ = ["FLOATS", "FP32", "KERNELS", "LAYOUTS", "SIZES", "TILES", "Variant", "all_variants", "with_wide"]
 
-__all__ = ["KERNELS", "POINTERS", "Variant", "all_variants"]
+# Each folder with a triton.py has a function `variants` there.
+KERNELS = tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("*/triton.py")))
 
-# Each of these folders has a function `variants` in its triton.py.
-KERNELS = ("affine_relu", "feather_blend")
-POINTERS = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.uint8: "*u8"}
+FP32 = "*fp32"
+# Names of the dtypes in variants, and their pointers as Triton writes them.
+FLOATS = {"float32": FP32, "float16": "*fp16", "bfloat16": "*bf16"}
+# Names of the memory orders of maps, and the tile of a map that is larger than it: those of `tiles.tile`.
+LAYOUTS: dict[str, dict[str, int | bool]] = {
+    "planes": {"CHANNELS_LAST": False, "PIXELS": 1024, "CHANNELS": 1},
+    "channels_last": {"CHANNELS_LAST": True, "PIXELS": 16, "CHANNELS": 64},
+}
+SIZES = {"channels": "i32", "pixels": "i32"}
+
+# A product of quotients, rounded up each: a size, a number or the name of an argument or of a number that only the
+# launch needs, over the product of divisors, which are constants of the kernel.
+Axis = tuple[tuple[str | int, ...], ...]
+TILES: tuple[Axis, ...] = ((("samples",), ("channels", "CHANNELS"), ("pixels", "PIXELS")),)
 
 
 @dataclass(frozen=True)
@@ -19,24 +34,46 @@ class Variant:
     """One Triton kernel with its types and constants fixed.
 
     Attributes:
-        name: of the variant, unique: kernel, pass, dtype, layout.
-        function: the kernel, decorated with triton.jit.
-        types: of its arguments at run time, in order, as Triton writes them: "*bf16", "i32", "fp32".
-        constants: values of its other arguments.
-        grid: up to three pairs (size, divisor): ceil(size / divisor) programs along that axis, where size is the
-            name of an argument, or of a number that only the launch needs.
+        name: of the variant, unique: kernel, pass, dtype, layout, and what else is fixed.
+        function: the kernel, with all its decorators.
+        types: of its arguments at run time, as Triton writes them: "*bf16", "i32", "fp32".
+        constants: values of its other arguments; constants that only tuning looks at may be missing.
+        grid: up to three axes, see `Axis`.
         divisible: arguments (pointers by their address) that must be multiples of 16, so that loads are wide.
         warps, stages: launch parameters.
+        fp_fusion: whether multiplications and additions may be fused, as at the launch in the same file.
     """
 
     name: str
     function: Any
-    types: dict[str, str]
-    constants: dict[str, int | bool]
-    grid: tuple[tuple[str, int], ...]
+    types: Mapping[str, str]
+    constants: Mapping[str, int | bool | None]
+    grid: tuple[Axis, ...]
     divisible: tuple[str, ...] = ()
     warps: int = 4
     stages: int = 3
+    fp_fusion: bool = False
+
+    @property
+    def jitted(self) -> Any:
+        """The kernel as triton.jit made it, without what tunes it."""
+        function = self.function
+        while not isfunction(function.fn):
+            function = function.fn
+        return function
+
+    def axes(self) -> list[list[list[str | int]]]:
+        """Return the grid with numbers as divisors: axes of pairs (size, divisor)."""
+        return [
+            [[size, prod(int(self.constants[str(name)] or 0) for name in divisors)] for size, *divisors in axis]
+            for axis in self.grid
+        ]
+
+
+def with_wide(variant: Variant, *divisible: str) -> Iterator[Variant]:
+    """Yield the variant, and one with wide loads for where those arguments are multiples of 16."""
+    yield variant
+    yield replace(variant, name=f"{variant.name}_wide", divisible=divisible)
 
 
 def all_variants(names: tuple[str, ...] = KERNELS) -> Iterator[tuple[str, Variant]]:

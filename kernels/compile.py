@@ -9,42 +9,63 @@ an older architecture runs on every newer one, translated when it is loaded.
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import re
 import sys
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from zellige.errors import DeviceError, OutputError
 
-__all__ = ["compile_kernels"]
+__all__ = ["compile_kernels", "compile_variants"]
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
+# Constants of kernels that their code does not read: what tells calls apart in tuning, and what shapes come from.
+_OF_TUNING = ("SIZE", "VALUES", "ROWS", "LENGTH", "PARTS")
+# KiB of shared memory that a program may take, by the generation of the architecture.
+_SHARED = {8: 163, 9: 227, 10: 227, 12: 99}
+# Parameters in PTX by the types of arguments.
+_BITS = {"i32": 32, "i64": 64, "fp32": 32}
 
 
-def compile_kernels(out: Path, architectures: list[int], names: list[str] | None = None) -> dict[str, Any]:
+def compile_kernels(
+    out: Path, architectures: list[int], names: list[str] | None = None, jobs: int = 1
+) -> dict[str, Any]:
     """Compile the variants of `ahead.py` and write them with their manifest.
 
     Args:
         out: folder, made when missing; what it holds is replaced where names are equal.
         architectures: compute capabilities, such as 80 and 90.
         names: kernels, None for all.
+        jobs: processes that compile.
 
     Returns:
         The manifest: `version`, `triton`, and `kernels`, a list of objects with `name`, `kernel`, `arch`, `entry`,
         `arguments` (name and type of each, in order), `hidden_pointers` (null pointers to pass after them),
-        `constants`, `grid`, `divisible_by_16`, `threads`, `shared_bytes`, and of the files `cubin` and `ptx` their
-        names and `sha256`.
+        `constants`, `grid` (axes of pairs [size, divisor]: the product of the quotients, each rounded up, is the number
+        of programs along an axis), `divisible_by_16`, `threads`, `stages`, `fp_fusion`, `shared_bytes`,
+        and of the files `cubin` and `ptx` their names and `sha256`.
 
     Raises:
-        DeviceError: a kernel does not compile for an architecture, or Triton interprets kernels in this process.
+        DeviceError: a kernel does not compile for an architecture, or not to the parameters that its variant lists, or
+            Triton interprets kernels in this process.
         OutputError: the folder cannot be written.
     """
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     from .ahead import KERNELS, all_variants
+
+    chosen = [(kernel, variant.name) for kernel, variant in all_variants(tuple(names) if names else KERNELS)]
+    return compile_variants(out, architectures, chosen, jobs)
+
+
+def compile_variants(
+    out: Path, architectures: list[int], chosen: Iterable[tuple[str, str]], jobs: int = 1
+) -> dict[str, Any]:
+    """Compile variants by the names of their kernels and their own; otherwise as `compile_kernels`."""
+    import triton
 
     if os.environ.get("TRITON_INTERPRET") == "1":
         raise DeviceError("TRITON_INTERPRET is 1: Triton would not compile; unset it before zellige is imported.")
@@ -52,54 +73,84 @@ def compile_kernels(out: Path, architectures: list[int], names: list[str] | None
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror}.") from error
-    entries: list[dict[str, Any]] = []
-    for kernel, variant in all_variants(tuple(names) if names else KERNELS):
-        signature = variant.types | dict.fromkeys(variant.constants, "constexpr")
-        order = {name: place for place, name in enumerate(variant.function.arg_names)}
-        source = ASTSource(
-            fn=variant.function,
-            signature={name: signature[name] for name in order},
-            constexprs=variant.constants,
-            attrs={(order[name],): [["tt.divisibility", 16]] for name in variant.divisible},
-        )
-        for architecture in architectures:
-            options = {"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": False}
-            try:
-                built = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
-            except Exception as error:
-                raise DeviceError(f"{variant.name} does not compile for sm_{architecture}: {error}") from error
-            files = {}
-            for kind in ("cubin", "ptx"):
-                content = built.asm[kind]
-                content = content if isinstance(content, bytes) else content.encode()
-                name = f"{variant.name}.sm_{architecture}.{kind}"
-                (out / name).write_bytes(content)
-                files[kind] = {"file": name, "sha256": hashlib.sha256(content).hexdigest()}
-            entries.append(
-                {
-                    "name": variant.name,
-                    "kernel": kernel,
-                    "arch": architecture,
-                    "entry": built.metadata.name,
-                    "arguments": [[name, variant.types[name]] for name in order if name in variant.types],
-                    "hidden_pointers": _parameters(built.asm["ptx"]) - len(variant.types),
-                    "constants": variant.constants,
-                    "grid": [list(axis) for axis in variant.grid],
-                    "divisible_by_16": list(variant.divisible),
-                    "threads": 32 * variant.warps,
-                    "shared_bytes": built.metadata.shared,
-                    **files,
-                }
-            )
+    tasks = [(out, kernel, name, architecture) for kernel, name in chosen for architecture in architectures]
+    if jobs > 1:
+        # Not forked: torch may have threads by now.
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+            entries = list(pool.map(_build, *zip(*tasks, strict=True), chunksize=4))
+    else:
+        entries = [_build(*task) for task in tasks]
     manifest = {"version": MANIFEST_VERSION, "triton": triton.__version__, "kernels": entries}
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return manifest
 
 
-def _parameters(ptx: str) -> int:
-    """Count the parameters of the one entry in a PTX file."""
+@cache
+def _variants(kernel: str) -> dict[str, Any]:
+    from .ahead import all_variants
+
+    return {variant.name: variant for _, variant in all_variants((kernel,))}
+
+
+def _build(out: Path, kernel: str, name: str, architecture: int) -> dict[str, Any]:
+    """Compile one variant, write its files, and return its entry of the manifest."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    variant = _variants(kernel)[name]
+    order = {argument: place for place, argument in enumerate(variant.jitted.arg_names)}
+    constants = {argument: 0 for argument in _OF_TUNING if argument in order} | variant.constants
+    signature = variant.types | dict.fromkeys(constants, "constexpr")
+    source = ASTSource(
+        fn=variant.jitted,
+        signature={argument: signature[argument] for argument in order},
+        constexprs=constants,
+        attrs={(order[argument],): [["tt.divisibility", 16]] for argument in variant.divisible},
+    )
+    options = {"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": variant.fp_fusion}
+    arguments = [[argument, variant.types[argument]] for argument in order if argument in variant.types]
+    try:
+        built = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+        hidden = _hidden_pointers(built.asm["ptx"], [kind for _, kind in arguments])
+        if built.metadata.shared > 1024 * _SHARED.get(architecture // 10, 48):
+            raise ValueError(f"it needs {built.metadata.shared} bytes of shared memory.")
+    except Exception as error:
+        raise DeviceError(f"{name} does not compile for sm_{architecture}: {error}") from error
+    files = {}
+    for kind in ("cubin", "ptx"):
+        content = built.asm[kind]
+        content = content if isinstance(content, bytes) else content.encode()
+        file = f"{name}.sm_{architecture}.{kind}"
+        (out / file).write_bytes(content)
+        files[kind] = {"file": file, "sha256": hashlib.sha256(content).hexdigest()}
+    return {
+        "name": name,
+        "kernel": kernel,
+        "arch": architecture,
+        "entry": built.metadata.name,
+        "arguments": arguments,
+        "hidden_pointers": hidden,
+        "constants": dict(variant.constants),
+        "grid": variant.axes(),
+        "divisible_by_16": list(variant.divisible),
+        "threads": 32 * variant.warps,
+        "stages": variant.stages,
+        "fp_fusion": variant.fp_fusion,
+        "shared_bytes": built.metadata.shared,
+        **files,
+    }
+
+
+def _hidden_pointers(ptx: str, kinds: list[str]) -> int:
+    """Count the parameters of a PTX file's entry behind its arguments, whose types must be those of the variant."""
     declared = re.search(r"\.entry\s+\w+\((.*?)\)", ptx, re.DOTALL)
-    return declared[1].count(".param") if declared else 0
+    parameters = re.findall(r"\.param\s+\.[a-z](\d+)(\s+\.ptr)?", declared[1] if declared else "")
+    found = [(int(bits), bool(pointer)) for bits, pointer in parameters]
+    expected = [(64, True) if kind.startswith("*") else (_BITS[kind], False) for kind in kinds]
+    if found[: len(expected)] != expected or any(parameter != (64, True) for parameter in found[len(expected) :]):
+        raise ValueError(f"its parameters are {found}, those of its variant {expected}.")
+    return len(found) - len(expected)
 
 
 def main() -> None:
@@ -113,9 +164,10 @@ def main() -> None:
     parser.add_argument("--arch", type=int, action="append", help="compute capability, such as 80; may be repeated")
     parser.add_argument("--kernel", action="append", choices=KERNELS, help="only these; may be repeated")
     parser.add_argument("--out", type=Path, default=Path("build/kernels"), help="folder of the files")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that compile")
     arguments = parser.parse_args()
     try:
-        manifest = compile_kernels(arguments.out, arguments.arch or [80, 90], arguments.kernel)
+        manifest = compile_kernels(arguments.out, arguments.arch or [80, 90], arguments.kernel, arguments.jobs)
     except (DeviceError, OutputError) as error:
         print(f"zellige: {error}", file=sys.stderr)
         sys.exit(2)

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,9 @@ class CompiledKernels:
             version, self._entries = manifest["version"], manifest["kernels"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{folder} holds no manifest of kernels ({error}); build them again.") from error
-        if version != 1:
+        if version != 2:
             raise CheckpointError(
-                f"{folder} holds kernels of format {version}, this launcher reads 1; build them again."
+                f"{folder} holds kernels of format {version}, this launcher reads 2; build them again."
             )
         self._arch = arch
         self._loaded: dict[tuple[str, int], Any] = {}
@@ -60,6 +61,7 @@ class CompiledKernels:
 
         Raises:
             DeviceError: no such variant, or none for this architecture.
+            ShapeError: there are wide loads only, and an address or a size is not a multiple of 16.
         """
         found = [e for e in self._entries if e["name"] in (name, f"{name}_wide") and e["arch"] <= self.arch]
         if not found:
@@ -70,6 +72,9 @@ class CompiledKernels:
         fitting = [
             e for e in found if all(_address(arguments[argument]) % 16 == 0 for argument in e["divisible_by_16"])
         ]
+        if not fitting:
+            needed = ", ".join(found[0]["divisible_by_16"])
+            raise ShapeError(f"{name} needs multiples of 16, addresses in bytes: {needed}.")
         return max(fitting, key=lambda e: (e["arch"], len(e["divisible_by_16"])))
 
     def launch(self, name: str, arguments: Mapping[str, Any], sizes: Mapping[str, int] | None = None) -> None:
@@ -82,7 +87,7 @@ class CompiledKernels:
 
         Raises:
             DeviceError: no such variant, or none for this architecture.
-            ShapeError: an argument or a size is missing, or not known.
+            ShapeError: an argument or a size is missing, not known, or not a multiple of 16 where it must be.
             CheckpointError: the kernel's file is missing or is not the one that the manifest describes.
         """
         expected = {argument for e in self._entries if e["name"] == name for argument, _ in e["arguments"]}
@@ -91,7 +96,10 @@ class CompiledKernels:
         entry = self.choose(name, arguments)
         known = {**arguments, **(sizes or {})}
         try:
-            grid = tuple(-(-int(known[size]) // divisor) for size, divisor in entry["grid"])
+            grid = [
+                prod(-(-int(size if isinstance(size, int) else known[size]) // divisor) for size, divisor in axis)
+                for axis in entry["grid"]
+            ]
         except KeyError as missing:
             raise ShapeError(f"{name} needs the size {missing} for its launch.") from None
         if 0 in grid:
@@ -101,8 +109,9 @@ class CompiledKernels:
             for argument, kind in entry["arguments"]
         ]
         hidden = [np.uint64(0)] * entry["hidden_pointers"]
-        grid = (*grid, 1, 1)[:3]
-        self._function(entry)(grid, (entry["threads"],), (*values, *hidden), shared_mem=entry["shared_bytes"])
+        self._function(entry)(
+            (*grid, 1, 1)[:3], (entry["threads"],), (*values, *hidden), shared_mem=entry["shared_bytes"]
+        )
 
     def _function(self, entry: dict[str, Any]) -> Any:
         key = (entry["name"], entry["arch"])

@@ -1,9 +1,16 @@
 """bias_noise_act in tiles of pixels by channels, shaped so that loads run along memory in both layouts."""
 
+from collections.abc import Iterator
+from itertools import product
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from ..ahead import FLOATS, FP32, LAYOUTS, SIZES, TILES, Variant, with_wide
+from ..tiles import grid_of_tiles, map_offsets, place, tile
+from ..tuning import size_class, tuned_tiles
 
 _STEPS = 16  # tiles that a program of the backward pass walks, across the direction in which memory runs
 
@@ -20,11 +27,9 @@ def bias_noise_act_triton(
 ) -> None:
     """Compute y from a packed map; bias [C] and noise [N or 1, H * W] are contiguous float32."""
     n, channels, rows, columns = x.shape
-    pixel_block, channel_block = _tile(channels_last)
-    tiles, groups = triton.cdiv(rows * columns, pixel_block), triton.cdiv(channels, channel_block)
-    _forward[(tiles * groups * n,)](
-        x, bias, noise, strength, y, slope, gain, channels, rows * columns, tiles, groups, _noise_stride(noise),
-        NOISE=noise is not None, CHANNELS_LAST=channels_last, PIXELS=pixel_block, CHANNELS=channel_block,
+    _forward[grid_of_tiles(n, channels, rows * columns)](
+        x, bias, noise, strength, y, slope, gain, channels, rows * columns, _noise_stride(noise),
+        NOISE=noise is not None, CHANNELS_LAST=channels_last, SIZE=size_class(x.numel()),
         # Without fused multiply-adds the bits are the reference's; the kernel waits for memory anyway.
         enable_fp_fusion=False,
     )  # fmt: skip
@@ -42,8 +47,7 @@ def bias_noise_act_backward_triton(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x and bias, and the first one's sum over channels [N, H, W]; sums in float32, in a fixed order."""
     n, channels, rows, columns = x.shape
-    pixel_block, channel_block = _tile(channels_last)
-    # By pixel a program walks pixels under its channels, by plane it walks channels under its pixels.
+    pixel_block, channel_block = tile(channels_last, rows * columns, channels)
     pixel_steps, channel_steps = (_STEPS, 1) if channels_last else (1, _STEPS)
     tiles = triton.cdiv(rows * columns, pixel_block * pixel_steps)
     groups = triton.cdiv(channels, channel_block * channel_steps)
@@ -52,7 +56,7 @@ def bias_noise_act_backward_triton(
     over_channels = torch.empty(groups if noise is not None else 0, n, rows, columns, device=x.device)
     _backward[(tiles * groups * n,)](
         gradient, x, bias, noise, strength, dx, dbias, over_channels, slope, gain, channels, rows * columns,
-        tiles, groups, n, _noise_stride(noise),
+        n, _noise_stride(noise),
         NOISE=noise is not None, CHANNELS_LAST=channels_last, PIXELS=pixel_block, CHANNELS=channel_block, STEPS=_STEPS,
         # The sign of a value must be the one that the forward pass saw.
         enable_fp_fusion=False,
@@ -60,27 +64,9 @@ def bias_noise_act_backward_triton(
     return dx, dbias.sum(0), over_channels.sum(0)
 
 
-def _tile(channels_last: bool) -> tuple[int, int]:
-    """Pixels and channels of a tile: memory runs along the larger one."""
-    return (16, 64) if channels_last else (1024, 1)
-
-
 def _noise_stride(noise: Tensor | None) -> int:
     """Values between the noise of one sample and the next: none where all samples share it."""
     return 0 if noise is None or noise.shape[0] == 1 else noise.shape[1]
-
-
-@triton.jit
-def _place(program, tiles, groups):
-    """Tile of pixels, group of channels and sample of a program, in one dimension: the others end at 65535."""
-    return program % tiles, program // tiles % groups, (program // tiles // groups).to(tl.int64)
-
-
-@triton.jit
-def _offsets(sample, pixel, channel, channels, pixels, CHANNELS_LAST: tl.constexpr):
-    if CHANNELS_LAST:
-        return (sample * pixels + pixel)[:, None] * channels + channel[None, :]
-    return pixel[:, None] + (sample * channels + channel)[None, :] * pixels
 
 
 @triton.jit
@@ -91,6 +77,7 @@ def _before_act(value, sample, pixel, pixels, noise, strength, noise_stride, b, 
     return value + b[None, :]
 
 
+@tuned_tiles("NOISE")
 @triton.jit
 def _forward(
     x,
@@ -102,20 +89,20 @@ def _forward(
     gain,
     channels,
     pixels,
-    tiles,
-    groups,
     noise_stride,
     NOISE: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
+    SIZE: tl.constexpr,
+    VALUES: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    tile, group, sample = _place(tl.program_id(0), tiles, groups)
-    pixel = tile.to(tl.int64) * PIXELS + tl.arange(0, PIXELS)
-    channel = group * CHANNELS + tl.arange(0, CHANNELS)
+    sample, channel, pixel = place(channels, pixels, CHANNELS, PIXELS)
+    pixel += tl.arange(0, PIXELS)
+    channel += tl.arange(0, CHANNELS)
     inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
     b = tl.load(bias + channel, mask=channel < channels, other=0.0)
-    at = _offsets(sample, pixel, channel, channels, pixels, CHANNELS_LAST)
+    at = map_offsets(sample, pixel, channel, channels, pixels, CHANNELS_LAST)
     value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
     value = _before_act(value, sample, pixel, pixels, noise, strength, noise_stride, b, NOISE)
     value = gain * tl.where(value >= 0.0, value, slope * value)
@@ -136,8 +123,6 @@ def _backward(
     gain,
     channels,
     pixels,
-    tiles,
-    groups,
     samples,
     noise_stride,
     NOISE: tl.constexpr,
@@ -146,20 +131,25 @@ def _backward(
     CHANNELS: tl.constexpr,
     STEPS: tl.constexpr,
 ):
-    tile, group, sample = _place(tl.program_id(0), tiles, groups)
-    bias_row = dbias + (sample * tiles + tile) * channels
-    noise_row = over_channels + (group.to(tl.int64) * samples + sample) * pixels
+    # By pixel a program walks pixels under its channels, by plane it walks channels under its pixels.
+    PIXEL_STEPS: tl.constexpr = STEPS if CHANNELS_LAST else 1
+    CHANNEL_STEPS: tl.constexpr = 1 if CHANNELS_LAST else STEPS
+    sample, first_channel, first_pixel = place(channels, pixels, CHANNELS * CHANNEL_STEPS, PIXELS * PIXEL_STEPS)
+    split, splits = first_pixel // (PIXELS * PIXEL_STEPS), tl.cdiv(pixels, PIXELS * PIXEL_STEPS)
+    group = (first_channel // (CHANNELS * CHANNEL_STEPS)).to(tl.int64)
+    bias_row = dbias + (sample * splits + split) * channels
+    noise_row = over_channels + (group * samples + sample) * pixels
     total = tl.zeros((PIXELS, CHANNELS), tl.float32)
-    pixel = tile.to(tl.int64) * PIXELS + tl.arange(0, PIXELS)
-    channel = group * CHANNELS + tl.arange(0, CHANNELS)
+    pixel = first_pixel + tl.arange(0, PIXELS)
+    channel = first_channel + tl.arange(0, CHANNELS)
     for step in range(STEPS):
         if CHANNELS_LAST:
-            pixel = (tile.to(tl.int64) * STEPS + step) * PIXELS + tl.arange(0, PIXELS)
+            pixel = first_pixel + step * PIXELS + tl.arange(0, PIXELS)
         else:
-            channel = (group * STEPS + step) * CHANNELS + tl.arange(0, CHANNELS)
+            channel = first_channel + step * CHANNELS + tl.arange(0, CHANNELS)
         inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
         b = tl.load(bias + channel, mask=channel < channels, other=0.0)
-        at = _offsets(sample, pixel, channel, channels, pixels, CHANNELS_LAST)
+        at = map_offsets(sample, pixel, channel, channels, pixels, CHANNELS_LAST)
         value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
         value = _before_act(value, sample, pixel, pixels, noise, strength, noise_stride, b, NOISE)
         change = gain * tl.load(gradient + at, mask=inside, other=0.0).to(tl.float32)
@@ -178,3 +168,28 @@ def _backward(
     else:
         if NOISE:
             tl.store(noise_row + pixel, tl.sum(total, axis=1), mask=pixel < pixels)
+
+
+def variants() -> Iterator[Variant]:
+    """What is built ahead of time: bias_noise_act[_backward]_DTYPE_LAYOUT[_noise][_wide]."""
+    for (dtype, pointer), (layout, tile_of), noise in product(FLOATS.items(), LAYOUTS.items(), (False, True)):
+        name = f"{dtype}_{layout}{'_noise' if noise else ''}"
+        shared = {"bias": FP32, "slope": "fp32", "gain": "fp32", "noise_stride": "i32", **SIZES}
+        constants: dict[str, int | bool | None] = {"NOISE": noise, **tile_of}
+        if noise:
+            shared |= {"noise": FP32, "strength": pointer}
+        else:
+            constants |= {"noise": None, "strength": None}
+        along = [*(("bias", "channels") if layout == "channels_last" else ("pixels",))]
+        along += ["noise", "noise_stride"] if noise else []
+        types = {"x": pointer, "y": pointer, **shared}
+        yield from with_wide(Variant(f"bias_noise_act_{name}", _forward, types, constants, TILES), "x", "y", *along)
+        maps = {"gradient": pointer, "x": pointer, "dx": pointer}
+        types = {**maps, "dbias": FP32, "over_channels": FP32, "samples": "i32", **shared}
+        walked = "pixels" if layout == "channels_last" else "channels"
+        tiles = ((size, size.upper(), *(("STEPS",) if size == walked else ())) for size in ("channels", "pixels"))
+        backward = Variant(
+            f"bias_noise_act_backward_{name}", _backward, types, constants | {"STEPS": _STEPS},
+            ((("samples",), *tiles),),
+        )  # fmt: skip
+        yield from with_wide(backward, *maps, *along)

@@ -2,15 +2,20 @@
 
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..ahead import POINTERS, Variant
+from ..ahead import FLOATS, FP32, Variant
+from ..tuning import size_class, tuned
 
-_TILE_ROWS, _TILE_COLUMNS = 8, 64
+_TILES = [
+    triton.Config({"TILE_ROWS": rows, "TILE_COLUMNS": columns}, num_warps=warps)
+    for rows, columns, warps in ((8, 64, 4), (4, 64, 4), (4, 64, 8), (16, 64, 8))
+]
 _SCAN = 128  # patches whose positions are tested at once
 
 
@@ -20,8 +25,11 @@ def feather_blend_triton(
     """Blend patches into picture [H, W, C], float32 or uint8 by its dtype; arguments as in op.py, already validated."""
     count, channels, patch_rows, patch_columns = patches.shape
     height, width, _ = picture.shape
-    tiles = triton.cdiv(height, _TILE_ROWS) * triton.cdiv(width, _TILE_COLUMNS)
-    _feather_blend_kernel[(tiles,)](
+
+    def grid(chosen: dict[str, Any]) -> tuple[int]:
+        return (triton.cdiv(height, chosen["TILE_ROWS"]) * triton.cdiv(width, chosen["TILE_COLUMNS"]),)
+
+    _feather_blend_kernel[grid](
         patches,
         positions,
         window_rows,
@@ -36,14 +44,14 @@ def feather_blend_triton(
         CHANNELS=channels,
         CHANNEL_BLOCK=triton.next_power_of_2(channels),
         BYTES=picture.dtype == torch.uint8,
-        TILE_ROWS=_TILE_ROWS,
-        TILE_COLUMNS=_TILE_COLUMNS,
+        SIZE=size_class(picture.numel()),
         SCAN=_SCAN,
         # Without fused multiply-adds the sums equal the reference's bit for bit; the kernel waits for memory anyway.
         enable_fp_fusion=False,
     )
 
 
+@tuned(_TILES, "CHANNELS", "SIZE")
 @triton.jit
 def _feather_blend_kernel(
     patches,
@@ -63,6 +71,7 @@ def _feather_blend_kernel(
     CHANNELS: tl.constexpr,
     CHANNEL_BLOCK: tl.constexpr,
     BYTES: tl.constexpr,
+    SIZE: tl.constexpr,
     TILE_ROWS: tl.constexpr,
     TILE_COLUMNS: tl.constexpr,
     SCAN: tl.constexpr,
@@ -126,15 +135,13 @@ def _feather_blend_kernel(
 
 
 def variants() -> Iterator[Variant]:
-    """What is built ahead of time: pictures of three channels."""
-    for dtype, as_bytes in product((torch.float32, torch.float16, torch.bfloat16), (False, True)):
-        name = f"feather_blend_{str(dtype).removeprefix('torch.')}{'_bytes' if as_bytes else ''}"
-        types = {"patches": POINTERS[dtype], "positions": "*i64", "window_rows": "*fp32", "window_columns": "*fp32"}
-        types |= {"picture": "*u8" if as_bytes else "*fp32"}
+    """What is built ahead of time, for three channels: feather_blend_DTYPE[_bytes]."""
+    for (dtype, pointer), as_bytes in product(FLOATS.items(), (False, True)):
+        types = {"patches": pointer, "positions": "*i64", "window_rows": FP32, "window_columns": FP32}
+        types |= {"picture": "*u8" if as_bytes else FP32}
         types |= dict.fromkeys(("count", "height", "width", "patch_rows", "patch_columns"), "i32")
         types |= dict.fromkeys(("stride_patch", "stride_channel", "stride_row", "stride_column"), "i64")
-        constants = {
-            "CHANNELS": 3, "CHANNEL_BLOCK": 4, "BYTES": as_bytes,
-            "TILE_ROWS": _TILE_ROWS, "TILE_COLUMNS": _TILE_COLUMNS, "SCAN": _SCAN,
-        }  # fmt: skip
-        yield Variant(name, _feather_blend_kernel, types, constants, (("tiles", 1),))
+        constants = {"CHANNELS": 3, "CHANNEL_BLOCK": 4, "BYTES": as_bytes, "SCAN": _SCAN} | _TILES[0].kwargs
+        name = f"feather_blend_{dtype}{'_bytes' if as_bytes else ''}"
+        grid = ((("height", "TILE_ROWS"), ("width", "TILE_COLUMNS")),)
+        yield Variant(name, _feather_blend_kernel, types, constants, grid)

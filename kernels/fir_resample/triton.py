@@ -1,8 +1,15 @@
 """fir_resample in tiles of pixels by channels, shaped so that loads run along memory in both layouts."""
 
+from collections.abc import Iterator
+from itertools import product
+
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from ..ahead import FLOATS, LAYOUTS, SIZES, TILES, Variant, with_wide
+from ..tiles import grid_of_tiles, map_offsets, place
+from ..tuning import size_class, tuned_tiles
 
 
 def fir_resample_triton(x: Tensor, y: Tensor, up: bool, scale: float, channels_last: bool) -> None:
@@ -10,31 +17,19 @@ def fir_resample_triton(x: Tensor, y: Tensor, up: bool, scale: float, channels_l
     n, channels, rows, columns = x.shape
     # A pixel of the smaller map is a square of 2x2 of the larger one.
     small_rows, small_columns = (rows, columns) if up else (rows // 2, columns // 2)
-    pixel_block, channel_block = (16, 64) if channels_last else (512, 1)  # memory runs along the larger one
-    tiles, groups = triton.cdiv(small_rows * small_columns, pixel_block), triton.cdiv(channels, channel_block)
+    pixels = small_rows * small_columns
     kernel = _double if up else _halve
-    kernel[(tiles * groups * n,)](
-        x, y, scale, channels, small_rows, small_columns, tiles, groups,
-        CHANNELS_LAST=channels_last, PIXELS=pixel_block, CHANNELS=channel_block,
+    kernel[grid_of_tiles(n, channels, pixels)](
+        x, y, scale, channels, pixels, small_columns,
+        CHANNELS_LAST=channels_last, SIZE=size_class(n * channels * pixels),
         # Without fused multiply-adds the bits are the reference's; the kernel waits for memory anyway.
         enable_fp_fusion=False,
     )  # fmt: skip
 
 
 @triton.jit
-def _place(program, tiles, groups, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
-    """Pixels, channels and sample of a program, in one dimension of the grid: the others end at 65535."""
-    pixel = (program % tiles).to(tl.int64) * PIXELS + tl.arange(0, PIXELS)
-    channel = (program // tiles % groups) * CHANNELS + tl.arange(0, CHANNELS)
-    return pixel, channel, (program // tiles // groups).to(tl.int64)
-
-
-@triton.jit
 def _offsets(sample, row, column, channel, channels, rows, columns, CHANNELS_LAST: tl.constexpr):
-    pixel = row * columns + column
-    if CHANNELS_LAST:
-        return (sample * rows * columns + pixel)[:, None] * channels + channel[None, :]
-    return pixel[:, None] + (sample * channels + channel)[None, :] * rows * columns
+    return map_offsets(sample, row * columns + column, channel, channels, rows * columns, CHANNELS_LAST)
 
 
 @triton.jit
@@ -54,23 +49,27 @@ def _double_rows(x, sample, row, column, channel, channels, rows, columns, CHANN
     return 0.25 * above + 0.75 * here, 0.75 * here + 0.25 * below
 
 
+@tuned_tiles()
 @triton.jit
 def _double(
     x,
     y,
     scale,
     channels,
-    rows,
+    pixels,
     columns,
-    tiles,
-    groups,
     CHANNELS_LAST: tl.constexpr,
+    SIZE: tl.constexpr,
+    VALUES: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    pixel, channel, sample = _place(tl.program_id(0), tiles, groups, PIXELS, CHANNELS)
-    row, column = pixel // columns, pixel % columns
-    inside = (row < rows)[:, None] & (channel < channels)[None, :]
+    sample, channel, pixel = place(channels, pixels, CHANNELS, PIXELS)
+    pixel += tl.arange(0, PIXELS)
+    channel += tl.arange(0, CHANNELS)
+    # Of both maps, which may have more pixels than int32 counts.
+    rows, row, column = tl.cast(pixels // columns, tl.int64), (pixel // columns).to(tl.int64), pixel % columns
+    inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
     top_left, low_left = _double_rows(x, sample, row, column - 1, channel, channels, rows, columns, CHANNELS_LAST)
     top, low = _double_rows(x, sample, row, column, channel, channels, rows, columns, CHANNELS_LAST)
     top_right, low_right = _double_rows(x, sample, row, column + 1, channel, channels, rows, columns, CHANNELS_LAST)
@@ -99,23 +98,27 @@ def _halve_rows(x, sample, row, column, channel, channels, rows, columns, CHANNE
     return 0.125 * a + 0.375 * b + 0.375 * c + 0.125 * d
 
 
+@tuned_tiles()
 @triton.jit
 def _halve(
     x,
     y,
     scale,
     channels,
-    rows,
+    pixels,
     columns,
-    tiles,
-    groups,
     CHANNELS_LAST: tl.constexpr,
+    SIZE: tl.constexpr,
+    VALUES: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    pixel, channel, sample = _place(tl.program_id(0), tiles, groups, PIXELS, CHANNELS)
-    row, column = pixel // columns, pixel % columns
-    inside = (row < rows)[:, None] & (channel < channels)[None, :]
+    sample, channel, pixel = place(channels, pixels, CHANNELS, PIXELS)
+    pixel += tl.arange(0, PIXELS)
+    channel += tl.arange(0, CHANNELS)
+    # Of both maps, which may have more pixels than int32 counts.
+    rows, row, column = tl.cast(pixels // columns, tl.int64), (pixel // columns).to(tl.int64), pixel % columns
+    inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
     a = _halve_rows(x, sample, row, 2 * column - 1, channel, channels, 2 * rows, 2 * columns, CHANNELS_LAST)
     b = _halve_rows(x, sample, row, 2 * column, channel, channels, 2 * rows, 2 * columns, CHANNELS_LAST)
     c = _halve_rows(x, sample, row, 2 * column + 1, channel, channels, 2 * rows, 2 * columns, CHANNELS_LAST)
@@ -123,3 +126,20 @@ def _halve(
     value = scale * (0.125 * a + 0.375 * b + 0.375 * c + 0.125 * d)
     at = _offsets(sample, row, column, channel, channels, rows, columns, CHANNELS_LAST)
     tl.store(y + at, value.to(y.dtype.element_ty), mask=inside)
+
+
+def variants() -> Iterator[Variant]:
+    """What is built ahead of time: fir_resample_PASS_DTYPE_LAYOUT[_wide] with the passes double and halve.
+
+    Its sizes are those of the smaller map, whose planes are not read along whole lines: only channels make loads wide.
+    """
+    passes = {"double": _double, "halve": _halve}
+    for (step, function), (dtype, pointer), (layout, tile_of) in product(
+        passes.items(), FLOATS.items(), LAYOUTS.items()
+    ):
+        types = {"x": pointer, "y": pointer, "scale": "fp32", **SIZES, "columns": "i32"}
+        variant = Variant(f"fir_resample_{step}_{dtype}_{layout}", function, types, tile_of, TILES)
+        if layout == "channels_last":
+            yield from with_wide(variant, "x", "y", "channels")
+        else:
+            yield variant

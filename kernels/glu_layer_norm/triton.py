@@ -1,11 +1,19 @@
 """glu_layer_norm in three launches: partial statistics, one small one that combines them, and the pass over the map."""
 
+from collections.abc import Iterator
+from itertools import product
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..ahead import FLOATS, FP32, LAYOUTS, SIZES, TILES, Variant, with_wide
+from ..tiles import grid_of_tiles, map_offsets, place, tile
+from ..tuning import size_class, tuned_tiles
+
 _PART = 4096  # values that a program of the statistics holds at once: a sample of any size occupies the whole device
+_PARTS = 1024  # whose statistics are combined at once
 _STEPS = 8  # tiles of one set of channels that a program of the backward pass adds up
 
 
@@ -14,11 +22,9 @@ def glu_layer_norm_triton(x: Tensor, weight: Tensor, bias: Tensor, y: Tensor, ep
     n, channels, rows, columns = y.shape
     pixels = rows * columns
     normal = statistics_triton(x, *((pixels, channels) if channels_last else (1, channels * pixels)), eps)
-    pixel_block, channel_block = tile(channels_last, pixels, channels)
-    pixel_blocks, channel_blocks = triton.cdiv(pixels, pixel_block), triton.cdiv(channels, channel_block)
-    _forward[(n * channel_blocks * pixel_blocks,)](
-        x, weight, bias, normal, y, channels, pixels, channel_blocks, pixel_blocks,
-        CHANNELS_LAST=channels_last, PIXELS=pixel_block, CHANNELS=channel_block,
+    _forward[grid_of_tiles(n, channels, pixels)](
+        x, weight, bias, normal, y, channels, pixels, CHANNELS_LAST=channels_last, SIZE=size_class(y.numel()),
+        enable_fp_fusion=False,  # the C++ kernel and the reference round twice too
     )  # fmt: skip
 
 
@@ -33,17 +39,16 @@ def glu_layer_norm_backward_triton(
     splits, channel_blocks = triton.cdiv(pixels, _STEPS * pixel_block), triton.cdiv(channels, channel_block)
     sums = torch.empty(2, splits, n, channels, dtype=torch.float32, device=x.device)
     _backward_sums[(n * channel_blocks * splits,)](
-        gradient, x, normal, sums[0], sums[1], n, channels, pixels, channel_blocks, splits,
-        CHANNELS_LAST=channels_last, PIXELS=pixel_block, CHANNELS=channel_block, STEPS=_STEPS,
+        gradient, x, normal, sums[0], sums[1], n, channels, pixels,
+        CHANNELS_LAST=channels_last, PIXELS=pixel_block, CHANNELS=channel_block, STEPS=_STEPS, enable_fp_fusion=False,
     )  # fmt: skip
     with_normal, alone = sums.sum(1)
     # Means over the sample of the gradient of the normalised values, with and without them as a factor.
     means = torch.stack([(t * weight).sum(1) for t in (with_normal, alone)], 1) / (channels * pixels)
     dx = torch.empty_like(x)
-    pixel_blocks = triton.cdiv(pixels, pixel_block)
-    _backward[(n * channel_blocks * pixel_blocks,)](
-        gradient, x, weight, bias, normal, means, dx, channels, pixels, channel_blocks, pixel_blocks,
-        CHANNELS_LAST=channels_last, PIXELS=pixel_block, CHANNELS=channel_block,
+    _backward[grid_of_tiles(n, channels, pixels)](
+        gradient, x, weight, bias, normal, means, dx, channels, pixels,
+        CHANNELS_LAST=channels_last, SIZE=size_class(dx.numel()), enable_fp_fusion=False,
     )  # fmt: skip
     return dx, with_normal.sum(0), alone.sum(0)
 
@@ -60,42 +65,14 @@ def statistics_triton(x: Tensor, runs: int, length: int, eps: float) -> Tensor:
     samples = x.shape[0]
     across = min(triton.next_power_of_2(length), _PART if runs <= 4 else 128)
     down = min(triton.next_power_of_2(runs), _PART // across)
-    run_blocks, length_blocks = triton.cdiv(runs, down), triton.cdiv(length, across)
-    parts = run_blocks * length_blocks
+    parts = triton.cdiv(runs, down) * triton.cdiv(length, across)
     moments = torch.empty(4, samples, parts, dtype=torch.float32, device=x.device)
     normal = torch.empty(samples, 3, dtype=torch.float32, device=x.device)
-    stride = samples * parts
-    _moments[(stride,)](x, moments, stride, runs, length, parts, length_blocks, RUNS=down, LENGTH=across)
-    block = min(triton.next_power_of_2(parts), 1024)
-    _combine[(samples,)](moments, normal, stride, parts, eps, BLOCK=block)
+    grid = (samples * parts,)
+    _moments[grid](x, moments, samples, runs, length, RUNS=down, LENGTH=across, enable_fp_fusion=False)
+    block = min(triton.next_power_of_2(parts), _PARTS)
+    _combine[(samples,)](moments, normal, samples, parts, eps, BLOCK=block, enable_fp_fusion=False)
     return normal
-
-
-def tile(channels_last: bool, pixels: int, channels: int) -> tuple[int, int]:
-    """Pixels and channels of a tile of about 1024 values: memory runs along one, the other fills up small maps."""
-    if channels_last:
-        across = min(triton.next_power_of_2(channels), 128)
-        return min(triton.next_power_of_2(pixels), 1024 // across), across
-    across = min(triton.next_power_of_2(pixels), 1024)
-    return across, min(triton.next_power_of_2(channels), 1024 // across)
-
-
-@triton.jit
-def map_offsets(sample, pixel, channel, channels, pixels, CHANNELS_LAST: tl.constexpr):
-    """Offsets [pixel, channel] in a packed map of that many channels and pixels."""
-    if CHANNELS_LAST:
-        return (sample * pixels + pixel)[:, None] * channels + channel[None, :]
-    return pixel[:, None] + (sample * channels + channel)[None, :] * pixels
-
-
-@triton.jit
-def place(channel_blocks, pixel_blocks, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
-    """Sample, pixels and channels of this program. One axis of the grid counts all: the others end at 65535."""
-    program = tl.program_id(0)
-    sample = (program // (channel_blocks * pixel_blocks)).to(tl.int64)
-    channel = program // pixel_blocks % channel_blocks * CHANNELS + tl.arange(0, CHANNELS)
-    pixel = (program % pixel_blocks).to(tl.int64) * PIXELS + tl.arange(0, PIXELS)
-    return sample, pixel, channel
 
 
 @triton.jit
@@ -108,8 +85,11 @@ def normalised(value, normal, sample):
 
 
 @triton.jit
-def _moments(x, moments, stride, runs, length, parts, length_blocks, RUNS: tl.constexpr, LENGTH: tl.constexpr):
+def _moments(x, moments, samples, runs, length, RUNS: tl.constexpr, LENGTH: tl.constexpr):
     # Count, mean, what rounding took from the mean, and the squares around it, of one part held in registers.
+    length_blocks = tl.cdiv(length, LENGTH)
+    parts = tl.cdiv(runs, RUNS) * length_blocks
+    stride = tl.cast(samples, tl.int64) * parts
     program = tl.program_id(0)
     sample = (program // parts).to(tl.int64)
     part = (program % parts).to(tl.int64)
@@ -133,9 +113,10 @@ def _moments(x, moments, stride, runs, length, parts, length_blocks, RUNS: tl.co
 
 
 @triton.jit
-def _combine(moments, normal, stride, parts, eps, BLOCK: tl.constexpr):
+def _combine(moments, normal, samples, parts, eps, BLOCK: tl.constexpr):
     # In float64, which costs nothing for so few values: float32 could not hold the mean beside a small deviation.
     sample = tl.program_id(0)
+    stride = tl.cast(samples, tl.int64) * parts
     moments += sample.to(tl.int64) * parts
     counts = tl.zeros((BLOCK,), tl.float64)
     totals = tl.zeros((BLOCK,), tl.float64)
@@ -168,6 +149,7 @@ def _combine(moments, normal, stride, parts, eps, BLOCK: tl.constexpr):
     tl.store(normal + sample * 3 + 2, ((mean_of_all - centre.to(tl.float64)) * inverse).to(tl.float32))
 
 
+@tuned_tiles()
 @triton.jit
 def _forward(
     x,
@@ -177,13 +159,15 @@ def _forward(
     y,
     channels,
     pixels,
-    channel_blocks,
-    pixel_blocks,
     CHANNELS_LAST: tl.constexpr,
+    SIZE: tl.constexpr,
+    VALUES: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    sample, pixel, channel = place(channel_blocks, pixel_blocks, PIXELS, CHANNELS)
+    sample, channel, pixel = place(channels, pixels, CHANNELS, PIXELS)
+    pixel += tl.arange(0, PIXELS)
+    channel += tl.arange(0, CHANNELS)
     inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
     a = tl.load(weight + channel, mask=channel < channels, other=0.0)
     b = tl.load(bias + channel, mask=channel < channels, other=0.0)
@@ -205,20 +189,18 @@ def _backward_sums(
     samples,
     channels,
     pixels,
-    channel_blocks,
-    splits,
     CHANNELS_LAST: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
     STEPS: tl.constexpr,
 ):
     # Sums over the split's pixels of the gradient behind the gate, with and without the normalised value as a factor.
-    sample, pixel, channel = place(channel_blocks, splits, PIXELS, CHANNELS)
-    split = (tl.program_id(0) % splits).to(tl.int64)
+    sample, channel, begin = place(channels, pixels, CHANNELS, PIXELS * STEPS)
+    channel += tl.arange(0, CHANNELS)
     products = tl.zeros((PIXELS, CHANNELS), tl.float32)
     slopes = tl.zeros((PIXELS, CHANNELS), tl.float32)
     for step in range(STEPS):
-        pixel = (split * STEPS + step) * PIXELS + tl.arange(0, PIXELS)
+        pixel = begin + step * PIXELS + tl.arange(0, PIXELS)
         inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
         left = map_offsets(sample, pixel, channel, 2 * channels, pixels, CHANNELS_LAST)
         right = map_offsets(sample, pixel, channel + channels, 2 * channels, pixels, CHANNELS_LAST)
@@ -229,11 +211,12 @@ def _backward_sums(
         # Outside the map the slope is 0, but a value that is not finite would turn it into NaN.
         products += tl.where(inside, slope * value, 0.0)
         slopes += slope
-    at = (split * samples + sample) * channels + channel
+    at = ((begin // (PIXELS * STEPS)).to(tl.int64) * samples + sample) * channels + channel
     tl.store(with_normal + at, tl.sum(products, axis=0), mask=channel < channels)
     tl.store(alone + at, tl.sum(slopes, axis=0), mask=channel < channels)
 
 
+@tuned_tiles()
 @triton.jit
 def _backward(
     gradient,
@@ -245,13 +228,15 @@ def _backward(
     dx,
     channels,
     pixels,
-    channel_blocks,
-    pixel_blocks,
     CHANNELS_LAST: tl.constexpr,
+    SIZE: tl.constexpr,
+    VALUES: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    sample, pixel, channel = place(channel_blocks, pixel_blocks, PIXELS, CHANNELS)
+    sample, channel, pixel = place(channels, pixels, CHANNELS, PIXELS)
+    pixel += tl.arange(0, PIXELS)
+    channel += tl.arange(0, CHANNELS)
     inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
     a = tl.load(weight + channel, mask=channel < channels, other=0.0)
     b = tl.load(bias + channel, mask=channel < channels, other=0.0)
@@ -267,3 +252,37 @@ def _backward(
     dleft = (slope * gate * a[None, :] - mean - value * product) * tl.load(normal + sample * 3 + 1)
     tl.store(dx + left, dleft.to(dx.dtype.element_ty), mask=inside)
     tl.store(dx + right, dright.to(dx.dtype.element_ty), mask=inside)
+
+
+def variants() -> Iterator[Variant]:
+    """What is built ahead of time.
+
+    glu_layer_norm_combine, and glu_layer_norm_PASS_DTYPE_LAYOUT[_wide] with the passes moments, forward, backward_sums
+    and backward.
+    """
+    moments = {"moments": FP32, "samples": "i32"}
+    combine = moments | {"normal": FP32, "parts": "i32", "eps": "fp32"}
+    yield Variant("glu_layer_norm_combine", _combine, combine, {"BLOCK": _PARTS}, ((("samples",),),))
+    for (dtype, pointer), (layout, tile_of) in product(FLOATS.items(), LAYOUTS.items()):
+        name = f"{dtype}_{layout}"
+        by_pixel = layout == "channels_last"
+        # Runs of 128 channels at 32 pixels, or of 4096 values of a plane, as in statistics_triton.
+        part = {"RUNS": _PART // 128 if by_pixel else 1, "LENGTH": 128 if by_pixel else _PART}
+        types = moments | {"x": pointer, "runs": "i32", "length": "i32"}
+        grid = ((("samples",), ("runs", "RUNS"), ("length", "LENGTH")),)
+        yield from with_wide(Variant(f"glu_layer_norm_moments_{name}", _moments, types, part, grid), "x", "length")
+        factors = {"weight": FP32, "bias": FP32}
+        along = ("weight", "bias", "channels") if by_pixel else ("pixels",)
+        types = {"x": pointer, **factors, "normal": FP32, "y": pointer, **SIZES}
+        forward = Variant(f"glu_layer_norm_forward_{name}", _forward, types, tile_of, TILES)
+        yield from with_wide(forward, "x", "y", *along)
+        types = {"gradient": pointer, "x": pointer, "normal": FP32, "with_normal": FP32, "alone": FP32}
+        types |= SIZES | {"samples": "i32"}
+        splits = ((("samples",), ("channels", "CHANNELS"), ("pixels", "PIXELS", "STEPS")),)
+        sums = Variant(
+            f"glu_layer_norm_backward_sums_{name}", _backward_sums, types, tile_of | {"STEPS": _STEPS}, splits
+        )
+        yield from with_wide(sums, "gradient", "x", *along[-1:])
+        types = {"gradient": pointer, "x": pointer, **factors, "normal": FP32, "means": FP32, "dx": pointer, **SIZES}
+        backward = Variant(f"glu_layer_norm_backward_{name}", _backward, types, tile_of, TILES)
+        yield from with_wide(backward, "gradient", "x", "dx", *along)

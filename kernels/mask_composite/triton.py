@@ -1,11 +1,16 @@
 """mask_composite in tiles that store along memory: pixels of all planes, or values of interleaved pixels."""
 
+from collections.abc import Iterator
+from itertools import product
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-_TILE = 1024
+from ..ahead import FLOATS, Variant, with_wide
+from ..tiles import place
+from ..tuning import STREAMING, size_class, tuned
 
 
 def mask_composite_triton(
@@ -14,11 +19,11 @@ def mask_composite_triton(
     """Compute y, a float map or bytes [N, H, W, C] by its dtype, from packed maps and a contiguous mask."""
     n, channels, rows, columns = foreground.shape
     by_value = channels_last or y.dtype == torch.uint8
-    tiles = triton.cdiv(rows * columns * (channels if by_value else 1), _TILE)
     kernel = _values if by_value else _planes
-    kernel[(tiles * n,)](
-        foreground, background, mask, y, rows * columns, tiles,
-        CHANNELS=channels, LOGITS=logits, CHANNELS_LAST=channels_last, BYTES=y.dtype == torch.uint8, TILE=_TILE,
+    length = rows * columns * (channels if by_value else 1)
+    kernel[lambda chosen: (n * triton.cdiv(length, chosen["VALUES"]),)](
+        foreground, background, mask, y, length, CHANNELS=channels, LOGITS=logits, CHANNELS_LAST=channels_last,
+        BYTES=y.dtype == torch.uint8, SIZE=size_class(y.numel()),
         # Without fused multiply-adds finished images give the reference's bits; the kernel waits for memory anyway.
         enable_fp_fusion=False,
     )  # fmt: skip
@@ -37,10 +42,10 @@ def mask_composite_backward_triton(
 ) -> None:
     """Compute the gradients of foreground, background and mask; all maps packed, both masks contiguous."""
     n, channels, rows, columns = foreground.shape
-    tiles = triton.cdiv(rows * columns, _TILE)
-    _backward[(tiles * n,)](
-        gradient, foreground, background, mask, d_foreground, d_background, d_mask, rows * columns, tiles,
-        CHANNELS=channels, LOGITS=logits, CHANNELS_LAST=channels_last, TILE=_TILE,
+    _backward[lambda chosen: (n * triton.cdiv(rows * columns, chosen["VALUES"]),)](
+        gradient, foreground, background, mask, d_foreground, d_background, d_mask, rows * columns,
+        CHANNELS=channels, LOGITS=logits, CHANNELS_LAST=channels_last, SIZE=size_class(gradient.numel()),
+        enable_fp_fusion=False,
     )  # fmt: skip
 
 
@@ -78,6 +83,7 @@ def _images(foreground, background, at, inside, LOGITS: tl.constexpr):
     return front, back
 
 
+@tuned(STREAMING, "LOGITS", "CHANNELS_LAST", "SIZE")
 @triton.jit
 def _planes(
     foreground,
@@ -85,15 +91,15 @@ def _planes(
     mask,
     y,
     pixels,
-    tiles,
     CHANNELS: tl.constexpr,
     LOGITS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     BYTES: tl.constexpr,
-    TILE: tl.constexpr,
+    SIZE: tl.constexpr,
+    VALUES: tl.constexpr,
 ):
-    sample = (tl.program_id(0) // tiles).to(tl.int64)
-    pixel = (tl.program_id(0) % tiles).to(tl.int64) * TILE + tl.arange(0, TILE)
+    sample, _, pixel = place(1, pixels, 1, VALUES)
+    pixel += tl.arange(0, VALUES)
     inside = pixel < pixels
     m = tl.load(mask + sample * pixels + pixel, mask=inside, other=0.0).to(tl.float32)
     share, rest = _shares(m, LOGITS)
@@ -103,25 +109,27 @@ def _planes(
         tl.store(y + at, (front * share + back * rest).to(y.dtype.element_ty), mask=inside)
 
 
+@tuned(STREAMING, "LOGITS", "CHANNELS_LAST", "SIZE")
 @triton.jit
 def _values(
     foreground,
     background,
     mask,
     y,
-    pixels,
-    tiles,
+    values,
     CHANNELS: tl.constexpr,
     LOGITS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     BYTES: tl.constexpr,
-    TILE: tl.constexpr,
+    SIZE: tl.constexpr,
+    VALUES: tl.constexpr,
 ):
-    sample = (tl.program_id(0) // tiles).to(tl.int64)
-    value = (tl.program_id(0) % tiles).to(tl.int64) * TILE + tl.arange(0, TILE)
-    inside = value < pixels * CHANNELS
+    sample, _, value = place(1, values, 1, VALUES)
+    value += tl.arange(0, VALUES)
+    inside = value < values
+    pixels = values // CHANNELS
     pixel = value // CHANNELS
-    start = sample * pixels * CHANNELS
+    start = sample * values
     m = tl.load(mask + sample * pixels + pixel, mask=inside, other=0.0).to(tl.float32)
     share, rest = _shares(m, LOGITS)
     at = start + value if CHANNELS_LAST else start + value % CHANNELS * pixels + pixel
@@ -137,6 +145,7 @@ def _values(
         tl.store(y + start + value, result.to(y.dtype.element_ty), mask=inside)
 
 
+@tuned(STREAMING, "LOGITS", "CHANNELS_LAST", "SIZE")
 @triton.jit
 def _backward(
     gradient,
@@ -147,18 +156,18 @@ def _backward(
     d_background,
     d_mask,
     pixels,
-    tiles,
     CHANNELS: tl.constexpr,
     LOGITS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
-    TILE: tl.constexpr,
+    SIZE: tl.constexpr,
+    VALUES: tl.constexpr,
 ):
-    sample = (tl.program_id(0) // tiles).to(tl.int64)
-    pixel = (tl.program_id(0) % tiles).to(tl.int64) * TILE + tl.arange(0, TILE)
+    sample, _, pixel = place(1, pixels, 1, VALUES)
+    pixel += tl.arange(0, VALUES)
     inside = pixel < pixels
     m = tl.load(mask + sample * pixels + pixel, mask=inside, other=0.0).to(tl.float32)
     share, rest = _shares(m, LOGITS)
-    total = tl.zeros((TILE,), tl.float32)
+    total = tl.zeros((VALUES,), tl.float32)
     for channel in tl.static_range(CHANNELS):
         if CHANNELS_LAST:
             at = (sample * pixels + pixel) * CHANNELS + channel
@@ -177,3 +186,27 @@ def _backward(
     if LOGITS:
         total *= share * rest
     tl.store(d_mask + sample * pixels + pixel, total.to(d_mask.dtype.element_ty), mask=inside)
+
+
+def variants() -> Iterator[Variant]:
+    """What is built ahead of time, for 3 channels: mask_composite[_backward]_DTYPE_LAYOUT[_bytes][_logits][_wide]."""
+    grid = ((("samples",), ("pixels", "VALUES")),)
+    grid_of_values = ((("samples",), ("values", "VALUES")),)
+    for (dtype, pointer), channels_last, logits in product(FLOATS.items(), (False, True), (False, True)):
+        name = f"{dtype}_{'channels_last' if channels_last else 'planes'}"
+        suffix = "_logits" if logits else ""
+        images = dict.fromkeys(("foreground", "background", "mask"), pointer)
+        constants = {"CHANNELS": 3, "LOGITS": logits, "CHANNELS_LAST": channels_last, "VALUES": 1024}
+        for as_bytes in (False, True):
+            by_value = channels_last or as_bytes
+            size = "values" if by_value else "pixels"
+            variant = Variant(
+                f"mask_composite_{name}{'_bytes' if as_bytes else ''}{suffix}", _values if by_value else _planes,
+                images | {"y": "*u8" if as_bytes else pointer, size: "i32"}, constants | {"BYTES": as_bytes},
+                grid_of_values if by_value else grid,
+            )  # fmt: skip
+            yield from with_wide(variant, *images, "y", size)
+        slopes = dict.fromkeys(("gradient", "d_foreground", "d_background", "d_mask"), pointer)
+        types = images | slopes | {"pixels": "i32"}
+        backward = Variant(f"mask_composite_backward_{name}{suffix}", _backward, types, constants, grid)
+        yield from with_wide(backward, *images, *slopes, "pixels")

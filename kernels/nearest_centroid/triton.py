@@ -1,24 +1,35 @@
 """nearest_centroid in blocks of points, each of which walks all centroids and keeps the best so far."""
 
+from collections.abc import Iterator
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-_POINTS, _CENTROIDS, _WIDTH = 64, 64, 32
+from ..ahead import FLOATS, FP32, Variant, with_wide
+from ..tuning import size_class, tuned
+
+_WIDTH = 32  # that is multiplied at a time, in every configuration: products are added in the same order
+_BLOCKS = [
+    triton.Config({"POINTS": points, "CENTROIDS": centroids}, num_warps=warps, num_stages=stages)
+    for points, centroids, warps, stages in ((64, 64, 4, 2), (32, 64, 4, 2), (128, 64, 8, 2), (64, 128, 8, 2))
+]
 
 
 def nearest_centroid_triton(points: Tensor, centre: Tensor, directions: Tensor, bias: Tensor) -> Tensor:
     """Find the direction with the largest score for each contiguous point; the rest is what scoring() returns."""
     count, width = points.shape
     nearest = torch.empty(count, dtype=torch.int64, device=points.device)
-    _nearest[(triton.cdiv(count, _POINTS),)](
+    _nearest[lambda chosen: (triton.cdiv(count, chosen["POINTS"]),)](
         points, centre.contiguous(), directions.contiguous(), bias, nearest, count, directions.shape[0], width,
-        POINTS=_POINTS, CENTROIDS=_CENTROIDS, WIDTH=_WIDTH,
+        SIZE=size_class(count * directions.shape[0]), WIDTH=_WIDTH,
+        enable_fp_fusion=True,  # no sum here equals another backend's in every bit, and products take all the time
     )  # fmt: skip
     return nearest
 
 
+@tuned(_BLOCKS, "SIZE")
 @triton.jit
 def _nearest(
     points,
@@ -29,6 +40,7 @@ def _nearest(
     count,
     centroids,
     width,
+    SIZE: tl.constexpr,
     POINTS: tl.constexpr,
     CENTROIDS: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -62,3 +74,16 @@ def _nearest(
         index = tl.where(better, first.to(tl.int64), index)
         start += CENTROIDS
     tl.store(nearest + row, index, mask=row < count)
+
+
+def variants() -> Iterator[Variant]:
+    """What is built ahead of time: nearest_centroid_DTYPE[_wide]."""
+    for dtype, pointer in FLOATS.items():
+        types = {"points": pointer, "centre": FP32, "directions": FP32, "bias": FP32, "nearest": "*i64"}
+        types |= dict.fromkeys(("count", "centroids", "width"), "i32")
+        first = _BLOCKS[0]
+        variant = Variant(
+            f"nearest_centroid_{dtype}", _nearest, types, first.kwargs | {"WIDTH": _WIDTH}, ((("count", "POINTS"),),),
+            warps=first.num_warps, stages=first.num_stages, fp_fusion=True,
+        )  # fmt: skip
+        yield from with_wide(variant, "points", "centre", "directions", "width")

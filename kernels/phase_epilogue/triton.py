@@ -1,11 +1,17 @@
 """phase_epilogue in one pass over tiles of pixels by channels, behind the statistics where the activation has some."""
 
+from collections.abc import Iterator
+from itertools import product
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..glu_layer_norm.triton import map_offsets, normalised, place, statistics_triton, tile
+from ..ahead import FLOATS, FP32, LAYOUTS, SIZES, TILES, Variant, with_wide
+from ..glu_layer_norm.triton import normalised, statistics_triton
+from ..tiles import corner, grid_of_tiles, map_offsets, place
+from ..tuning import size_class, tuned_tiles
 
 
 def phase_epilogue_triton(
@@ -19,14 +25,14 @@ def phase_epilogue_triton(
         normal = statistics_triton(x, *((4 * pixels, channels) if channels_last else (4, channels * pixels)), eps)
     else:
         normal = torch.empty(0, dtype=torch.float32, device=x.device)
-    pixel_block, channel_block = tile(channels_last, pixels, channels)
-    pixel_blocks, channel_blocks = triton.cdiv(pixels, pixel_block), triton.cdiv(channels, channel_block)
-    _forward[(n * channel_blocks * pixel_blocks,)](
-        x, weight, bias, normal, y, channels, pixels, columns, channel_blocks, pixel_blocks,
-        GATED=gated, CHANNELS_LAST=channels_last, PIXELS=pixel_block, CHANNELS=channel_block,
+    _forward[grid_of_tiles(n, channels, pixels)](
+        x, weight, bias, normal, y, channels, pixels, columns,
+        GATED=gated, CHANNELS_LAST=channels_last, SIZE=size_class(y.numel()),
+        enable_fp_fusion=False,  # the activations alone round twice too
     )  # fmt: skip
 
 
+@tuned_tiles("GATED")
 @triton.jit
 def _forward(
     x,
@@ -37,14 +43,16 @@ def _forward(
     channels,
     pixels,
     columns,
-    channel_blocks,
-    pixel_blocks,
     GATED: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
+    SIZE: tl.constexpr,
+    VALUES: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    sample, pixel, channel = place(channel_blocks, pixel_blocks, PIXELS, CHANNELS)
+    sample, channel, pixel = place(channels, pixels, CHANNELS, PIXELS)
+    pixel += tl.arange(0, PIXELS)
+    channel += tl.arange(0, CHANNELS)
     inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
     if GATED:
         factor = channel.to(tl.int64)
@@ -54,7 +62,7 @@ def _forward(
         of_phase = channels
     a = tl.load(weight + factor, mask=channel < channels, other=0.0)
     b = tl.load(bias + factor, mask=channel < channels, other=0.0)
-    corner = (pixel // columns) * 4 * columns + (pixel % columns) * 2
+    square = corner(pixel, columns)
     for phase in tl.static_range(4):
         first = channel + phase * of_phase
         left = map_offsets(sample, pixel, first, 4 * of_phase, pixels, CHANNELS_LAST)
@@ -69,6 +77,18 @@ def _forward(
             value = value * a[None, :] + b[None, :]
             # A comparison with NaN is false: NaN stays.
             value = tl.where(value < 0.0, 0.0, value)
-        square = corner + (phase // 2) * 2 * columns + phase % 2
-        at = map_offsets(sample, square, channel, channels, 4 * pixels, CHANNELS_LAST)
+        there = square + (phase // 2) * 2 * columns + phase % 2
+        at = map_offsets(sample, there, channel, channels, 4 * tl.cast(pixels, tl.int64), CHANNELS_LAST)
         tl.store(y + at, value.to(y.dtype.element_ty), mask=inside)
+
+
+def variants() -> Iterator[Variant]:
+    """What is built ahead of time: phase_epilogue_ACTIVATION_DTYPE_LAYOUT[_wide]; statistics are glu_layer_norm's."""
+    activations = {"glu_layer_norm": True, "affine_relu": False}
+    for (activation, gated), (dtype, pointer), (layout, tile_of) in product(
+        activations.items(), FLOATS.items(), LAYOUTS.items()
+    ):
+        types = {"x": pointer, "weight": FP32, "bias": FP32, "normal": FP32, "y": pointer, **SIZES, "columns": "i32"}
+        along = ("weight", "bias", "channels") if layout == "channels_last" else ("pixels",)
+        name = f"phase_epilogue_{activation}_{dtype}_{layout}"
+        yield from with_wide(Variant(name, _forward, types, tile_of | {"GATED": gated}, TILES), "x", "y", *along)

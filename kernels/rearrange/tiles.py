@@ -6,17 +6,22 @@ queries with all columns, or 128 queries with half of the columns, whose program
 multiplies half as much again at Dk = Dv, and reads the keys half as often.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import triton
+import triton.language as tl
 
-# Tuning is for devices; the interpreter takes one small tile, in parts, so that tests meet every branch.
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+from ..tuning import INTERPRETED, tuned
+
+INTERPRETER = tl.constexpr(INTERPRETED)
+
+# The interpreter takes one small tile, in parts, so that tests meet every branch.
 _SMALL = {"QUERIES": 32, "KEYS": 32, "PARTS": 2}
 _UNPARTED = 128  # a width that is not worth computing scores twice
-_REGISTERS = 168  # of the 255 of a thread that sums and scores may take; the rest are addresses and operands
+# Of the 255 registers of a thread that sums and scores may take, with one and with two widths of sums, before ptxas
+# 12.9 spills more than a few: the rest are addresses and operands, which in float32 have no tensor cores to go to.
+_REGISTERS = {2: (160, 144), 4: (72, 38)}
 
 
 def _configuration(queries: int, keys: int, parts: int, warps: int, stages: int) -> triton.Config:
@@ -30,11 +35,11 @@ FORWARD = [
         (32, 32, 4, 4, 1),
         (64, 32, 4, 8, 1),
         (64, 32, 1, 8, 2),
-        (64, 64, 1, 8, 1),
         (64, 64, 1, 4, 3),
-        (64, 64, 2, 8, 2),
+        (64, 64, 1, 8, 2),
+        (64, 64, 2, 8, 3),
         (128, 32, 2, 8, 2),
-        (128, 64, 2, 8, 1),
+        (128, 64, 2, 8, 2),
         (128, 64, 1, 8, 2),
     )
 ]
@@ -43,18 +48,21 @@ BACKWARD = [
     for numbers in (
         (16, 16, 4, 4, 1),
         (32, 32, 4, 4, 1),
+        (32, 32, 1, 8, 1),
         (32, 32, 4, 8, 1),
-        (32, 64, 2, 8, 1),
-        (64, 32, 2, 8, 1),
-        (64, 64, 4, 8, 1),
-        (64, 64, 2, 8, 1),
-        (64, 64, 1, 4, 2),
+        (32, 64, 2, 8, 2),
+        (64, 32, 2, 8, 2),
+        (64, 64, 4, 8, 2),
+        (64, 64, 2, 8, 2),
+        (64, 64, 1, 8, 2),
     )
 ]
 
 
-def tuned(configurations: list[triton.Config], *owned: str) -> Callable[[Any], Any]:
-    """Decorate a kernel so that the fastest configuration is measured once for each width, dtype and class of sizes.
+def tuned_blocks(configurations: list[triton.Config], *owned: str) -> Callable[[Any], Any]:
+    """Decorate a kernel so that the fastest configuration is measured once for each width, dtype and number of rows.
+
+    Sums run over blocks of keys, so their last bits depend on the choice, which is kept on disk.
 
     Args:
         configurations: to choose from; the first one fits every width and dtype.
@@ -63,27 +71,31 @@ def tuned(configurations: list[triton.Config], *owned: str) -> Callable[[Any], A
 
     def fitting(every: list[triton.Config], arguments: dict[str, Any], **constants: Any) -> list[triton.Config]:
         given = arguments | constants
-        kept = [every[0]]
-        for config in every[1:]:
-            queries, keys, parts = (config.kwargs[name] for name in ("QUERIES", "KEYS", "PARTS"))
-            if parts > 1 and all(given[name] <= _UNPARTED for name in owned):
-                continue
-            # Without tensor cores operands are held in registers too.
-            if given["q"].element_size() == 4 and (queries > 64 or keys > 32):
-                continue
-            sums = keys if len(owned) == 2 else queries
-            numbers = sums * sum(_columns(given[name], parts) for name in owned) + queries * keys
-            if numbers <= _REGISTERS * 32 * config.num_warps:
-                kept.append(config)
-        return kept
+        return fitting_blocks(every, [given[name] for name in owned], given["q"].element_size())
 
-    def decorate(kernel: Any) -> Any:
-        if INTERPRETED:
-            return kernel
-        key = ["DK", "DV", "ROWS", "LENGTH"]
-        return triton.autotune(configurations, key=key, prune_configs_by={"early_config_prune": fitting})(kernel)
+    return tuned(configurations, "DK", "DV", "ROWS", fitting=fitting, interpreted=_SMALL)
 
-    return decorate
+
+def fitting_blocks(configurations: list[triton.Config], owned: list[int], bytes_each: int) -> list[triton.Config]:
+    """Return the configurations whose sums and scores stay in registers, the largest blocks last.
+
+    Args:
+        configurations: FORWARD or BACKWARD.
+        owned: the widths whose columns are divided among programs: two where rows are keys.
+        bytes_each: of the values.
+    """
+    kept = configurations[:1]
+    for config in configurations[1:]:
+        queries, keys, parts = (config.kwargs[name] for name in ("QUERIES", "KEYS", "PARTS"))
+        if parts > 1 and all(width <= _UNPARTED for width in owned):
+            continue
+        if bytes_each == 4 and (queries > 64 or keys > 32):
+            continue
+        sums = keys if len(owned) == 2 else queries
+        numbers = sums * sum(_columns(width, parts) for width in owned) + queries * keys
+        if numbers <= _REGISTERS[bytes_each][len(owned) - 1] * 32 * config.num_warps:
+            kept.append(config)
+    return kept
 
 
 def widths(prefix: str, width: str) -> dict[str, Callable[[dict[str, Any]], int]]:
@@ -113,9 +125,12 @@ def chunk(width: int) -> int:
 
 
 def sizes(rows: int, length: int) -> dict[str, int]:
-    """Return the classes of sizes that tuning tells apart, and under the interpreter the tile, which is not tuned."""
-    classes = {"ROWS": triton.next_power_of_2(rows), "LENGTH": triton.next_power_of_2(length)}
-    return classes | _SMALL if INTERPRETED else classes
+    """Return the class of rows that tuning tells apart, and under the interpreter the length, which it must know.
+
+    More rows than 65536 keep any device busy, fewer than 256 none.
+    """
+    rows = 1 << min(16, max(8, (rows - 1).bit_length()))
+    return {"ROWS": rows, "LENGTH": length if INTERPRETED else 0}
 
 
 def _own(width: int, parts: int) -> int:
@@ -135,3 +150,46 @@ def _tail(own: int) -> int:
 def _columns(width: int, parts: int) -> int:
     own = _own(width, parts)
     return _main(own) + _tail(own)
+
+
+@triton.jit
+def load_rows(rows, first, count, start, limit, ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr):
+    """COLUMNS from `start` of the rows from `first` on, zero where rows pass `count` or columns pass `limit`."""
+    # Rows are counted from an int64, and within the tile from int32.
+    row = tl.arange(0, ROWS)
+    column = start + tl.arange(0, COLUMNS)
+    inside = (row < count)[:, None] & (column < limit)[None, :]
+    return tl.load(rows + first * WIDTH + row[:, None] * WIDTH + column[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def store_rows(rows, first, count, start, limit, tile, ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr):
+    """Store a tile where `load_rows` would read it."""
+    row = tl.arange(0, ROWS)
+    column = start + tl.arange(0, COLUMNS)
+    inside = (row < count)[:, None] & (column < limit)[None, :]
+    at = rows + first * WIDTH + row[:, None] * WIDTH + column[None, :]
+    tl.store(at, tile, mask=inside)
+
+
+@triton.jit
+def dot(a, b, sums):
+    """Add the product of two tiles to sums, with full products of float32."""
+    if INTERPRETER:
+        # The interpreter multiplies the bits of bfloat16 as if they were integers.
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, sums, input_precision="ieee")
+
+
+@triton.jit
+def products(
+    a, b, a_first, a_count, b_first, b_count,
+    A: tl.constexpr, B: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """Multiply every row of a tile of a with every row of a tile of b: [A, B], float32."""
+    sums = tl.zeros((A, B), tl.float32)
+    for start in range(0, WIDTH, CHUNK):
+        left = load_rows(a, a_first, a_count, start, WIDTH, A, CHUNK, WIDTH)
+        right = load_rows(b, b_first, b_count, start, WIDTH, B, CHUNK, WIDTH)
+        sums = dot(left, tl.trans(right), sums)
+    return sums

@@ -1,5 +1,7 @@
 """rearrange by blocks of queries and keys: scores live in registers only, rows are multiplied in chunks of columns."""
 
+from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -7,9 +9,25 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .tiles import BACKWARD, FORWARD, INTERPRETED, chunk, column_blocks, sizes, tuned, widths
+from ..ahead import FLOATS, FP32, Variant
+from .tiles import (
+    BACKWARD,
+    FORWARD,
+    INTERPRETER,
+    chunk,
+    column_blocks,
+    dot,
+    fitting_blocks,
+    load_rows,
+    products,
+    sizes,
+    store_rows,
+    tuned_blocks,
+    widths,
+)
 
-_INTERPRETED = tl.constexpr(INTERPRETED)
+# Dk and Dv of the variants that are built ahead of time.
+_WIDTHS = ((128, 128), (256, 256), (512, 512), (512, 520))
 
 
 def rearrange_triton(q: Tensor, k: Tensor, v: Tensor, y: Tensor, log_sums: Tensor, scale: float) -> None:
@@ -20,8 +38,8 @@ def rearrange_triton(q: Tensor, k: Tensor, v: Tensor, y: Tensor, log_sums: Tenso
         return n * triton.cdiv(tokens, chosen["QUERIES"]), column_blocks(width, chosen)
 
     _forward[grid](
-        q, k, v, y, log_sums, scale, tokens, S=keys, DK=key_width, DV=width, CHUNK=chunk(key_width),
-        **sizes(n * tokens, keys),
+        q, k, v, y, log_sums, scale, tokens, keys, DK=key_width, DV=width, CHUNK=chunk(key_width),
+        **sizes(n * tokens, keys), enable_fp_fusion=True,  # no sum here equals another backend's in every bit
     )  # fmt: skip
 
 
@@ -40,7 +58,8 @@ def rearrange_backward_triton(
     """Compute the gradients; every sum has one owner and a fixed order, so that nothing is added atomically."""
     (n, tokens, key_width), (_, keys, width) = q.shape, v.shape
     deltas = torch.empty_like(log_sums)
-    _deltas[(n * tokens,)](gradient, y, deltas, DV=width, COLUMNS=triton.next_power_of_2(width))
+    columns = triton.next_power_of_2(width)
+    _deltas[(n * tokens,)](gradient, y, deltas, DV=width, COLUMNS=columns, enable_fp_fusion=True)
 
     def of_queries(chosen: dict[str, Any]) -> tuple[int, int]:
         return n * triton.cdiv(tokens, chosen["QUERIES"]), column_blocks(key_width, chosen)
@@ -50,54 +69,16 @@ def rearrange_backward_triton(
 
     shared = {"DK": key_width, "DV": width, "K_CHUNK": chunk(key_width), "V_CHUNK": chunk(width)}
     _backward_queries[of_queries](
-        gradient, q, k, v, log_sums, deltas, dq, scale, tokens, S=keys, **shared, **sizes(n * tokens, keys)
-    )
+        gradient, q, k, v, log_sums, deltas, dq, scale, tokens, keys, **shared, **sizes(n * tokens, keys),
+        enable_fp_fusion=True,
+    )  # fmt: skip
     _backward_keys[of_keys](
-        gradient, q, k, v, log_sums, deltas, dk, dv, scale, keys, T=tokens, **shared, **sizes(n * keys, tokens)
-    )
+        gradient, q, k, v, log_sums, deltas, dk, dv, scale, tokens, keys, **shared, **sizes(n * keys, tokens),
+        enable_fp_fusion=True,
+    )  # fmt: skip
 
 
-@triton.jit
-def _load(rows, first, count, start, limit, ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr):
-    # Rows are counted from an int64, and within the tile from int32.
-    row = tl.arange(0, ROWS)
-    column = start + tl.arange(0, COLUMNS)
-    inside = (row < count)[:, None] & (column < limit)[None, :]
-    return tl.load(rows + first * WIDTH + row[:, None] * WIDTH + column[None, :], mask=inside, other=0.0)
-
-
-@triton.jit
-def _store(rows, first, count, start, limit, tile, ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr):
-    row = tl.arange(0, ROWS)
-    column = start + tl.arange(0, COLUMNS)
-    inside = (row < count)[:, None] & (column < limit)[None, :]
-    at = rows + first * WIDTH + row[:, None] * WIDTH + column[None, :]
-    tl.store(at, tile, mask=inside)
-
-
-@triton.jit
-def _dot(a, b, sums):
-    if _INTERPRETED:
-        # The interpreter multiplies the bits of bfloat16 as if they were integers.
-        a, b = a.to(tl.float32), b.to(tl.float32)
-    return tl.dot(a, b, sums, input_precision="ieee")
-
-
-@triton.jit
-def _products(
-    a, b, a_first, a_count, b_first, b_count,
-    A: tl.constexpr, B: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr,
-):  # fmt: skip
-    """Multiply every row of a tile of a with every row of a tile of b: [A, B], float32."""
-    sums = tl.zeros((A, B), tl.float32)
-    for start in tl.static_range(0, WIDTH, CHUNK):
-        left = _load(a, a_first, a_count, start, WIDTH, A, CHUNK, WIDTH)
-        right = _load(b, b_first, b_count, start, WIDTH, B, CHUNK, WIDTH)
-        sums = _dot(left, tl.trans(right), sums)
-    return sums
-
-
-@tuned(FORWARD, "DV")
+@tuned_blocks(FORWARD, "DV")
 @triton.heuristics(widths("", "DV"))
 @triton.jit
 def _forward(
@@ -108,7 +89,7 @@ def _forward(
     log_sums,
     scale,
     tokens,
-    S: tl.constexpr,
+    keys,
     DK: tl.constexpr,
     DV: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -132,9 +113,10 @@ def _forward(
     main = tl.zeros((QUERIES, MAIN), tl.float32)
     if TAIL:
         tail = tl.zeros((QUERIES, TAIL), tl.float32)
-    for start in range(0, S, KEYS):
-        key, left = sample * S + start, S - start
-        scores = _products(q, k, row, count, key, left, QUERIES, KEYS, DK, CHUNK) * scale
+    # Under NumPy 2.4 the interpreter of Triton 3.6 cannot count to a runtime number.
+    for start in range(0, LENGTH if INTERPRETER else keys, KEYS):
+        key, left = sample * keys + start, keys - start
+        scores = products(q, k, row, count, key, left, QUERIES, KEYS, DK, CHUNK) * scale
         scores = tl.where((tl.arange(0, KEYS) < left)[None, :], scores, float("-inf"))
         higher = tl.maximum(highest, tl.max(scores, axis=1))
         # -inf less -inf would be NaN before a key that counts has come.
@@ -144,14 +126,14 @@ def _forward(
         total = total * shrink + tl.sum(weights, axis=1)
         highest = higher
         weights = weights.to(v.dtype.element_ty)
-        value = _load(v, key, left, column, limit, KEYS, MAIN, DV)
-        main = _dot(weights, value, main * shrink[:, None])
+        value = load_rows(v, key, left, column, limit, KEYS, MAIN, DV)
+        main = dot(weights, value, main * shrink[:, None])
         if TAIL:
-            value = _load(v, key, left, column + MAIN, limit, KEYS, TAIL, DV)
-            tail = _dot(weights, value, tail * shrink[:, None])
-    _store(y, row, count, column, limit, main / total[:, None], QUERIES, MAIN, DV)
+            value = load_rows(v, key, left, column + MAIN, limit, KEYS, TAIL, DV)
+            tail = dot(weights, value, tail * shrink[:, None])
+    store_rows(y, row, count, column, limit, main / total[:, None], QUERIES, MAIN, DV)
     if TAIL:
-        _store(y, row, count, column + MAIN, limit, tail / total[:, None], QUERIES, TAIL, DV)
+        store_rows(y, row, count, column + MAIN, limit, tail / total[:, None], QUERIES, TAIL, DV)
     query = tl.arange(0, QUERIES)
     # Programs of one row have the same sums: the first writes them.
     written = tl.where(column == 0, count, 0)
@@ -167,7 +149,7 @@ def _deltas(gradient, y, deltas, DV: tl.constexpr, COLUMNS: tl.constexpr):
     tl.store(deltas + row, tl.sum(slope * value, axis=0))
 
 
-@tuned(BACKWARD, "DK")
+@tuned_blocks(BACKWARD, "DK")
 @triton.heuristics(widths("", "DK"))
 @triton.jit
 def _backward_queries(
@@ -180,7 +162,7 @@ def _backward_queries(
     dq,
     scale,
     tokens,
-    S: tl.constexpr,
+    keys,
     DK: tl.constexpr,
     DV: tl.constexpr,
     K_CHUNK: tl.constexpr,
@@ -206,23 +188,24 @@ def _backward_queries(
     main = tl.zeros((QUERIES, MAIN), tl.float32)
     if TAIL:
         tail = tl.zeros((QUERIES, TAIL), tl.float32)
-    for start in range(0, S, KEYS):
-        key, left = sample * S + start, S - start
-        scores = _products(q, k, row, count, key, left, QUERIES, KEYS, DK, K_CHUNK) * scale
-        slopes = _products(gradient, v, row, count, key, left, QUERIES, KEYS, DV, V_CHUNK)
+    # Under NumPy 2.4 the interpreter of Triton 3.6 cannot count to a runtime number.
+    for start in range(0, LENGTH if INTERPRETER else keys, KEYS):
+        key, left = sample * keys + start, keys - start
+        scores = products(q, k, row, count, key, left, QUERIES, KEYS, DK, K_CHUNK) * scale
+        slopes = products(gradient, v, row, count, key, left, QUERIES, KEYS, DV, V_CHUNK)
         # Keys that are not there: their rows of k were read as zeros, but a NaN must not meet them.
         weights = tl.where((tl.arange(0, KEYS) < left)[None, :], tl.exp(scores - log_sum), 0.0)
         slopes = (weights * (slopes - delta)).to(k.dtype.element_ty)
-        main = _dot(slopes, _load(k, key, left, column, limit, KEYS, MAIN, DK), main)
+        main = dot(slopes, load_rows(k, key, left, column, limit, KEYS, MAIN, DK), main)
         if TAIL:
-            more = _load(k, key, left, column + MAIN, limit, KEYS, TAIL, DK)
-            tail = _dot(slopes, more, tail)
-    _store(dq, row, count, column, limit, main * scale, QUERIES, MAIN, DK)
+            more = load_rows(k, key, left, column + MAIN, limit, KEYS, TAIL, DK)
+            tail = dot(slopes, more, tail)
+    store_rows(dq, row, count, column, limit, main * scale, QUERIES, MAIN, DK)
     if TAIL:
-        _store(dq, row, count, column + MAIN, limit, tail * scale, QUERIES, TAIL, DK)
+        store_rows(dq, row, count, column + MAIN, limit, tail * scale, QUERIES, TAIL, DK)
 
 
-@tuned(BACKWARD, "DK", "DV")
+@tuned_blocks(BACKWARD, "DK", "DV")
 @triton.heuristics(widths("K_", "DK") | widths("V_", "DV"))
 @triton.jit
 def _backward_keys(
@@ -235,8 +218,8 @@ def _backward_keys(
     dk,
     dv,
     scale,
+    tokens,
     keys,
-    T: tl.constexpr,
     DK: tl.constexpr,
     DV: tl.constexpr,
     K_CHUNK: tl.constexpr,
@@ -265,29 +248,65 @@ def _backward_keys(
         k_tail = tl.zeros((KEYS, K_TAIL), tl.float32)
     if V_TAIL:
         v_tail = tl.zeros((KEYS, V_TAIL), tl.float32)
-    for start in range(0, T, QUERIES):
-        query, left = sample * T + start, T - start
+    for start in range(0, LENGTH if INTERPRETER else tokens, QUERIES):
+        query, left = sample * tokens + start, tokens - start
         inside = tl.arange(0, QUERIES) < left
         log_sum = tl.load(log_sums + query + tl.arange(0, QUERIES), mask=inside, other=0.0)[None, :]
         delta = tl.load(deltas + query + tl.arange(0, QUERIES), mask=inside, other=0.0)[None, :]
-        scores = _products(k, q, row, count, query, left, KEYS, QUERIES, DK, K_CHUNK) * scale
-        slopes = _products(v, gradient, row, count, query, left, KEYS, QUERIES, DV, V_CHUNK)
+        scores = products(k, q, row, count, query, left, KEYS, QUERIES, DK, K_CHUNK) * scale
+        slopes = products(v, gradient, row, count, query, left, KEYS, QUERIES, DV, V_CHUNK)
         weights = tl.where(inside[None, :], tl.exp(scores - log_sum), 0.0)
         slopes = (weights * (slopes - delta)).to(q.dtype.element_ty)
         weights = weights.to(q.dtype.element_ty)
-        more = _load(q, query, left, k_column, k_limit, QUERIES, K_MAIN, DK)
-        k_main = _dot(slopes, more, k_main)
-        more = _load(gradient, query, left, v_column, v_limit, QUERIES, V_MAIN, DV)
-        v_main = _dot(weights, more, v_main)
+        more = load_rows(q, query, left, k_column, k_limit, QUERIES, K_MAIN, DK)
+        k_main = dot(slopes, more, k_main)
+        more = load_rows(gradient, query, left, v_column, v_limit, QUERIES, V_MAIN, DV)
+        v_main = dot(weights, more, v_main)
         if K_TAIL:
-            more = _load(q, query, left, k_column + K_MAIN, k_limit, QUERIES, K_TAIL, DK)
-            k_tail = _dot(slopes, more, k_tail)
+            more = load_rows(q, query, left, k_column + K_MAIN, k_limit, QUERIES, K_TAIL, DK)
+            k_tail = dot(slopes, more, k_tail)
         if V_TAIL:
-            more = _load(gradient, query, left, v_column + V_MAIN, v_limit, QUERIES, V_TAIL, DV)
-            v_tail = _dot(weights, more, v_tail)
-    _store(dk, row, count, k_column, k_limit, k_main * scale, KEYS, K_MAIN, DK)
-    _store(dv, row, count, v_column, v_limit, v_main, KEYS, V_MAIN, DV)
+            more = load_rows(gradient, query, left, v_column + V_MAIN, v_limit, QUERIES, V_TAIL, DV)
+            v_tail = dot(weights, more, v_tail)
+    store_rows(dk, row, count, k_column, k_limit, k_main * scale, KEYS, K_MAIN, DK)
+    store_rows(dv, row, count, v_column, v_limit, v_main, KEYS, V_MAIN, DV)
     if K_TAIL:
-        _store(dk, row, count, k_column + K_MAIN, k_limit, k_tail * scale, KEYS, K_TAIL, DK)
+        store_rows(dk, row, count, k_column + K_MAIN, k_limit, k_tail * scale, KEYS, K_TAIL, DK)
     if V_TAIL:
-        _store(dv, row, count, v_column + V_MAIN, v_limit, v_tail, KEYS, V_TAIL, DV)
+        store_rows(dv, row, count, v_column + V_MAIN, v_limit, v_tail, KEYS, V_TAIL, DV)
+
+
+def variants() -> Iterator[Variant]:
+    """What is built ahead of time: rearrange_PASS_DTYPE_DK_DV.
+
+    The passes are forward, deltas (for Dv alone), backward_queries and backward_keys; all pointers are to multiples of
+    16 bytes.
+    """
+    for (dtype, pointer), (key_width, width) in product(FLOATS.items(), _WIDTHS):
+        bytes_each = 4 if pointer == FP32 else 2
+        inputs = dict.fromkeys(("q", "k", "v"), pointer) | {"log_sums": FP32}
+        sizes = {"scale": "fp32", "tokens": "i32", "keys": "i32"}
+        ends = {"DK": key_width, "DV": width}
+        slopes = inputs | {"gradient": pointer, "deltas": FP32}
+        chunks = {"K_CHUNK": chunk(key_width), "V_CHUNK": chunk(width)}
+        for step, function, configurations, owned, rows, types, constants in (
+            ("forward", _forward, FORWARD, {"": "DV"}, "QUERIES", inputs | {"y": pointer}, {"CHUNK": chunk(key_width)}),
+            ("backward_queries", _backward_queries, BACKWARD, {"": "DK"}, "QUERIES", slopes | {"dq": pointer}, chunks),
+            ("backward_keys", _backward_keys, BACKWARD, {"K_": "DK", "V_": "DV"}, "KEYS",
+             slopes | {"dk": pointer, "dv": pointer}, chunks),
+        ):  # fmt: skip
+            config = fitting_blocks(configurations, [ends[name] for name in owned.values()], bytes_each)[-1]
+            chosen = ends | constants | config.kwargs
+            for prefix, name in owned.items():
+                chosen |= {argument: value(chosen) for argument, value in widths(prefix, name).items()}
+            blocks = max(column_blocks(ends[name], chosen) for name in owned.values())
+            grid = ((("samples",), ("tokens" if rows == "QUERIES" else "keys", rows)), ((blocks,),))
+            yield Variant(
+                f"rearrange_{step}_{dtype}_{key_width}_{width}", function, types | sizes, chosen, grid, tuple(types),
+                warps=config.num_warps, stages=config.num_stages, fp_fusion=True,
+            )  # fmt: skip
+    for (dtype, pointer), width in product(FLOATS.items(), sorted({width for _, width in _WIDTHS})):
+        types = {"gradient": pointer, "y": pointer, "deltas": FP32}
+        constants = {"DV": width, "COLUMNS": triton.next_power_of_2(width)}
+        name = f"rearrange_deltas_{dtype}_{width}"
+        yield Variant(name, _deltas, types, constants, ((("rows",),),), ("gradient", "y"), fp_fusion=True)

@@ -1,19 +1,26 @@
-"""Every Triton kernel is built for GPUs that are not here, and the launcher finds what was built."""
+"""Every Triton kernel is built for GPUs that are not here, as it is launched, and the launcher finds what was built."""
 
 import json
 import os
 import re
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from zellige import kernels as zk
 from zellige.errors import CheckpointError, DeviceError, ShapeError
-from zellige.kernels.ahead import KERNELS
+from zellige.kernels.ahead import KERNELS, Variant, all_variants
 from zellige.kernels.launcher import CompiledKernels
+from zellige.kernels.tuning import INTERPRETED
 
 ROOT = Path(__file__).parents[2]
 NAME = "affine_relu_bfloat16_channels_last"
@@ -24,13 +31,28 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
+# One variant of each jitted function for both architectures; `make kernels` builds them all.
+SAMPLE = """
+import sys
+from pathlib import Path
+from zellige.kernels.ahead import all_variants
+from zellige.kernels.compile import compile_variants
+chosen = {}
+for kernel, variant in all_variants():
+    chosen.setdefault(variant.jitted, (kernel, variant.name))
+named = ("affine_relu_bfloat16_channels_last", "affine_relu_bfloat16_channels_last_wide")
+chosen = [*chosen.values(), *(("affine_relu", name) for name in named)]
+compile_variants(Path(sys.argv[1]), [80, 90], chosen)
+"""
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kernels")
     # A cache of its own: kernels that were compiled before would prove nothing.
     cache = str(tmp_path_factory.mktemp("cache"))
-    result = run("--arch", "80", "--arch", "90", "--out", str(folder), TRITON_CACHE_DIR=cache, TRITON_INTERPRET="1")
-    assert result.returncode == 0, result.stderr
+    environment = os.environ | {"TRITON_CACHE_DIR": cache, "TRITON_INTERPRET": "0", "TRITON_DISABLE_LINE_INFO": "1"}
+    subprocess.run([sys.executable, "-c", SAMPLE, str(folder)], env=environment, check=True)
     return folder
 
 
@@ -44,18 +66,39 @@ def array(address: int = 0) -> Any:
     return SimpleNamespace(data=SimpleNamespace(ptr=address))
 
 
-def test_every_kernel_of_the_list_is_built(entries):
-    assert {entry["kernel"] for entry in entries} == set(KERNELS)
+def test_every_folder_with_a_triton_kernel_is_built(entries):
+    folders = {path.parent.name for path in (ROOT / "kernels").glob("*/triton.py")}
+    assert set(KERNELS) == folders == {entry["kernel"] for entry in entries} and len(folders) >= 9
+    assert {kernel for kernel, _ in all_variants()} == folders
+
+
+def test_every_kernel_that_is_launched_is_built(entries):
     for folder in KERNELS:
-        jitted = re.findall(r"^def (_\w+)\(", (ROOT / "kernels" / folder / "triton.py").read_text(), re.MULTILINE)
-        entry_points = {entry["entry"] for entry in entries if entry["kernel"] == folder}
-        assert entry_points <= set(jitted)
+        source = (ROOT / "kernels" / folder / "triton.py").read_text()
+        jitted = set(re.findall(r"@triton\.jit\ndef (\w+)\(", source))
+        called = {name for name in jitted if re.search(rf"(?<!def )\b{name}\(", source)}
+        assert {entry["entry"] for entry in entries if entry["kernel"] == folder} == jitted - called
 
 
-def test_every_variant_is_there_for_both_architectures(entries):
+def test_variants_have_names_of_their_own():
+    names = [variant.name for _, variant in all_variants()]
+    assert len(set(names)) == len(names)
+    assert all(variant.name.startswith(f"{kernel}_") for kernel, variant in all_variants())
+
+
+def test_every_sampled_variant_is_there_for_both_architectures(entries):
     by_arch = {arch: sorted(e["name"] for e in entries if e["arch"] == arch) for arch in (80, 90)}
     assert by_arch[80] == by_arch[90]
-    assert len(set(by_arch[80])) == len(by_arch[80])
+
+
+def test_the_parameters_of_the_code_are_the_arguments_of_the_manifest(built, entries):
+    bits = {"i32": (32, False), "i64": (64, False), "fp32": (32, False)}
+    for entry in entries:
+        ptx = (built / entry["ptx"]["file"]).read_text()
+        declared = ptx.split(f".entry {entry['entry']}(")[1].split(")")[0]
+        found = [(int(size), bool(pointer)) for size, pointer in re.findall(r"\.param \.\w(\d+)( \.ptr)?", declared)]
+        listed = [bits.get(kind, (64, True)) for _, kind in entry["arguments"]]
+        assert found == listed + [(64, True)] * entry["hidden_pointers"]
 
 
 def test_files_are_code_for_their_architecture(built, entries):
@@ -70,8 +113,110 @@ def test_files_are_code_for_their_architecture(built, entries):
 def test_grids_are_made_of_arguments_and_named_sizes(entries):
     for entry in entries:
         assert 1 <= len(entry["grid"]) <= 3
-        assert all(divisor >= 1 for _, divisor in entry["grid"])
+        assert all(divisor >= 1 for axis in entry["grid"] for _, divisor in axis)
         assert entry["hidden_pointers"] in (0, 1, 2)
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
+    """Record each launch under the interpreter, its function and arguments, instead of running it."""
+    from triton.runtime.interpreter import InterpretedFunction
+
+    from zellige.kernels.rearrange import tiles
+
+    recorded = []
+
+    def run(self: Any, *arguments: Any, grid: Any, warmup: bool, **others: Any) -> None:
+        given = dict(zip(self.arg_names, arguments, strict=False)) | others
+        recorded.append((self, given | {"grid": grid(given) if callable(grid) else grid}))
+
+    monkeypatch.setattr(InterpretedFunction, "run", run)
+    # As in the variants for 128 columns.
+    monkeypatch.setitem(tiles._SMALL, "PARTS", 1)
+    return recorded
+
+
+def maps(*shape: int, dtype: torch.dtype, channels_last: bool) -> torch.Tensor:
+    x = torch.zeros(shape, dtype=dtype)
+    x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    return x.requires_grad_()
+
+
+def calls(dtype: torch.dtype, last: bool) -> dict[str, Callable[[], torch.Tensor]]:
+    """Calls with maps of several tiles, and no size a multiple of one."""
+    x = maps(3, 150, 37, 61, dtype=dtype, channels_last=last)
+    image = maps(3, 3, 37, 61, dtype=dtype, channels_last=last)
+    mask = torch.zeros(3, 1, 37, 61, dtype=dtype)
+    rows = (torch.zeros(3, 70, 128, dtype=dtype, requires_grad=True) for _ in range(3))
+    pair = (torch.zeros(3, 150), torch.zeros(3, 150))
+    noise = (torch.zeros(3, 1, 37, 61), torch.zeros([], dtype=dtype))
+    even = x[:, :, 1:, 1:].contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    four = maps(3, 600, 37, 61, dtype=dtype, channels_last=last).detach()
+    positions = torch.zeros(5, 2, dtype=torch.int64)
+    windows = torch.ones(37), torch.ones(61)
+    points = torch.ones(300, 40, dtype=dtype)
+    patches = image.detach()[:1].expand(5, 3, 37, 61)
+    force: dict[str, Any] = {"backend": "triton"}
+    return {
+        "affine_relu": lambda: zk.affine_relu(x, *pair, **force),
+        "affine_relu x2": lambda: zk.affine_relu(x, *pair, True, **force),
+        "glu_layer_norm": lambda: zk.glu_layer_norm(x, torch.zeros(75), torch.zeros(75), **force),
+        "phase_epilogue": lambda: zk.phase_epilogue(four, torch.zeros(75), torch.zeros(75), **force),
+        "phase_epilogue affine": lambda: zk.phase_epilogue(four, *pair, "affine_relu", **force),
+        "rearrange": lambda: zk.rearrange(*rows, **force),
+        "bias_noise_act": lambda: zk.bias_noise_act(x, pair[0][0], **force),
+        "bias_noise_act noise": lambda: zk.bias_noise_act(x, pair[0][0], *noise, **force),
+        "fir_resample up": lambda: zk.fir_resample(x, True, **force),
+        "fir_resample down": lambda: zk.fir_resample(even, False, **force),
+        "mask_composite": lambda: zk.mask_composite(image, image, mask, **force),
+        "mask_composite bytes": lambda: zk.mask_composite(image.detach(), image, mask, output="uint8", **force),
+        "nearest_centroid": lambda: zk.nearest_centroid(points, points[:9], **force),
+        "feather_blend": lambda: zk.feather_blend(patches, positions, *windows, (99, 201), **force),
+    }
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="launches are recorded from the interpreter")
+@pytest.mark.parametrize("last", [False, True], ids=["planes", "channels-last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_variants_have_the_grids_constants_and_options_of_the_launches(dtype, last, launches):
+    variants: defaultdict[Any, list[Variant]] = defaultdict(list)
+    for _, variant in all_variants():
+        variants[variant.jitted].append(variant)
+    seen = set()
+    for name, call in calls(dtype, last).items():
+        y = call()
+        if y.requires_grad:
+            y.backward(torch.zeros_like(y))
+        assert launches, name
+        for function, given in launches:
+            fitting = [v for v in variants[function] if fits(v, given)]
+            assert fitting, (name, function.__name__, given)
+            for variant in fitting:
+                sizes = given | {"samples": 3, "rows": 3 * 70}
+                axes = replace(variant, constants={n: given[n] for n in variant.constants}).axes()
+                assert list(given["grid"]) == [
+                    prod(-(-(size if isinstance(size, int) else sizes[size]) // divisor) for size, divisor in axis)
+                    for axis in axes
+                ], variant.name
+                assert variant.fp_fusion is given["enable_fp_fusion"], variant.name
+                assert set(variant.types) | set(variant.constants) <= set(given), variant.name
+            seen.add(function)
+        launches.clear()
+    if not last:  # by pixel, mask_composite has no planes
+        assert seen == set(variants)
+
+
+def fits(variant: Variant, given: dict[str, Any]) -> bool:
+    """Tell whether a variant is for such arguments: equal constants, but those of tiles, and dtypes of pointers."""
+    pointers = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.uint8: "*u8", torch.int64: "*i64"}
+    tiles = {"PIXELS", "CHANNELS", "VALUES", "RUNS", "LENGTH", "BLOCK", "QUERIES", "KEYS"}
+    tiles |= {f"{prefix}{part}" for prefix in ("", "K_", "V_") for part in ("OWN", "MAIN", "TAIL")}
+    same = all(given[name] == value for name, value in variant.constants.items() if name not in tiles)
+    return same and all(
+        given[name] is not None and pointers[given[name].dtype] == kind
+        for name, kind in variant.types.items()
+        if kind.startswith("*")
+    )
 
 
 def test_wide_loads_are_really_wide(built):
@@ -128,7 +273,7 @@ def test_a_changed_file_is_refused(built, tmp_path):
         CompiledKernels(tmp_path, arch=90).launch(NAME, arguments, {"samples": 1})
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"version": 2, "kernels": []}'])
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"version": 1, "kernels": []}'])
 def test_a_bad_manifest_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "manifest.json").write_text(content)
