@@ -7,7 +7,7 @@ FOLDERS := engine kernels training benchmarks
 # The package as links, so that engine/ is found as zellige.engine without an installation.
 layout = rm -rf $(1) && mkdir -p $(1)/zellige && ln -s $(abspath $(wildcard zellige/*.py zellige/py.typed) $(FOLDERS)) $(1)/zellige/
 
-.PHONY: install demo test gpu lint typecheck sanitize clean
+.PHONY: install demo test gpu lint typecheck kernels sanitize clean
 
 install: $(VENV)/.installed
 
@@ -43,6 +43,12 @@ lint: install typecheck
 typecheck: install
 	$(call layout,build/typing)
 	$(VENV)/bin/mypy
+
+# Every Triton kernel for A100 and H100, with a cache of its own: kernels that were compiled before prove nothing.
+kernels: install
+	rm -rf build/kernels build/kernels-cache
+	TRITON_CACHE_DIR=build/kernels-cache $(VENV)/bin/python -m zellige.kernels.compile --arch 80 --arch 90 --out build/kernels
+	rm -rf build/kernels-cache
 
 # The C++ kernels under AddressSanitizer. Python's own leaks are not looked for. The C++ library is loaded first too, or
 # the sanitizer would not find the function that throws.
