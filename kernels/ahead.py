@@ -16,7 +16,7 @@ KERNELS = tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("
 FP32 = "*fp32"
 # Names of the dtypes in variants, and their pointers as Triton writes them.
 FLOATS = {"float32": FP32, "float16": "*fp16", "bfloat16": "*bf16"}
-# Names of the memory orders of maps, and the tile of a map that is larger than it: those of `tiles.tile`.
+# Names of the memory orders of maps, and the tiles that `tiles.tile` gives large maps of 64 channels.
 LAYOUTS: dict[str, dict[str, int | bool]] = {
     "planes": {"CHANNELS_LAST": False, "PIXELS": 1024, "CHANNELS": 1},
     "channels_last": {"CHANNELS_LAST": True, "PIXELS": 16, "CHANNELS": 64},

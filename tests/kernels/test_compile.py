@@ -1,26 +1,19 @@
-"""Every Triton kernel is built for GPUs that are not here, as it is launched, and the launcher finds what was built."""
+"""Every Triton kernel is built for GPUs that are not here, and the launcher finds what was built."""
 
 import json
 import os
 import re
 import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import replace
-from math import prod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
-from zellige import kernels as zk
 from zellige.errors import CheckpointError, DeviceError, ShapeError
-from zellige.kernels.ahead import KERNELS, Variant, all_variants
+from zellige.kernels.ahead import KERNELS, all_variants
 from zellige.kernels.launcher import CompiledKernels
-from zellige.kernels.tuning import INTERPRETED
 
 ROOT = Path(__file__).parents[2]
 NAME = "affine_relu_bfloat16_channels_last"
@@ -80,12 +73,6 @@ def test_every_kernel_that_is_launched_is_built(entries):
         assert {entry["entry"] for entry in entries if entry["kernel"] == folder} == jitted - called
 
 
-def test_variants_have_names_of_their_own():
-    names = [variant.name for _, variant in all_variants()]
-    assert len(set(names)) == len(names)
-    assert all(variant.name.startswith(f"{kernel}_") for kernel, variant in all_variants())
-
-
 def test_every_sampled_variant_is_there_for_both_architectures(entries):
     by_arch = {arch: sorted(e["name"] for e in entries if e["arch"] == arch) for arch in (80, 90)}
     assert by_arch[80] == by_arch[90]
@@ -117,108 +104,6 @@ def test_grids_are_made_of_arguments_and_named_sizes(entries):
         assert entry["hidden_pointers"] in (0, 1, 2)
 
 
-@pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
-    """Record each launch under the interpreter, its function and arguments, instead of running it."""
-    from triton.runtime.interpreter import InterpretedFunction
-
-    from zellige.kernels.rearrange import tiles
-
-    recorded = []
-
-    def run(self: Any, *arguments: Any, grid: Any, warmup: bool, **others: Any) -> None:
-        given = dict(zip(self.arg_names, arguments, strict=False)) | others
-        recorded.append((self, given | {"grid": grid(given) if callable(grid) else grid}))
-
-    monkeypatch.setattr(InterpretedFunction, "run", run)
-    # As in the variants for 128 columns.
-    monkeypatch.setitem(tiles._SMALL, "PARTS", 1)
-    return recorded
-
-
-def maps(*shape: int, dtype: torch.dtype, channels_last: bool) -> torch.Tensor:
-    x = torch.zeros(shape, dtype=dtype)
-    x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
-    return x.requires_grad_()
-
-
-def calls(dtype: torch.dtype, last: bool) -> dict[str, Callable[[], torch.Tensor]]:
-    """Calls with maps of several tiles, and no size a multiple of one."""
-    x = maps(3, 150, 37, 61, dtype=dtype, channels_last=last)
-    image = maps(3, 3, 37, 61, dtype=dtype, channels_last=last)
-    mask = torch.zeros(3, 1, 37, 61, dtype=dtype)
-    rows = (torch.zeros(3, 70, 128, dtype=dtype, requires_grad=True) for _ in range(3))
-    pair = (torch.zeros(3, 150), torch.zeros(3, 150))
-    noise = (torch.zeros(3, 1, 37, 61), torch.zeros([], dtype=dtype))
-    even = x[:, :, 1:, 1:].contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-    four = maps(3, 600, 37, 61, dtype=dtype, channels_last=last).detach()
-    positions = torch.zeros(5, 2, dtype=torch.int64)
-    windows = torch.ones(37), torch.ones(61)
-    points = torch.ones(300, 40, dtype=dtype)
-    patches = image.detach()[:1].expand(5, 3, 37, 61)
-    force: dict[str, Any] = {"backend": "triton"}
-    return {
-        "affine_relu": lambda: zk.affine_relu(x, *pair, **force),
-        "affine_relu x2": lambda: zk.affine_relu(x, *pair, True, **force),
-        "glu_layer_norm": lambda: zk.glu_layer_norm(x, torch.zeros(75), torch.zeros(75), **force),
-        "phase_epilogue": lambda: zk.phase_epilogue(four, torch.zeros(75), torch.zeros(75), **force),
-        "phase_epilogue affine": lambda: zk.phase_epilogue(four, *pair, "affine_relu", **force),
-        "rearrange": lambda: zk.rearrange(*rows, **force),
-        "bias_noise_act": lambda: zk.bias_noise_act(x, pair[0][0], **force),
-        "bias_noise_act noise": lambda: zk.bias_noise_act(x, pair[0][0], *noise, **force),
-        "fir_resample up": lambda: zk.fir_resample(x, True, **force),
-        "fir_resample down": lambda: zk.fir_resample(even, False, **force),
-        "mask_composite": lambda: zk.mask_composite(image, image, mask, **force),
-        "mask_composite bytes": lambda: zk.mask_composite(image.detach(), image, mask, output="uint8", **force),
-        "nearest_centroid": lambda: zk.nearest_centroid(points, points[:9], **force),
-        "feather_blend": lambda: zk.feather_blend(patches, positions, *windows, (99, 201), **force),
-    }
-
-
-@pytest.mark.skipif(not INTERPRETED, reason="launches are recorded from the interpreter")
-@pytest.mark.parametrize("last", [False, True], ids=["planes", "channels-last"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_variants_have_the_grids_constants_and_options_of_the_launches(dtype, last, launches):
-    variants: defaultdict[Any, list[Variant]] = defaultdict(list)
-    for _, variant in all_variants():
-        variants[variant.jitted].append(variant)
-    seen = set()
-    for name, call in calls(dtype, last).items():
-        y = call()
-        if y.requires_grad:
-            y.backward(torch.zeros_like(y))
-        assert launches, name
-        for function, given in launches:
-            fitting = [v for v in variants[function] if fits(v, given)]
-            assert fitting, (name, function.__name__, given)
-            for variant in fitting:
-                sizes = given | {"samples": 3, "rows": 3 * 70}
-                axes = replace(variant, constants={n: given[n] for n in variant.constants}).axes()
-                assert list(given["grid"]) == [
-                    prod(-(-(size if isinstance(size, int) else sizes[size]) // divisor) for size, divisor in axis)
-                    for axis in axes
-                ], variant.name
-                assert variant.fp_fusion is given["enable_fp_fusion"], variant.name
-                assert set(variant.types) | set(variant.constants) <= set(given), variant.name
-            seen.add(function)
-        launches.clear()
-    if not last:  # by pixel, mask_composite has no planes
-        assert seen == set(variants)
-
-
-def fits(variant: Variant, given: dict[str, Any]) -> bool:
-    """Tell whether a variant is for such arguments: equal constants, but those of tiles, and dtypes of pointers."""
-    pointers = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.uint8: "*u8", torch.int64: "*i64"}
-    tiles = {"PIXELS", "CHANNELS", "VALUES", "RUNS", "LENGTH", "BLOCK", "QUERIES", "KEYS"}
-    tiles |= {f"{prefix}{part}" for prefix in ("", "K_", "V_") for part in ("OWN", "MAIN", "TAIL")}
-    same = all(given[name] == value for name, value in variant.constants.items() if name not in tiles)
-    return same and all(
-        given[name] is not None and pointers[given[name].dtype] == kind
-        for name, kind in variant.types.items()
-        if kind.startswith("*")
-    )
-
-
 def test_wide_loads_are_really_wide(built):
     scalar, wide = ((built / f"{NAME}{kind}.sm_90.ptx").read_text() for kind in ("", "_wide"))
     vector = re.compile(r"(ld|st)\.global\.v[248]")
@@ -233,6 +118,12 @@ def test_the_launcher_takes_wide_loads_where_addresses_and_sizes_allow(built):
     assert kernels.choose(NAME, aligned)["name"] == f"{NAME}_wide"
     for change in ({"x": array(8)}, {"y": array(2)}, {"channels": 63}):
         assert kernels.choose(NAME, aligned | change)["name"] == NAME
+
+
+def test_addresses_are_refused_where_there_are_wide_loads_only(built):
+    arguments = {name: array(8 if name == "k" else 256) for name in ("q", "k", "v", "log_sums", "y")}
+    with pytest.raises(ShapeError, match="needs multiples of 16, addresses in bytes: q, k, v, log_sums, y."):
+        CompiledKernels(built, arch=90).choose("rearrange_forward_float32_128_128", arguments)
 
 
 @pytest.mark.parametrize(("arch", "chosen"), [(80, 80), (86, 80), (90, 90), (120, 90)])
