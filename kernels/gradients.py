@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .precision import full_precision
+
 __all__ = ["reference_gradients"]
 
 
@@ -23,6 +25,6 @@ def reference_gradients(
         One gradient for each input, None for those that need none.
     """
     wanted = [x for x, need in zip(inputs, needed, strict=True) if need]
-    with torch.enable_grad():
+    with torch.enable_grad(), full_precision(gradient.device):
         found = iter(torch.autograd.grad(function(*inputs), wanted, gradient, create_graph=True))
     return [next(found) if need else None for need in needed]

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ..precision import full_precision
+
 _CHUNK = 2**19  # values of a chunk's scores or points: 2 MiB in float32, which stay in a cache
 
 
@@ -10,10 +12,11 @@ def nearest_centroid_reference(points: Tensor, centroids: Tensor, metric: str) -
     """Compute it in float32, or in float64 for such points; arguments as in op.py, already validated."""
     centre, directions, bias = scoring(centroids, metric)
     count, width = centroids.shape
-    nearest = [
-        _finite(torch.addmm(bias, chunk.to(bias.dtype) - centre, directions.T)).argmax(1)
-        for chunk in points.split(max(1, _CHUNK // max(count, width)))
-    ]
+    with full_precision(points.device):
+        nearest = [
+            _finite(torch.addmm(bias, chunk.to(bias.dtype) - centre, directions.T)).argmax(1)
+            for chunk in points.split(max(1, _CHUNK // max(count, width)))
+        ]
     # A matrix product may give equal centroids unequal last bits: whichever has won, the first of them is meant.
     _, group = torch.unique(centroids, dim=0, return_inverse=True)
     order = torch.arange(count, device=centroids.device)
