@@ -1,0 +1,306 @@
+"""All kernels, each in all its forms."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from zellige import kernels
+
+from . import textbook
+from .judge import DTYPES, ROW_LAYOUTS
+from .subject import Size, Subject
+
+
+def unchanged(*size: int) -> Size:
+    return size
+
+
+def doubled(n: int, c: int, h: int, w: int) -> Size:
+    return n, c, 2 * h, 2 * w
+
+
+MAPS: dict[str, Any] = {
+    "sizes": [(1, 1, 1, 1), (2, 3, 5, 7), (1, 2, 33, 35), (3, 1, 1, 9)],
+    "deep": [(2, 3, 5, 7), (1, 67, 3, 2)],
+    "shared": [(4, 12, 64, 66)],
+    "long": lambda values, channels_last: (1, values, 1, 2) if channels_last else (1, 2, 1, values),
+    "empty": [(0, 3, 4, 4), (2, 0, 4, 4), (2, 3, 0, 4), (2, 3, 4, 0)],
+    "any_size": st.tuples(st.integers(0, 3), st.integers(0, 40), st.integers(0, 20), st.integers(0, 20)),
+    "result": unchanged,
+    "small": (2, 3, 4, 7),
+    "full": (8, 96, 127, 129),
+}
+IMAGES: dict[str, Any] = MAPS | {
+    "sizes": [(1, 1, 1, 1), (2, 3, 5, 7), (3, 4, 1, 3), (1, 2, 1, 1023), (2, 3, 25, 41)],
+    "deep": [(2, 3, 25, 41)],
+    "shared": [(4, 3, 96, 96)],
+    "long": lambda values, channels_last: (1, 3, 1, values),
+    "empty": [(0, 3, 4, 4), (2, 3, 0, 4), (2, 3, 4, 0)],
+    "any_size": st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(0, 40), st.integers(0, 40)),
+    "full": (8, 3, 513, 511),
+}
+
+
+def affine_relu(upsample: bool) -> Subject:
+    own = MAPS | {"result": doubled} if upsample else MAPS
+    return Subject(
+        name="affine_relu x2" if upsample else "affine_relu",
+        call=lambda *tensors, backend: kernels.affine_relu(*tensors, upsample, backend=backend),
+        textbook=partial(textbook.affine_relu, upsample=upsample),
+        shapes=lambda n, c, h, w: [(n, c, h, w), (n, c), (n, c)],
+        equal=("native", "triton"),
+        gradients=3,
+        **own,
+    )
+
+
+def bias_noise_act(name: str, noises: int) -> Subject:
+    def shapes(n: int, c: int, h: int, w: int) -> list[Size]:
+        return [(n, c, h, w), (c,), *([(min(noises, n), 1, h, w), ()] if noises else [])]
+
+    return Subject(
+        name=name,
+        call=kernels.bias_noise_act,
+        textbook=textbook.bias_noise_act,
+        shapes=shapes,
+        equal=("native", "triton"),
+        gradients=4 if noises else 2,
+        **MAPS,
+    )
+
+
+def fir_resample(up: bool) -> Subject:
+    def even(tensors: list[Tensor]) -> list[Tensor]:
+        return [x[:, :, x.shape[2] % 2 :, x.shape[3] % 2 :] for x in tensors]
+
+    own = MAPS | {  # sizes are those of the smaller map
+        "sizes": [(1, 1, 1, 1), (2, 2, 3, 5), (1, 1, 17, 33), (3, 1, 1, 9)],
+        "deep": [(1, 3, 3, 5), (1, 67, 1, 2)],
+        "shared": [(4, 24, 48, 50), (1, 1100, 3, 5), (1, 2, 3, 5000), (1, 513, 2, 9)],
+        "long": lambda values, channels_last: (1, values, 1, 2) if channels_last else (1, 1, 1, values),
+        "any_size": st.tuples(st.integers(0, 3), st.integers(0, 40), st.integers(0, 12), st.integers(0, 12)),
+        "result": doubled if up else unchanged,
+        "small": (2, 2, 2, 4),
+        "full": (8, 96, 63, 65),
+    }
+    return Subject(
+        name="fir_resample up" if up else "fir_resample down",
+        call=lambda x, backend: kernels.fir_resample(x, up, backend=backend),
+        textbook=partial(textbook.fir_resample, up=up),
+        shapes=lambda *size: [size if up else doubled(*size)],
+        refit=(lambda tensors: tensors) if up else even,
+        equal=("native", "triton"),
+        gradients=1,
+        **own,
+    )
+
+
+def glu_layer_norm() -> Subject:
+    # A row is a whole sample: of 1 to 4097 values around the sizes of lanes, blocks and parts.
+    own = MAPS | {
+        "sizes": [
+            (1, 1, 1, 1),
+            (2, 3, 5, 7),
+            (3, 1, 1, 3),
+            (2, 1, 1, 7),
+            (1, 1, 33, 31),
+            (1, 1, 25, 41),
+            (2, 17, 1, 241),
+        ],
+        "deep": [(2, 3, 5, 7), (1, 131, 3, 2), (2, 17, 1, 241)],
+        "shared": [(2, 24, 96, 96), (6, 12, 32, 33)],
+        "long": lambda values, channels_last: (1, values, 1, 2) if channels_last else (1, 1, 1, values),
+    }
+    return Subject(
+        name="glu_layer_norm",
+        call=kernels.glu_layer_norm,
+        textbook=textbook.glu_layer_norm,
+        shapes=lambda n, c, h, w: [(n, 2 * c, h, w), (c,), (c,)],
+        one_order=False,
+        gradients=3,
+        **own,
+    )
+
+
+def phase_epilogue(activation: str) -> Subject:
+    gated = activation == "glu_layer_norm"
+    epilogue = textbook.glu_layer_norm if gated else textbook.affine_relu
+
+    def shapes(n: int, c: int, h: int, w: int) -> list[Size]:
+        factors = (c,) if gated else (n, c)
+        return [(n, (8 if gated else 4) * c, h, w), factors, factors]
+
+    own = MAPS | {
+        "sizes": [(1, 1, 1, 1), (2, 3, 5, 7), (1, 2, 17, 19), (3, 1, 1, 3)],
+        "deep": [(2, 3, 5, 7), (1, 131, 3, 2)],
+        "shared": [(2, 48, 48, 48), (6, 24, 16, 17)],
+        "long": lambda values, channels_last: (1, values, 1, 2) if channels_last else (1, 1, 1, values),
+        "any_size": st.tuples(st.integers(0, 3), st.integers(0, 20), st.integers(0, 12), st.integers(0, 20)),
+        "result": doubled,
+        "full": (8, 96, 63, 65),
+    }
+    return Subject(
+        name=f"phase_epilogue, {activation}",
+        call=lambda *tensors, backend: kernels.phase_epilogue(*tensors, activation, backend=backend),
+        textbook=lambda x, weight, bias: epilogue(textbook.interleaved(x), weight, bias),
+        shapes=shapes,
+        equal=() if gated else ("native", "triton"),
+        one_order=not gated,
+        **own,
+    )
+
+
+def mask_composite(logits: bool, output: str) -> Subject:
+    own = IMAGES | {"result": unchanged if output == "float" else lambda n, c, h, w: (n, h, w, c)}
+    return Subject(
+        name=f"mask_composite, {'logits' if logits else 'finished'}{'' if output == 'float' else ', bytes'}",
+        call=partial(kernels.mask_composite, logits=logits, output=output),
+        textbook=partial(textbook.mask_composite, logits=logits),
+        shapes=lambda n, c, h, w: [(n, c, h, w), (n, c, h, w), (n, 1, h, w)],
+        typed=3,
+        equal=() if logits else ("native", "triton"),
+        gradients=3 if output == "float" else 0,
+        kind="values" if output == "float" else "bytes",
+        **own,
+    )
+
+
+def rearrange(equal_widths: bool) -> Subject:
+    """With equal widths the library's attention runs on CPUs, with others parts of the queries."""
+    counts = st.integers(0, 3), st.integers(0, 40), st.integers(1, 40), st.integers(1, 70)
+    return Subject(
+        name="rearrange, equal widths" if equal_widths else "rearrange",
+        call=kernels.rearrange,
+        textbook=textbook.rearrange,
+        shapes=lambda n, t, s, dk, dv: [(n, t, dk), (n, s, dk), (n, s, dv)],
+        typed=3,
+        # N, T, S, Dk, Dv: single values, sizes beside those of a tile, widths beside those of a chunk.
+        sizes=[(1, 1, 1, 1, 1), (2, 3, 7, 16, 16), (1, 65, 3, 64, 64), (1, 7, 3, 520, 520)]
+        if equal_widths
+        else [(2, 7, 3, 1, 40), (1, 33, 64, 33, 130), (1, 1, 130, 128, 40), (1, 3, 65, 16, 520)],
+        long=lambda values, _: (1, 2, values, 3, 3 if equal_widths else 2),
+        empty=[(0, 3, 3, 5, 5 if equal_widths else 4), (2, 0, 3, 5, 5 if equal_widths else 4)],
+        any_size=st.tuples(*counts).map(lambda size: (*size, size[3]))
+        if equal_widths
+        else st.tuples(*counts, st.integers(1, 70)),
+        result=lambda n, t, s, dk, dv: (n, t, dv),
+        small=(2, 5, 7, 16, 16) if equal_widths else (2, 5, 7, 16, 20),
+        full=(1, 4096, 4096, 512, 512) if equal_widths else (2, 1024, 1025, 64, 520),
+        native=(),
+        best=None,
+        one_order=False,
+        gradients=3,
+        layouts=tuple(ROW_LAYOUTS),
+    )
+
+
+def nearest_centroid(metric: str) -> Subject:
+    return Subject(
+        name=f"nearest_centroid, {metric}",
+        call=lambda *tensors, backend: kernels.nearest_centroid(*tensors, metric, backend=backend),
+        textbook=partial(textbook.distances, metric=metric),
+        shapes=lambda m, k, d: [(m, d), (k, d)],
+        typed=2,
+        # M, K, D: single values, one fewer and one more than a block of the GPU kernel in each direction.
+        sizes=[(1, 1, 1), (7, 3, 1), (63, 5, 3), (65, 65, 31), (130, 63, 33), (3, 200, 7)],
+        long=lambda values, flipped: (3, values, 2) if flipped else (3, 5, values),
+        empty=[(0, 4, 3)],
+        any_size=st.tuples(st.integers(0, 40), st.integers(1, 90), st.integers(1, 40)),
+        result=lambda m, k, d: (m,),
+        small=(9, 4, 3),
+        full=(8191, 257, 130),
+        native=(),
+        best="reference",
+        layouts=tuple(ROW_LAYOUTS),
+        kind="indices",
+    )
+
+
+def feather_blend(output: str) -> Subject:
+    """The picture is a little larger than a patch, as layouts change the size of patches."""
+
+    def picture(patches: Tensor) -> Size:
+        rows, columns = patches.shape[2:]
+        return rows + 4, columns + rows + 3
+
+    def placed(tensors: list[Tensor]) -> list[Tensor]:
+        """At random places, many of them partly and some wholly outside the picture."""
+        patches, positions, *windows = tensors
+        sides = torch.tensor([patches.shape[2], patches.shape[3]])
+        return [patches, (positions * (sides + 2)).long(), *(t.abs().sub(0.2).clamp(min=0) for t in windows)]
+
+    def framed(tensors: list[Tensor]) -> list[Tensor]:
+        patches, positions, *windows = tensors
+        sides = zip(windows, patches.shape[2:], strict=True)
+        return [patches, positions, *(window.repeat(3)[:side] for window, side in sides)]
+
+    return Subject(
+        name="feather_blend" if output == "float" else "feather_blend, bytes",
+        call=lambda patches, *others, backend: kernels.feather_blend(
+            patches, *others, picture(patches), output=output, backend=backend
+        ),
+        textbook=lambda patches, *others: textbook.feather_blend(patches, *others, picture(patches)),
+        shapes=lambda n, c, p, q: [(n, c, p, q), (n, 2), (p,), (q,)],
+        finish=placed,
+        refit=framed,
+        # Single values, odd sides, more patches than one scan of the GPU kernel, wider than its tile.
+        sizes=[(1, 1, 1, 1), (4, 3, 5, 7), (3, 2, 17, 1), (5, 4, 3, 67), (140, 3, 3, 4)],
+        deep=[(4, 3, 5, 7)],
+        shared=[(60, 3, 64, 65)],
+        long=lambda values, _: (2, 3, 1, max(1, values - 4)),
+        empty=[(0, 3, 4, 4)],
+        any_size=st.tuples(st.integers(0, 6), st.integers(1, 4), st.integers(1, 70), st.integers(1, 40)),
+        result=lambda n, c, p, q: (p + 4, p + q + 3, c),
+        small=(5, 3, 4, 6),
+        full=(256, 3, 63, 65),
+        native=tuple(DTYPES),
+        equal=("native", "triton"),
+        kind="values" if output == "float" else "bytes",
+    )
+
+
+SUBJECTS = [
+    affine_relu(False),
+    affine_relu(True),
+    bias_noise_act("bias_noise_act, no noise", 0),
+    bias_noise_act("bias_noise_act", 99),
+    bias_noise_act("bias_noise_act, shared noise", 1),
+    fir_resample(True),
+    fir_resample(False),
+    glu_layer_norm(),
+    phase_epilogue("glu_layer_norm"),
+    phase_epilogue("affine_relu"),
+    *(mask_composite(logits, output) for logits in (True, False) for output in ("float", "uint8")),
+    rearrange(True),
+    rearrange(False),
+    nearest_centroid("euclidean"),
+    nearest_centroid("cosine"),
+    feather_blend("float"),
+    feather_blend("uint8"),
+]
+DIFFERENTIABLE = [subject for subject in SUBJECTS if subject.gradients]
+
+
+def each(subjects: list[Subject] = SUBJECTS) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("subject", subjects, ids=lambda subject: subject.name)
+
+
+def on_each_backend(
+    subjects: list[Subject] = SUBJECTS, dtypes: list[torch.dtype] | None = None, without: str = ""
+) -> pytest.MarkDecorator:
+    """Parametrise with every backend, and with every dtype that it takes if any are named."""
+    cases = [
+        (subject, backend, dtype)
+        for subject in subjects
+        for dtype in dtypes or [torch.float32]
+        for backend in subject.backends(dtype)
+        if backend != without
+    ]
+    names = [f"{s.name}-{b or 'library'}" + f"-{str(d)[6:]}" * bool(dtypes) for s, b, d in cases]
+    if dtypes is None:
+        return pytest.mark.parametrize(("subject", "backend"), [case[:2] for case in cases], ids=names)
+    return pytest.mark.parametrize(("subject", "backend", "dtype"), cases, ids=names)

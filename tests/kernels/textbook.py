@@ -1,0 +1,86 @@
+"""What the kernels compute, from their papers' formulas: plain PyTorch that shares nothing with the references.
+
+In the dtype of the maps it is eager PyTorch's result, in float64 the exact one that kernels are judged by.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def affine_relu(x: Tensor, scale: Tensor, shift: Tensor, upsample: bool = False) -> Tensor:
+    scale, shift = (t[:, :, None, None].to(x.dtype) for t in (scale, shift))
+    y = F.relu(x * scale + shift)
+    return F.interpolate(y, scale_factor=2.0) if upsample else y
+
+
+def bias_noise_act(x: Tensor, bias: Tensor, noise: Tensor | None = None, strength: Tensor | None = None) -> Tensor:
+    if noise is not None and strength is not None:
+        x = x + strength.to(x.dtype) * noise.to(x.dtype)
+    x = x + bias.to(x.dtype)[:, None, None]
+    # As F.leaky_relu, but that the slope at 0 is 1, as the formula has it, and not 0.2.
+    return torch.where(x >= 0, x, 0.2 * x) * 2**0.5
+
+
+def fir_resample(x: Tensor, up: bool) -> Tensor:
+    """Convolve with the whole filter of 4 x 4."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype, device=x.device)
+    filters = torch.outer(taps, taps).expand(x.shape[1], 1, 4, 4)
+    if up:
+        return F.conv_transpose2d(x, filters / 16, stride=2, padding=1, groups=x.shape[1])
+    return F.conv2d(x, filters / 64, stride=2, padding=1, groups=x.shape[1])
+
+
+def glu_layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    left, right = x.chunk(2, 1)
+    weight, bias = (t[:, None, None].to(x.dtype) for t in (weight, bias))
+    return (F.layer_norm(left, left.shape[1:]) * weight + bias) * right.sigmoid()
+
+
+def interleaved(x: Tensor) -> Tensor:
+    """Put four phases together."""
+    n, channels, h, w = x.shape
+    whole = x.new_empty(n, channels // 4, 2 * h, 2 * w)
+    for phase, values in enumerate(x.chunk(4, 1)):
+        whole[:, :, phase // 2 :: 2, phase % 2 :: 2] = values
+    return whole
+
+
+def mask_composite(foreground: Tensor, background: Tensor, mask: Tensor, logits: bool = True) -> Tensor:
+    if not logits:
+        return foreground * mask + background * (1 - mask)
+    return foreground.tanh() * mask.sigmoid() + background.tanh() * (1 - mask.sigmoid())
+
+
+def rearrange(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.softmax(q @ k.mT * q.shape[2] ** -0.5, 2) @ v
+
+
+def distances(points: Tensor, centroids: Tensor, metric: str) -> Tensor:
+    """Distances [M, K] in float64; what is not finite is farther than all."""
+    points, centroids = points.double()[:, None], centroids.double()[None]
+    if metric == "euclidean":
+        far = (points - centroids).square().sum(2)
+    else:
+        far = -F.cosine_similarity(points, centroids, dim=2, eps=1e-300)
+    return torch.where(far.isfinite(), far, torch.inf)
+
+
+def feather_blend(
+    patches: Tensor, positions: Tensor, window_rows: Tensor, window_columns: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """Ask every pixel for its weighted mean: [H, W, C]."""
+    wide = torch.promote_types(patches.dtype, torch.float32)
+    _, channels, rows, columns = patches.shape
+    y, x = (torch.arange(side, device=patches.device) for side in size)
+    sums = torch.zeros(*size, channels, dtype=wide, device=patches.device)
+    totals = torch.zeros(*size, 1, dtype=wide, device=patches.device)
+    for patch, (top, left) in zip(patches.to(wide), positions.tolist(), strict=True):
+        row, column = y - top, x - left
+        inside = ((row >= 0) & (row < rows))[:, None] & ((column >= 0) & (column < columns))
+        row, column = row.clamp(0, rows - 1), column.clamp(0, columns - 1)
+        weight = (window_rows.to(wide)[row][:, None] * window_columns.to(wide)[column] * inside)[..., None]
+        values = patch[:, row][:, :, column].permute(1, 2, 0)
+        sums += torch.where(inside[..., None], weight * values, 0)
+        totals += weight
+    return torch.where(totals > 0, sums / totals, 0)
