@@ -1,0 +1,161 @@
+"""What every kernel refuses, and the sentence with which it does."""
+
+import inspect
+
+import pytest
+import torch
+
+from zellige import kernels
+from zellige.errors import ShapeError
+
+t = torch.zeros
+GOOD = {
+    "affine_relu": {"x": t(2, 3, 4, 5), "scale": t(2, 3), "shift": t(2, 3)},
+    "bias_noise_act": {"x": t(2, 3, 4, 5), "bias": t(3), "noise": t(2, 1, 4, 5), "strength": t(())},
+    "feather_blend": {
+        "patches": t(2, 3, 4, 5), "positions": t(2, 2).long(), "window_rows": t(4), "window_columns": t(5),
+        "size": (6, 7),
+    },
+    "fir_resample": {"x": t(2, 3, 4, 4), "up": False},
+    "glu_layer_norm": {"x": t(2, 6, 4, 5), "weight": t(3), "bias": t(3)},
+    "mask_composite": {"foreground": t(2, 3, 4, 5), "background": t(2, 3, 4, 5), "mask": t(2, 1, 4, 5)},
+    "nearest_centroid": {"points": t(7, 5), "centroids": t(3, 5)},
+    "phase_epilogue": {"x": t(2, 24, 4, 5), "weight": t(3), "bias": t(3)},
+    "rearrange": {"q": t(2, 3, 4), "k": t(2, 5, 4), "v": t(2, 5, 6)},
+}  # fmt: skip
+FLOATS = "float32, float16, bfloat16 or float64"
+MAPS = f"it must be [N, C, H, W], {FLOATS}."
+GATED = f"it must be [N, 2C, H, W], {FLOATS}."
+EIGHT = f"it must be [N, 8C, H, W] for glu_layer_norm, {FLOATS}."
+FOUR = f"it must be [N, 4C, H, W] for affine_relu, {FLOATS}."
+EVEN = "it must be [N, C, H, W] with even H and W to be halved."
+IMAGES = f"it must be [N, C, H, W] with 1 to 4 channels, {FLOATS}."
+PATCHES = "it must be [N, C, P, Q] with 1 to 4 channels, float32, float16 or bfloat16."
+POINTS = f"it must be [M, D] with D at least 1, {FLOATS}."
+CENTROIDS = "it must be [K, 5] with K at least 1, float32, for points of shape [7, 5]."
+QUERIES = f"it must be [N, T, Dk], Dk from 1 to 520, {FLOATS}."
+KEYS = "it must be [N, S, Dk], S of at least 1."
+NOISE = "it must be [2, 1, 4, 5] or [1, 1, 4, 5], float32, for x of shape [2, 3, 4, 5]."
+STRENGTH = "it must be [] or [1], float32, for x of shape [2, 3, 4, 5]."
+EPS = "it must be a finite number above 0."
+SIZE = "it must be (height, width), each from 1 to 2147483520."
+MAP, IMAGE = "x of shape [2, 3, 4, 5]", "foreground of shape [2, 3, 4, 5]"
+
+REFUSED = [
+    ("affine_relu", {"x": t(3, 4, 5)}, f"x is [3, 4, 5] float32; {MAPS}"),
+    ("affine_relu", {"x": t(2, 3, 4, 5).int()}, f"x is [2, 3, 4, 5] int32; {MAPS}"),
+    ("affine_relu", {"scale": t(3)}, f"scale is [3] float32; it must be [2, 3] float32 for {MAP}."),
+    ("affine_relu", {"scale": t(1, 3)}, f"scale is [1, 3] float32; it must be [2, 3] float32 for {MAP}."),
+    ("affine_relu", {"shift": t(2, 3).half()}, f"shift is [2, 3] float16; it must be [2, 3] float32 for {MAP}."),
+    ("affine_relu", {"x": t(2, 3, 4, 5).half(), "shift": t(2, 3).double()},
+     f"shift is [2, 3] float64; it must be [2, 3] float32 or float16 for {MAP}."),
+    ("bias_noise_act", {"x": t(3, 4, 5)}, f"x is [3, 4, 5] float32; {MAPS}"),
+    ("bias_noise_act", {"x": t(2, 3, 4, 5).int()}, f"x is [2, 3, 4, 5] int32; {MAPS}"),
+    ("bias_noise_act", {"bias": t(4)}, f"bias is [4] float32; it must be [3] float32 for {MAP}."),
+    ("bias_noise_act", {"bias": t(3).half()}, f"bias is [3] float16; it must be [3] float32 for {MAP}."),
+    ("bias_noise_act", {"noise": None}, "strength is given and noise is None; give both or neither."),
+    ("bias_noise_act", {"strength": None}, "noise is given and strength is None; give both or neither."),
+    ("bias_noise_act", {"noise": t(2, 3, 4, 5)}, f"noise is [2, 3, 4, 5] float32; {NOISE}"),
+    ("bias_noise_act", {"noise": t(2, 1, 4, 5).half()}, f"noise is [2, 1, 4, 5] float16; {NOISE}"),
+    ("bias_noise_act", {"strength": t(3)}, f"strength is [3] float32; {STRENGTH}"),
+    ("bias_noise_act", {"x": t(2, 3, 4, 5).half(), "strength": t(1).bfloat16()},
+     f"strength is [1] bfloat16; it must be [] or [1], float32 or float16, for {MAP}."),
+    ("feather_blend", {"patches": t(3, 4, 5)}, f"patches is [3, 4, 5] float32; {PATCHES}"),
+    ("feather_blend", {"patches": t(2, 5, 4, 5)}, f"patches is [2, 5, 4, 5] float32; {PATCHES}"),
+    ("feather_blend", {"patches": t(2, 0, 4, 5)}, f"patches is [2, 0, 4, 5] float32; {PATCHES}"),
+    ("feather_blend", {"patches": t(2, 3, 4, 5).double()}, f"patches is [2, 3, 4, 5] float64; {PATCHES}"),
+    ("feather_blend", {"patches": t(2, 3, 4, 0)},
+     "patches is [2, 3, 4, 0] float32; it must be at least one row and one column."),
+    ("feather_blend", {"positions": t(3, 2).long()},
+     "positions is [3, 2] int64; it must be [2, 2] int64 for patches of shape [2, 3, 4, 5]."),
+    ("feather_blend", {"positions": t(2, 2)},
+     "positions is [2, 2] float32; it must be [2, 2] int64 for patches of shape [2, 3, 4, 5]."),
+    ("feather_blend", {"window_rows": t(5)},
+     "window_rows is [5] float32; it must be [4] float32 for patches of shape [2, 3, 4, 5]."),
+    ("feather_blend", {"window_columns": t(5).half()},
+     "window_columns is [5] float16; it must be [5] float32 for patches of shape [2, 3, 4, 5]."),
+    ("feather_blend", {"size": (0, 7)}, f"size is (0, 7); {SIZE}"),
+    ("feather_blend", {"size": (6, 2**31 - 127)}, f"size is (6, 2147483521); {SIZE}"),
+    ("feather_blend", {"size": (6,)}, f"size is (6,); {SIZE}"),
+    ("feather_blend", {"output": "bytes"}, "output is 'bytes'; it must be 'uint8' or 'float'."),
+    ("fir_resample", {"x": t(3, 4, 4)}, f"x is [3, 4, 4] float32; {MAPS}"),
+    ("fir_resample", {"x": t(2, 3, 4, 4).int()}, f"x is [2, 3, 4, 4] int32; {MAPS}"),
+    ("fir_resample", {"x": t(2, 3, 5, 4)}, f"x is [2, 3, 5, 4] float32; {EVEN}"),
+    ("fir_resample", {"x": t(2, 3, 4, 5)}, f"x is [2, 3, 4, 5] float32; {EVEN}"),
+    ("glu_layer_norm", {"x": t(6, 4, 5)}, f"x is [6, 4, 5] float32; {GATED}"),
+    ("glu_layer_norm", {"x": t(2, 7, 4, 5)}, f"x is [2, 7, 4, 5] float32; {GATED}"),
+    ("glu_layer_norm", {"x": t(2, 6, 4, 5).int()}, f"x is [2, 6, 4, 5] int32; {GATED}"),
+    ("glu_layer_norm", {"weight": t(6)},
+     "weight is [6] float32; it must be [3] float32 for x of shape [2, 6, 4, 5]."),
+    ("glu_layer_norm", {"bias": t(3).half()},
+     "bias is [3] float16; it must be [3] float32 for x of shape [2, 6, 4, 5]."),
+    *(("glu_layer_norm", {"eps": eps}, f"eps is {eps}; {EPS}") for eps in (0.0, -1e-5, float("nan"), float("inf"))),
+    ("mask_composite", {"foreground": t(3, 4, 5)}, f"foreground is [3, 4, 5] float32; {IMAGES}"),
+    ("mask_composite", {"foreground": t(2, 3, 4, 5).int()}, f"foreground is [2, 3, 4, 5] int32; {IMAGES}"),
+    ("mask_composite", {"foreground": t(2, 5, 4, 5)}, f"foreground is [2, 5, 4, 5] float32; {IMAGES}"),
+    ("mask_composite", {"background": t(2, 1, 4, 5)},
+     f"background is [2, 1, 4, 5] float32; it must be [2, 3, 4, 5] float32 for {IMAGE}."),
+    ("mask_composite", {"mask": t(2, 3, 4, 5)},
+     f"mask is [2, 3, 4, 5] float32; it must be [2, 1, 4, 5] float32 for {IMAGE}."),
+    ("mask_composite", {"mask": t(2, 1, 4, 5).half()},
+     f"mask is [2, 1, 4, 5] float16; it must be [2, 1, 4, 5] float32 for {IMAGE}."),
+    ("mask_composite", {"output": "int8"}, "output is 'int8'; it must be 'float' or 'uint8'."),
+    ("nearest_centroid", {"points": t(7)}, f"points is [7] float32; {POINTS}"),
+    ("nearest_centroid", {"points": t(7, 0)}, f"points is [7, 0] float32; {POINTS}"),
+    ("nearest_centroid", {"points": t(7, 5).int()}, f"points is [7, 5] int32; {POINTS}"),
+    ("nearest_centroid", {"centroids": t(0, 5)}, f"centroids is [0, 5] float32; {CENTROIDS}"),
+    ("nearest_centroid", {"centroids": t(3, 4)}, f"centroids is [3, 4] float32; {CENTROIDS}"),
+    ("nearest_centroid", {"centroids": t(5)}, f"centroids is [5] float32; {CENTROIDS}"),
+    ("nearest_centroid", {"centroids": t(3, 5).half()}, f"centroids is [3, 5] float16; {CENTROIDS}"),
+    ("nearest_centroid", {"metric": "manhattan"}, "metric is 'manhattan'; it must be 'euclidean' or 'cosine'."),
+    ("phase_epilogue", {"x": t(24, 4, 5)}, f"x is [24, 4, 5] float32; {EIGHT}"),
+    ("phase_epilogue", {"x": t(2, 20, 4, 5)}, f"x is [2, 20, 4, 5] float32; {EIGHT}"),
+    ("phase_epilogue", {"x": t(2, 24, 4, 5).int()}, f"x is [2, 24, 4, 5] int32; {EIGHT}"),
+    ("phase_epilogue", {"x": t(2, 22, 4, 5), "activation": "affine_relu"}, f"x is [2, 22, 4, 5] float32; {FOUR}"),
+    ("phase_epilogue", {"weight": t(6)},
+     "weight is [6] float32; it must be [3] float32 for x of shape [2, 24, 4, 5]."),
+    ("phase_epilogue", {"activation": "affine_relu"},
+     "weight is [3] float32; it must be [2, 6] float32 for x of shape [2, 24, 4, 5]."),
+    *(("phase_epilogue", {"eps": eps}, f"eps is {eps}; {EPS}") for eps in (0.0, -1e-5, float("nan"), float("inf"))),
+    ("phase_epilogue", {"activation": "relu"},
+     "activation is 'relu'; it must be one of 'glu_layer_norm', 'affine_relu'."),
+    ("rearrange", {"q": t(3, 4)}, f"q is [3, 4] float32; {QUERIES}"),
+    ("rearrange", {"q": t(2, 3, 4).int()}, f"q is [2, 3, 4] int32; {QUERIES}"),
+    ("rearrange", {"q": t(2, 3, 0), "k": t(2, 5, 0)}, f"q is [2, 3, 0] float32; {QUERIES}"),
+    ("rearrange", {"q": t(2, 3, 521), "k": t(2, 5, 521)}, f"q is [2, 3, 521] float32; {QUERIES}"),
+    ("rearrange", {"k": t(2, 0, 4)}, f"k is [2, 0, 4] float32; {KEYS}"),
+    ("rearrange", {"k": t(5, 4)}, f"k is [5, 4] float32; {KEYS}"),
+    ("rearrange", {"k": t(2, 5, 3)}, "k is [2, 5, 3] float32; it must be [2, 5, 4] float32 for q of shape [2, 3, 4]."),
+    ("rearrange", {"k": t(2, 5, 4).half()},
+     "k is [2, 5, 4] float16; it must be [2, 5, 4] float32 for q of shape [2, 3, 4]."),
+    ("rearrange", {"v": t(2, 5, 521)}, "v is [2, 5, 521] float32; it must be [N, S, Dv], Dv from 1 to 520."),
+    ("rearrange", {"v": t(2, 4, 6)}, "v is [2, 4, 6] float32; it must be [2, 5, 6] float32 for k of shape [2, 5, 4]."),
+]  # fmt: skip
+ELSEWHERE = [
+    (kernel, name)
+    for kernel, good in GOOD.items()
+    for name in [name for name, value in good.items() if isinstance(value, torch.Tensor)][1:]
+]
+
+
+@pytest.mark.parametrize("kernel", GOOD)
+def test_what_is_refused_would_else_be_taken(kernel):
+    result = getattr(kernels, kernel)(**GOOD[kernel])
+    assert isinstance(result, torch.Tensor)
+    assert set(GOOD[kernel]) <= set(inspect.signature(getattr(kernels, kernel)).parameters)
+
+
+@pytest.mark.parametrize(("kernel", "changed", "sentence"), REFUSED)
+def test_bad_argument_is_named(kernel, changed, sentence):
+    with pytest.raises(ShapeError) as error:
+        getattr(kernels, kernel)(**(GOOD[kernel] | changed))
+    assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize(("kernel", "name"), ELSEWHERE)
+def test_an_argument_on_another_device_is_named(kernel, name):
+    with pytest.raises(ShapeError) as error:
+        getattr(kernels, kernel)(**(GOOD[kernel] | {name: GOOD[kernel][name].to("meta")}))
+    other = "k" if (kernel, name) == ("rearrange", "v") else next(iter(GOOD[kernel]))
+    verb = "are" if other.endswith("s") else "is"
+    assert str(error.value) == f"{name} is on meta but {other} {verb} on cpu; move it there."
