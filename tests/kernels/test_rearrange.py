@@ -43,6 +43,18 @@ def test_gradients_across_tiles_are_as_exact_as_eager(shape, dtype, backend):
         assert_as_exact_as_eager(actual, by_eager, by_reference)
 
 
+def test_parts_of_the_queries_add_up():
+    shape = (1, 40, 2**14, 2, 3)  # parts of 16, 16 and 8 queries
+    leaves, exact = (
+        [t.to(dtype).requires_grad_() for t in arguments(shape)] for dtype in (torch.float32, torch.float64)
+    )
+    y, expected = rearrange(*leaves), textbook.rearrange(*exact)
+    torch.testing.assert_close(y, expected.float())
+    found = zip(torch.autograd.grad(y.sum(), leaves), torch.autograd.grad(expected.sum(), exact), strict=True)
+    for actual, wanted in found:
+        torch.testing.assert_close(actual, wanted.float())
+
+
 @backends
 @pytest.mark.parametrize("width", [16, 40])
 def test_equal_keys_give_the_mean_of_the_values(width, backend):
