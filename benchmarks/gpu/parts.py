@@ -37,7 +37,7 @@ def _once(case: Case, function: Callable[..., Any]) -> None:
     inputs = case.inputs()
     with torch.no_grad():
         y = function(*inputs)
-    if case.differentiable:
+    if case.training_bytes:
         leaves = [t.detach().requires_grad_() if t.is_floating_point() else t for t in inputs]
         with torch.enable_grad():
             wanted = [t for t in leaves if t.requires_grad]

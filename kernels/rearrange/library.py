@@ -1,16 +1,34 @@
-"""rearrange on CPUs: torch's own attention where it keeps no matrix of scores, else the reference in parts."""
+"""rearrange on CPUs: a matrix of weights if it is small, else torch's own attention, else the reference in parts."""
 
 import torch
 from torch import Tensor
 
-from .reference import rearrange_backward_reference, rearrange_reference
+from ..precision import full_precision
+from .reference import attention, rearrange_backward_reference, rearrange_reference
 
+_KEPT = 2**22  # weights, 16 MiB: to compute them anew costs up to a third of the time of forward and backward
 _SCORES = 2**18  # that are kept at once: 1 MiB in float32, so that they stay in the cache of a core
 _FEWEST_QUERIES = 16  # for which keys and values are read once
 
 
-def rearrange_library(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """Compute it from tensors that are not empty; arguments as in op.py, already validated."""
+def kept_weights(q: Tensor, k: Tensor) -> tuple[int, ...]:
+    """Shape of the weights that the library keeps for the backward pass, [N, T, S]; (0,) if they are too many."""
+    shape = (*q.shape[:2], k.shape[1])
+    return shape if shape[0] * shape[1] * shape[2] <= _KEPT else (0,)
+
+
+def rearrange_library(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Compute it, and the weights that are kept, from tensors that are not empty; arguments as in op.py, validated."""
+    if len(kept_weights(q, k)) == 3:
+        wide = torch.promote_types(q.dtype, torch.float32)
+        q, k, v, dtype = q.to(wide).contiguous(), k.to(wide).contiguous(), v.to(wide).contiguous(), q.dtype
+        with full_precision(q.device):
+            weights = attention(q, k, scale)
+            return (weights @ v).to(dtype), weights
+    return _without_weights(q, k, v, scale), q.new_empty((0,), dtype=torch.promote_types(q.dtype, torch.float32))
+
+
+def _without_weights(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     if q.shape[2] == v.shape[2]:
         # What scaled_dot_product_attention calls, which would not return the logarithms of the sums.
         heads = (t.contiguous()[:, None] for t in (q, k, v))
@@ -29,9 +47,11 @@ def rearrange_library(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 
 def rearrange_backward_library(
-    gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float
+    gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v as sums over parts of the queries, in a fixed order."""
+    """Gradients of q, k and v from the weights that were kept, or as sums over parts of the queries in a fixed order."""
+    if weights.dim() == 3:
+        return rearrange_backward_reference(gradient, q, k, v, scale, weights)
     wide = torch.promote_types(q.dtype, torch.float32)
     k, v = k.to(wide), v.to(wide)
     dq, dk, dv = torch.empty_like(q, dtype=wide), torch.zeros_like(k), torch.zeros_like(v)

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..dispatch import Backend, choose_backend
 from ..gradients import reference_gradients
 from ..validation import FLOATING, refuse, require
-from .library import rearrange_backward_library, rearrange_library
+from .library import kept_weights, rearrange_backward_library, rearrange_library
 from .reference import rearrange_backward_reference, rearrange_reference
 
 _WIDEST = 520  # 512 features, and a few columns that travel with them
@@ -19,7 +19,7 @@ def rearrange(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, *, ba
 
     y[n, t] = sum_s w[n, t, s] v[n, s] with w[n, t] = softmax over s of (q[n, t] . k[n, s]) * scale, with statistics
     and sums in float32, rounded once at the end; in float16 and bfloat16 the weights are rounded too before they meet
-    the values. Only the backend "reference", and float64 on a GPU, ever keep the T x S scores.
+    the values. Only the backend "reference", float64 on a GPU, and a CPU up to 16 MiB of them, ever keep T x S scores.
 
     Differentiable any number of times; gradients of gradients go through the reference.
 
@@ -28,8 +28,8 @@ def rearrange(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, *, ba
         k: [N, S, Dk], S of at least 1, any strides, q's dtype.
         v: [N, S, Dv], any strides, Dv from 1 to 520, q's dtype.
         scale: of the scores; None takes 1 / sqrt(Dk).
-        backend: forces "triton" or "reference"; None takes Triton on a GPU and, on a CPU, torch's own attention,
-            or the reference for a few queries at a time where Dk and Dv differ.
+        backend: forces "triton" or "reference"; None takes Triton on a GPU and, on a CPU, torch's own operators: products
+            for few scores, else attention, or products for a few queries at a time where Dk and Dv differ.
 
     Returns:
         [N, T, Dv], contiguous, q's dtype. Rows with a score that is NaN or inf, or with none above -inf, are NaN.
@@ -55,21 +55,21 @@ def rearrange(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, *, ba
 def _rearrange(q: Tensor, k: Tensor, v: Tensor, scale: float | None, backend: str | None) -> tuple[Tensor, Tensor]:
     factor, chosen = _factor(q, scale), _backend(q, backend)
     if q.shape[0] * q.shape[1] == 0:
-        return _result(q, v), _log_sums(q, backend)
+        return _result(q, v), _kept(q, k, backend)
     if chosen == "reference":
-        return rearrange_reference(q, k, v, factor).contiguous(), _log_sums(q, backend)
+        return rearrange_reference(q, k, v, factor).contiguous(), _kept(q, k, backend)
     if chosen == "library":
-        return rearrange_library(q, k, v, factor), _log_sums(q, backend)
+        return rearrange_library(q, k, v, factor)
     from .triton import rearrange_triton
 
-    y, log_sums = _result(q, v), _log_sums(q, backend)
+    y, log_sums = _result(q, v), _kept(q, k, backend)
     rearrange_triton(q.contiguous(), k.contiguous(), v.contiguous(), y, log_sums, factor)
     return y, log_sums
 
 
 @_rearrange.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, scale: float | None, backend: str | None) -> tuple[Tensor, Tensor]:
-    return _result(q, v), _log_sums(q, backend)
+    return _result(q, v), _kept(q, k, backend)
 
 
 @torch.library.custom_op("zellige::rearrange_backward", mutates_args=())
@@ -79,7 +79,7 @@ def _rearrange_backward(
     k: Tensor,
     v: Tensor,
     y: Tensor,
-    log_sums: Tensor,
+    kept: Tensor,
     scale: float | None,
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,10 +91,12 @@ def _rearrange_backward(
         from .triton import rearrange_backward_triton
 
         gradient, q, k, v = (t.contiguous() for t in (gradient, q, k, v))
-        rearrange_backward_triton(gradient, q, k, v, y, log_sums, dq, dk, dv, factor)
+        rearrange_backward_triton(gradient, q, k, v, y, kept, dq, dk, dv, factor)
         return dq, dk, dv
-    function = rearrange_backward_library if chosen == "library" else rearrange_backward_reference
-    found = function(gradient, q, k, v, factor)
+    if chosen == "library":
+        found = rearrange_backward_library(gradient, q, k, v, kept, factor)
+    else:
+        found = rearrange_backward_reference(gradient, q, k, v, factor)
     return dq.copy_(found[0]), dk.copy_(found[1]), dv.copy_(found[2])
 
 
@@ -105,7 +107,7 @@ def _(
     k: Tensor,
     v: Tensor,
     y: Tensor,
-    log_sums: Tensor,
+    kept: Tensor,
     scale: float | None,
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,13 +121,13 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
 
 
 def _backward(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    *tensors, y, log_sums = ctx.saved_tensors
+    *tensors, y, kept = ctx.saved_tensors
     needed = ctx.needs_input_grad[:3]
     if torch.is_grad_enabled():  # gradients of the gradients are asked for
         factor = _factor(tensors[0], ctx.scale)
         found = reference_gradients(lambda q, k, v: rearrange_reference(q, k, v, factor), tensors, needed, gradient)
     else:
-        found = list(_rearrange_backward(gradient, *tensors, y, log_sums, ctx.scale, ctx.backend))
+        found = list(_rearrange_backward(gradient, *tensors, y, kept, ctx.scale, ctx.backend))
     return *(t if need else None for t, need in zip(found, needed, strict=True)), None, None
 
 
@@ -136,10 +138,11 @@ def _result(q: Tensor, v: Tensor) -> Tensor:
     return q.new_empty((*q.shape[:2], v.shape[2]))
 
 
-def _log_sums(q: Tensor, backend: str | None) -> Tensor:
-    """Allocate the logarithms of the softmax's sums: the other backends compute the weights anew in the backward."""
-    shape = q.shape[:2] if _backend(q, backend) == "triton" else (0,)
-    return q.new_empty(shape, dtype=torch.float32)
+def _kept(q: Tensor, k: Tensor, backend: str | None) -> Tensor:
+    """Allocate what the backward pass does not compute anew: the logarithms of the softmax's sums, or the weights."""
+    chosen = _backend(q, backend)
+    shape = {"triton": q.shape[:2], "library": kept_weights(q, k)}.get(chosen, (0,))
+    return q.new_empty(shape, dtype=torch.promote_types(q.dtype, torch.float32))
 
 
 def _factor(q: Tensor, scale: float | None) -> float:

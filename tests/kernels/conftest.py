@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,4 @@ def rounding_as_on_a_device() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(interpreter, "_convert_float", rounded)
-        # Channels-last maps are summed in 256 steps of a few milliseconds, whatever their size.
-        patch.setattr(import_module("zellige.kernels.affine_relu.triton"), "_SPLIT", 1024)
         yield

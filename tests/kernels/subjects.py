@@ -170,7 +170,7 @@ def mask_composite(logits: bool, output: str) -> Subject:
 
 
 def rearrange(equal_widths: bool) -> Subject:
-    """With equal widths the library's attention runs on CPUs, with others parts of the queries."""
+    """On CPUs the library's products run for so few tokens; test_rearrange.py has what runs for many."""
     counts = st.integers(0, 3), st.integers(0, 40), st.integers(1, 40), st.integers(1, 70)
     return Subject(
         name="rearrange, equal widths" if equal_widths else "rearrange",

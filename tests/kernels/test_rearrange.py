@@ -10,9 +10,15 @@ from zellige.kernels import rearrange
 from . import textbook
 from .judge import DTYPES, assert_as_exact_as_eager, assert_same_bits
 
-# None is a path of its own on CPUs: torch's attention for equal widths, parts of the queries for others.
+# None is a path of its own on CPUs: here torch's attention for equal widths, parts of the queries for others.
 BACKENDS = ["reference", None, "triton"]
 backends = pytest.mark.parametrize("backend", BACKENDS)
+
+
+@pytest.fixture(autouse=True)
+def no_weights_are_kept(monkeypatch):
+    """As for many tokens; what runs for few is tested with the claims that all kernels share."""
+    monkeypatch.setattr("zellige.kernels.rearrange.library._KEPT", 0)
 
 
 def arguments(
