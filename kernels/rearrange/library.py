@@ -49,7 +49,7 @@ def _without_weights(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 def rearrange_backward_library(
     gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v from the weights that were kept, or as sums over parts of the queries in a fixed order."""
+    """Gradients of q, k and v from the weights if kept, else as sums over parts of the queries in a fixed order."""
     if weights.dim() == 3:
         return rearrange_backward_reference(gradient, q, k, v, scale, weights)
     wide = torch.promote_types(q.dtype, torch.float32)

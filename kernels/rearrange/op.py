@@ -28,8 +28,8 @@ def rearrange(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, *, ba
         k: [N, S, Dk], S of at least 1, any strides, q's dtype.
         v: [N, S, Dv], any strides, Dv from 1 to 520, q's dtype.
         scale: of the scores; None takes 1 / sqrt(Dk).
-        backend: forces "triton" or "reference"; None takes Triton on a GPU and, on a CPU, torch's own operators: products
-            for few scores, else attention, or products for a few queries at a time where Dk and Dv differ.
+        backend: forces "triton" or "reference"; None takes Triton on a GPU and, on a CPU, torch's own operators:
+            products for few scores, else attention, or products for a few queries at a time where Dk and Dv differ.
 
     Returns:
         [N, T, Dv], contiguous, q's dtype. Rows with a score that is NaN or inf, or with none above -inf, are NaN.

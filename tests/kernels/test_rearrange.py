@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ backends = pytest.mark.parametrize("backend", BACKENDS)
 @pytest.fixture(autouse=True)
 def no_weights_are_kept(monkeypatch):
     """As for many tokens; what runs for few is tested with the claims that all kernels share."""
-    monkeypatch.setattr("zellige.kernels.rearrange.library._KEPT", 0)
+    monkeypatch.setattr(import_module("zellige.kernels.rearrange.library"), "_KEPT", 0)
 
 
 def arguments(
