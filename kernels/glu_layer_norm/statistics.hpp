@@ -1,6 +1,7 @@
 // Mean and deviation of half the channels of a sample, and what becomes of a value, for the kernels that need both.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "native.hpp"
@@ -29,7 +30,9 @@ Folded folded(const Normal &normal, const float *weight, const float *bias, std:
     for (std::int64_t c = 0; c < channels; ++c) {
         const std::int64_t at = paired ? c % 2 * (channels / 2) + c / 2 : c;
         room[at] = plain_nan(normal.inverse * weight[c]);
-        room[channels + at] = plain_nan(bias[c] - normal.shift * weight[c]);
+        // Beside an infinite weight the rest of the mean means nothing, and infinity less infinity would be NaN.
+        const float rest = std::isinf(weight[c]) ? 0.0f : normal.shift * weight[c];
+        room[channels + at] = plain_nan(bias[c] - rest);
     }
     return {normal.centre, room, room + channels};
 }
