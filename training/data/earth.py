@@ -94,6 +94,7 @@ class EarthCrops:
         seed: together with the index it fixes the place.
         pixels_per_radian: scale at the point of contact; 512 pixels a radian are about 9 pixels a degree.
         land: least part of a picture that lies on land (GSHHS land mask, from the same package), 0 to 1.
+        latitudes: of the point of contact, from south to north in degrees.
     """
 
     cyclic = (False, False)
@@ -107,9 +108,10 @@ class EarthCrops:
         *,
         pixels_per_radian: float = 512.0,
         land: float = 0.0,
+        latitudes: tuple[float, float] = (-90.0, 90.0),
     ) -> None:
         self.resolution, self.split, self.seed = resolution, split, seed
-        self.scale, self.land = pixels_per_radian, land
+        self.scale, self.land, self.latitudes = pixels_per_radian, land, latitudes
         if max(resolution) > 2 * pixels_per_radian:
             raise DataError(
                 f"a planar crop of {max(resolution)} pixels at {pixels_per_radian:g} pixels a radian bends too "
@@ -128,10 +130,13 @@ class EarthCrops:
 
     def _rotation(self, index: int) -> Floats:
         random = np.random.default_rng((self.seed, index))
+        south, north = (math.sin(math.radians(latitude)) for latitude in self.latitudes)
         while True:
             rotation = _random_rotation(random)
-            held_out = bool((rotation[0] > 0).all())
-            if held_out == (self.split == "held-out") and self._on_land(rotation):
+            contact = rotation[0]
+            held_out = bool((contact > 0).all())
+            wanted = held_out == (self.split == "held-out") and south <= contact[2] <= north
+            if wanted and self._on_land(rotation):
                 return rotation
 
     def _globe(self, rows: npt.NDArray[np.floating[Any]], columns: npt.NDArray[np.floating[Any]]) -> Floats:

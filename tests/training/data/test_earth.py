@@ -158,6 +158,15 @@ class TestCrops:
             centre = directions(crops(split).image(index)[y - 1 : y + 1, x - 1 : x + 1]).mean(axis=(0, 1))
             assert centre.min() > -0.02 if split == "held-out" else centre.min() < 0.02
 
+    def test_latitudes_bound_the_point_of_contact(self, globe_of_directions: None) -> None:
+        tropics = EarthCrops(CROP, pixels_per_radian=SCALE, latitudes=(-10, 30))
+        y, x = CROP[0] // 2, CROP[1] // 2
+        sines = np.array(
+            [directions(tropics.image(k)[y - 1 : y + 1, x - 1 : x + 1]).mean((0, 1))[2] for k in range(60)]
+        )
+        assert sines.min() > math.sin(math.radians(-10)) - 0.02 and sines.max() < 0.5 + 0.02
+        assert sines.min() < 0 and sines.max() > 0.35
+
     def test_a_crop_around_the_globe_is_refused(self) -> None:
         with pytest.raises(DataError, match=r"of 300 pixels at 100 pixels a radian .* use at most 200 pixels"):
             EarthCrops((64, 300), pixels_per_radian=100)
