@@ -1,7 +1,7 @@
 """Macro patches drawn from pictures, with the lattice positions they were taken at."""
 
 from collections.abc import Iterator
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from ...engine.models.coordinates import Lattice
 __all__ = ["MacroPatches", "Pictures", "Sampling", "stream"]
 
 Sampling = Literal["lattice", "continuous"]
+Item = TypeVar("Item")
 
 
 class Pictures(Protocol):
@@ -84,10 +85,10 @@ class _Onward(Sampler[list[int]]):
             start += self.batch
 
 
-def stream(patches: MacroPatches, *, first: int, batch: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches (uint8 [batch, 3, K, K], float64 [batch, 2]), equal for any number of workers."""
+def stream(items: Dataset[Item], *, first: int, batch: int, workers: int) -> Iterator[Item]:
+    """Endless batches of consecutive items, their tensors stacked; equal for any number of workers."""
     loader = DataLoader(
-        patches,
+        items,
         batch_sampler=_Onward(first, batch),
         num_workers=workers,
         prefetch_factor=4 if workers else None,

@@ -1,4 +1,4 @@
-"""From a name on the command line to pictures."""
+"""From a name on the command line to pictures or scenes."""
 
 from pathlib import Path
 
@@ -6,10 +6,12 @@ from zellige.errors import DataError
 
 from ...engine.models.coordinates import Topology
 from .earth import EarthCrops, EarthPanoramas, Split
+from .emoji import EMOJI, UNSEEN_EMOJI, EmojiScenes
 from .folder import ImageFolder
 from .macro_patches import Pictures
+from .scenes import FolderScenes, Scenes
 
-__all__ = ["open_pictures"]
+__all__ = ["open_pictures", "open_scenes"]
 
 
 def open_pictures(
@@ -37,3 +39,21 @@ def open_pictures(
             raise DataError("no great circle of the Earth stays on land; a cylinder takes --data earth")
         return EarthCrops(resolution, split, seed, land=0.75)
     return ImageFolder(Path(name), resolution, split, cyclic=(False, topology == "cylinder"))
+
+
+def open_scenes(name: str, resolution: tuple[int, int], split: Split = "train", seed: int = 0) -> Scenes:
+    """Open objects on backgrounds by the name of a data set, or a folder of images by path.
+
+    Args:
+        name: "emoji", "emoji-unseen" (others of the same subgroups, to evaluate what was trained on "emoji") or a
+            directory that holds the folders objects and backgrounds; one called emoji is reached as ./emoji.
+        resolution: height and width of the pictures.
+        split: "train" or "held-out"; of emoji scenes it names the backgrounds' places.
+        seed: fixes which scenes and backgrounds an index means.
+    Raises:
+        DataError: no such data set or folder, or the emoji are not installed.
+        EmptyDataError: a folder without a readable image.
+    """
+    if name in ("emoji", "emoji-unseen"):
+        return EmojiScenes(resolution, split, seed, emoji=EMOJI if name == "emoji" else UNSEEN_EMOJI)
+    return FolderScenes(Path(name), resolution, split, seed)

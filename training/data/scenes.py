@@ -1,0 +1,116 @@
+"""Pictures of an object on a background, and clean backgrounds beside them: what OneGAN learns from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from zellige.errors import DataError
+
+from .earth import Split
+from .folder import ImageFolder
+
+__all__ = ["FolderScenes", "Scene", "SceneItems", "Scenes"]
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture of an object on a background, with what is known about it.
+
+    Args:
+        image: uint8 [H, W, 3].
+        mask: uint8 [H, W], how much of each pixel is the object, 255 is all of it; None where nobody knows.
+        child, parent: fine and coarse class, indices into the `children` and `parents` of its set; None likewise.
+    """
+
+    image: Bytes
+    mask: Bytes | None = None
+    child: int | None = None
+    parent: int | None = None
+
+
+class Scenes(Protocol):
+    """A source of scenes and backgrounds of one resolution; `index` is any non-negative integer and fixes either."""
+
+    resolution: tuple[int, int]
+    licence: str
+    children: tuple[str, ...]
+    parents: tuple[str, ...]
+
+    def scene(self, index: int) -> Scene:
+        """Scene `index`."""
+        ...
+
+    def background(self, index: int) -> Bytes:
+        """A picture without an object, uint8 [H, W, 3]; it shows another place than the scene of the same index."""
+        ...
+
+
+class FolderScenes:
+    """Any images: those below `objects/` as scenes without masks or classes, those below `backgrounds/` as backgrounds.
+
+    An index draws its picture, and whether it is mirrored, at random. How the images are read, fitted to the
+    resolution and held out is said at `ImageFolder`.
+
+    Args:
+        directory: holds the folders `objects` and `backgrounds`.
+        resolution: height and width in pixels.
+        split: "train" or "held-out".
+        seed: together with the index it fixes the draw.
+    Raises:
+        DataError: one of the two folders is missing.
+        EmptyDataError: one of them holds no readable image.
+    """
+
+    licence = "the user's"
+    children: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+
+    def __init__(self, directory: Path, resolution: tuple[int, int], split: Split = "train", seed: int = 0) -> None:
+        for name in ("objects", "backgrounds"):
+            if not (directory / name).is_dir():
+                raise DataError(
+                    f"{directory} has no folder {name}; put pictures of objects into {directory / 'objects'} and "
+                    f"pictures without objects into {directory / 'backgrounds'}, or give a data set's name "
+                    "(emoji, emoji-unseen)"
+                )
+        self.resolution, self.seed = resolution, seed
+        self._objects = ImageFolder(directory / "objects", resolution, split)
+        self._backgrounds = ImageFolder(directory / "backgrounds", resolution, split)
+
+    def scene(self, index: int) -> Scene:
+        """Scene `index`: an image of `objects/`."""
+        return Scene(self._draw(self._objects, index, 1))
+
+    def background(self, index: int) -> Bytes:
+        """An image of `backgrounds/`, uint8 [H, W, 3]."""
+        return self._draw(self._backgrounds, index, 2)
+
+    def _draw(self, folder: ImageFolder, index: int, kind: int) -> Bytes:
+        random = np.random.default_rng((self.seed, index, kind))
+        image = folder.image(int(random.integers(len(folder))))
+        return np.ascontiguousarray(image[:, ::-1]) if random.random() < 0.5 else image
+
+
+class SceneItems(Dataset[tuple[Tensor, Tensor]]):
+    """Item i is scene i and background i, each uint8 [3, H, W]; nothing that training must not know is among them.
+
+    Args:
+        scenes: where both come from.
+    """
+
+    def __init__(self, scenes: Scenes) -> None:
+        self.scenes = scenes
+
+    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+        """Item -> (image of a scene, background)."""
+        scene, background = self.scenes.scene(item).image, self.scenes.background(item)
+        # Copies, because an image of a folder is the one in its cache.
+        return torch.tensor(scene).permute(2, 0, 1), torch.tensor(background).permute(2, 0, 1)
