@@ -3,11 +3,12 @@ VENV := .venv
 PIP := $(VENV)/bin/pip install --constraint constraints.txt
 NATIVE_SOURCES := $(wildcard kernels/*.cpp kernels/*.hpp kernels/*/*.cpp kernels/*/*.hpp)
 FOLDERS := engine kernels training benchmarks
+EMOJI := /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf /usr/share/unicode/emoji/emoji-test.txt
 
 # The package as links, so that engine/ is found as zellige.engine without an installation.
 layout = rm -rf $(1) && mkdir -p $(1)/zellige && ln -s $(abspath $(wildcard zellige/*.py zellige/py.typed) $(FOLDERS)) $(1)/zellige/
 
-.PHONY: install demo test gpu lint typecheck kernels sanitize clean
+.PHONY: install emoji demo test gpu lint typecheck kernels sanitize clean
 
 install: $(VENV)/.installed
 
@@ -19,6 +20,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt CMakeLists.txt Makefile $(NAT
 	$(PIP) cmake nanobind ninja scikit-build-core
 	$(PIP) --no-build-isolation --editable '.[all,dev]'
 	touch $@
+
+# Pictures and names of the emoji scenes, for Debian and as root; elsewhere a folder with both files, named by
+# ZELLIGE_EMOJI, does as well. Without them the tests of these scenes are skipped.
+emoji:
+	@ls $(EMOJI) >/dev/null 2>&1 || { apt-get -q update && \
+	  DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends fonts-noto-color-emoji unicode-data; }
 
 demo: install
 	mkdir -p out
