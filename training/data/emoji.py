@@ -60,7 +60,7 @@ _HUE = math.radians(8)  # hearts, which differ in nothing but colour, are 41 deg
 # Length of ground along the frame's longer side: 0.2 radians, 1270 km, 172 pixels of the map.
 _GROUND = 0.2
 _LAND = 0.75
-# Ice sheets are left out: without them a seventh of all frames would be white and nothing else.
+# Ice sheets are left out: otherwise 12 of 100 frames are white and nothing else.
 _LATITUDES = (-60.0, 65.0)
 
 
