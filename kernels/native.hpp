@@ -71,6 +71,11 @@ ZELLIGE_INLINE Pair widen_pair(const bfloat16 *from) {
     return {std::bit_cast<float>(word << 16), std::bit_cast<float>(word & 0xffff0000u)};
 }
 
+// Where the factor of a channel stands among those of a pixel whose neighbours are computed together: even ones first.
+ZELLIGE_INLINE std::int64_t paired_place(std::int64_t channel, std::int64_t channels) {
+    return channels % 2 == 0 ? channel % 2 * (channels / 2) + channel / 2 : channel;
+}
+
 // For factors that narrow_pair's values come from.
 ZELLIGE_INLINE float plain_nan(float value) { return value == value ? value : std::numeric_limits<float>::quiet_NaN(); }
 

@@ -1,10 +1,11 @@
 // One pass over the map: planes under one scale each (NCHW), or pixels under a row of scales (channels-last).
 #include <cstddef>
 #include <stdexcept>
+#include <vector>
 
 #include <nanobind/ndarray.h>
 
-#include "native.hpp"
+#include "affine_relu/affine.hpp"
 
 namespace nb = nanobind;
 
@@ -13,26 +14,35 @@ namespace {
 
 constexpr std::int64_t values_a_part = 1 << 15;  // enough to pay for handing a part to a thread
 
-// Comparisons with NaN are false: NaN stays.
-ZELLIGE_INLINE float affine(float x, float scale, float shift) {
-    const float value = x * scale + shift;
-    return value < 0.0f ? 0.0f : value;
-}
-
-// A row of one plane; doubled, each value is stored twice.
-template <typename T>
-ZELLIGE_INLINE void plane_row_body(const T *__restrict x, std::int64_t size, float scale, float shift, bool twice,
-                                   T *__restrict y) {
+// Values of one channel; doubled, each is stored twice.
+ZELLIGE_INLINE void plane_row_body(const float *__restrict x, std::int64_t size, float scale, float shift, bool twice,
+                                   float *__restrict y) {
     if (twice) {
         for (std::int64_t i = 0; i < size; ++i) {
-            T value;
-            narrow(affine(widen(x[i]), scale, shift), value);
+            const float value = affine(x[i], scale, shift);
             y[2 * i] = value;
             y[2 * i + 1] = value;
         }
     } else {
-        for (std::int64_t i = 0; i < size; ++i) narrow(affine(widen(x[i]), scale, shift), y[i]);
+        for (std::int64_t i = 0; i < size; ++i) y[i] = affine(x[i], scale, shift);
     }
+}
+
+ZELLIGE_INLINE void plane_row_body(const bfloat16 *__restrict x, std::int64_t size, float scale, float shift,
+                                   bool twice, bfloat16 *__restrict y) {
+    if (twice) {
+        for (std::int64_t i = 0; i < size; ++i) {
+            const float value = affine(widen(x[i]), scale, shift);
+            narrow_pair(value, value, y + 2 * i);
+        }
+        return;
+    }
+    const std::int64_t even = size - size % 2;
+    for (std::int64_t i = 0; i < even; i += 2) {
+        const Pair pair = widen_pair(x + i);
+        narrow_pair(affine(pair.first, scale, shift), affine(pair.second, scale, shift), y + i);
+    }
+    if (even < size) narrow(affine(widen(x[even]), scale, shift), y[even]);
 }
 
 ZELLIGE_CLONES void plane_row(const float *x, std::int64_t size, float scale, float shift, bool twice, float *y) {
@@ -45,15 +55,12 @@ ZELLIGE_CLONES void plane_row(const bfloat16 *x, std::int64_t size, float scale,
 
 // `pixels` pixels of all channels; doubled, each pixel is stored twice.
 template <typename T>
-ZELLIGE_INLINE void pixels_body(const T *__restrict x, std::int64_t pixels, std::int64_t channels,
-                                const float *__restrict scale, const float *__restrict shift, bool twice,
-                                T *__restrict y) {
-    for (std::int64_t pixel = 0; pixel < pixels; ++pixel) {
-        const T *__restrict from = x + pixel * channels;
-        T *__restrict into = y + (twice ? 2 : 1) * pixel * channels;
-        for (std::int64_t c = 0; c < channels; ++c) narrow(affine(widen(from[c]), scale[c], shift[c]), into[c]);
-        if (twice)
-            for (std::int64_t c = 0; c < channels; ++c) into[channels + c] = into[c];
+ZELLIGE_INLINE void pixels_body(const T *x, std::int64_t pixels, std::int64_t channels, const float *scale,
+                                const float *shift, bool twice, T *y) {
+    for (std::int64_t k = 0; k < pixels; ++k) {
+        T *into = y + (twice ? 2 : 1) * k * channels;
+        affine_pixel(x + k * channels, channels, scale, shift, into);
+        if (twice) std::copy_n(into, channels, into + channels);
     }
 }
 
@@ -115,7 +122,9 @@ void affine_relu(const Values &x, const Factors &scale, const Factors &shift, co
     const auto run = [&]<typename T>(const T *values) {
         nb::gil_scoped_release unlocked;
         const auto pass = channels_last ? by_pixel<T> : by_plane<T>;
-        pass(size, values, scale.data(), shift.data(), upsample, static_cast<T *>(y.data()));
+        const std::vector<float> scales = prepared<T>(scale.data(), size.samples, size.channels, channels_last);
+        const std::vector<float> shifts = prepared<T>(shift.data(), size.samples, size.channels, channels_last);
+        pass(size, values, scales.data(), shifts.data(), upsample, static_cast<T *>(y.data()));
     };
     if (x.dtype() == nb::dtype<float>())
         run(static_cast<const float *>(x.data()));

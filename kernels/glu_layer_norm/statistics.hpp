@@ -26,9 +26,8 @@ struct Folded {
 template <typename T>
 Folded folded(const Normal &normal, const float *weight, const float *bias, std::int64_t channels, bool channels_last,
               float *room) {
-    const bool paired = channels_last && sizeof(T) == 2 && channels % 2 == 0;
     for (std::int64_t c = 0; c < channels; ++c) {
-        const std::int64_t at = paired ? c % 2 * (channels / 2) + c / 2 : c;
+        const std::int64_t at = channels_last && sizeof(T) == 2 ? paired_place(c, channels) : c;
         room[at] = plain_nan(normal.inverse * weight[c]);
         // Beside an infinite weight the rest of the mean means nothing, and infinity less infinity would be NaN.
         const float rest = std::isinf(weight[c]) ? 0.0f : normal.shift * weight[c];

@@ -6,6 +6,7 @@
 
 #include <nanobind/ndarray.h>
 
+#include "affine_relu/affine.hpp"
 #include "glu_layer_norm/statistics.hpp"
 
 namespace nb = nanobind;
@@ -14,12 +15,6 @@ namespace zellige {
 namespace {
 
 constexpr std::int64_t values_a_part = 1 << 14;  // enough to pay for handing a part to a thread
-
-// Comparisons with NaN are false: NaN stays.
-ZELLIGE_INLINE float affine(float x, float scale, float shift) {
-    const float value = x * scale + shift;
-    return value < 0.0f ? 0.0f : value;
-}
 
 // What happens to the values of one sample: gated, or scaled and shifted alone, with a centre of 0.
 struct Activation {
@@ -77,8 +72,7 @@ ZELLIGE_INLINE void pixel_row_body(const T *__restrict x, std::int64_t columns, 
             if (activation.gated)
                 gated_pixel(from, channels, of, into);
             else
-                for (std::int64_t c = 0; c < channels; ++c)
-                    narrow(affine(widen(from[c]), of.scale[c], of.offset[c]), into[c]);
+                affine_pixel(from, channels, of.scale, of.offset, into);
         }
     }
 }
@@ -122,10 +116,12 @@ void phase_epilogue_of(const Map &size, const T *x, const float *weight, const f
     const std::int64_t rows = size.channels_last ? size.rows : size.channels * size.rows;
     const std::int64_t grain = values_a_part * rows / values + 1;
     if (!size.gated) {
+        const std::vector<float> scales = prepared<T>(weight, size.samples, size.channels, size.channels_last);
+        const std::vector<float> shifts = prepared<T>(bias, size.samples, size.channels, size.channels_last);
         parallel_for(size.samples * rows, grain, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t k = begin; k < end;) {
                 const std::int64_t n = k / rows, until = std::min(end, (n + 1) * rows);
-                const Activation activation{false, {0, weight + n * size.channels, bias + n * size.channels}};
+                const Activation activation{false, {0, scales.data() + n * size.channels, shifts.data() + n * size.channels}};
                 rows_of(size, x + n * values, k - n * rows, until - n * rows, activation, y + n * values);
                 k = until;
             }

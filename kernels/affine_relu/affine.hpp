@@ -1,0 +1,49 @@
+// Scale, shift and ReLU of the values of a pixel, for the kernels that apply them.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "native.hpp"
+
+namespace zellige {
+
+// Comparisons with NaN are false: NaN stays.
+ZELLIGE_INLINE float affine(float x, float scale, float shift) {
+    const float value = x * scale + shift;
+    return value < 0.0f ? 0.0f : value;
+}
+
+// All channels of one pixel; of bfloat16 the factors are in the order of paired_place.
+ZELLIGE_INLINE void affine_pixel(const float *__restrict x, std::int64_t channels, const float *__restrict scale,
+                                 const float *__restrict shift, float *__restrict y) {
+    for (std::int64_t c = 0; c < channels; ++c) y[c] = affine(x[c], scale[c], shift[c]);
+}
+
+ZELLIGE_INLINE void affine_pixel(const bfloat16 *__restrict x, std::int64_t channels, const float *__restrict scale,
+                                 const float *__restrict shift, bfloat16 *__restrict y) {
+    if (channels % 2 != 0) {
+        for (std::int64_t c = 0; c < channels; ++c) narrow(affine(widen(x[c]), scale[c], shift[c]), y[c]);
+        return;
+    }
+    const std::int64_t pairs = channels / 2;
+    for (std::int64_t k = 0; k < pairs; ++k) {
+        const Pair pair = widen_pair(x + 2 * k);
+        narrow_pair(affine(pair.first, scale[k], shift[k]), affine(pair.second, scale[pairs + k], shift[pairs + k]),
+                    y + 2 * k);
+    }
+}
+
+// The factors of all samples without odd NaN, which narrow_pair asks for, and in the order that pixels take them in.
+template <typename T>
+std::vector<float> prepared(const float *factors, std::int64_t samples, std::int64_t channels, bool channels_last) {
+    std::vector<float> ready(static_cast<std::size_t>(samples * channels));
+    for (std::int64_t k = 0; k < samples * channels; ++k) {
+        const std::int64_t c = k % channels;
+        const std::int64_t at = channels_last && sizeof(T) == 2 ? paired_place(c, channels) : c;
+        ready[static_cast<std::size_t>(k - c + at)] = plain_nan(factors[k]);
+    }
+    return ready;
+}
+
+}  // namespace zellige
