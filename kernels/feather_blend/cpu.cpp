@@ -62,18 +62,18 @@ ZELLIGE_INLINE void add_patch_body(const Sums &of, const float *window_rows, con
         }
 }
 
-ZELLIGE_CLONES void add_patch(const Sums &sums, const float *window_rows, const float *window_columns, const float *patch,
-                              const PatchStrides &strides, std::int64_t rows, std::int64_t size) {
+ZELLIGE_CLONES void add_patch(const Sums &sums, const float *window_rows, const float *window_columns,
+                              const float *patch, const PatchStrides &strides, std::int64_t rows, std::int64_t size) {
     add_patch_body(sums, window_rows, window_columns, patch, strides, rows, size);
 }
 
-ZELLIGE_CLONES void add_patch(const Sums &sums, const float *window_rows, const float *window_columns, const bfloat16 *patch,
-                              const PatchStrides &strides, std::int64_t rows, std::int64_t size) {
+ZELLIGE_CLONES void add_patch(const Sums &sums, const float *window_rows, const float *window_columns,
+                              const bfloat16 *patch, const PatchStrides &strides, std::int64_t rows, std::int64_t size) {
     add_patch_body(sums, window_rows, window_columns, patch, strides, rows, size);
 }
 
-ZELLIGE_CLONES void add_patch(const Sums &sums, const float *window_rows, const float *window_columns, const float16 *patch,
-                              const PatchStrides &strides, std::int64_t rows, std::int64_t size) {
+ZELLIGE_CLONES void add_patch(const Sums &sums, const float *window_rows, const float *window_columns,
+                              const float16 *patch, const PatchStrides &strides, std::int64_t rows, std::int64_t size) {
     add_patch_body(sums, window_rows, window_columns, patch, strides, rows, size);
 }
 
@@ -105,14 +105,16 @@ ZELLIGE_INLINE void store(const T *row, std::int64_t planes, std::int64_t size, 
 }
 
 ZELLIGE_CLONES void finish_row(const float *__restrict sums, const float *__restrict totals, std::int64_t planes,
-                               std::int64_t stride, std::int64_t size, float *__restrict row, float *__restrict picture) {
+                               std::int64_t stride, std::int64_t size, float *__restrict row,
+                               float *__restrict picture) {
     for (std::int64_t plane = 0; plane < planes; ++plane)
         for (std::int64_t i = 0; i < size; ++i) row[plane * size + i] = mean_of(sums[plane * stride + i], totals[i]);
     store(row, planes, size, picture);
 }
 
 ZELLIGE_CLONES void finish_row(const float *__restrict sums, const float *__restrict totals, std::int64_t planes,
-                               std::int64_t stride, std::int64_t size, std::uint8_t *__restrict row, std::uint8_t *__restrict picture) {
+                               std::int64_t stride, std::int64_t size, std::uint8_t *__restrict row,
+                               std::uint8_t *__restrict picture) {
     for (std::int64_t plane = 0; plane < planes; ++plane)
         for (std::int64_t i = 0; i < size; ++i)
             row[plane * size + i] = byte_of(mean_of(sums[plane * stride + i], totals[i]));
