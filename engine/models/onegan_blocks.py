@@ -86,7 +86,7 @@ class GluConv(nn.Module):
         step: Literal["same", "up", "down"] = "same",
     ) -> None:
         super().__init__()
-        self.up, self.bilinear = step == "up", config.upsampling == "bilinear"
+        self.up, self.upsampling = step == "up", config.upsampling
         kernel, stride = (4, 2) if step == "down" else (3, 1)
         self.conv = nn.Conv2d(inputs, 2 * outputs, kernel, stride, padding=1, bias=config.bias_before_norm)
         self.norm = GluLayerNorm(config, outputs, side)
@@ -94,12 +94,7 @@ class GluConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps [N, inputs, H, W] to [N, outputs, side, side]."""
         if self.up:
-            # Autocast would widen the map to float32 here, and it is four times as large afterwards.
-            with torch.autocast(x.device.type, enabled=False):
-                x = F.interpolate(
-                    x, scale_factor=2.0, mode="bilinear" if self.bilinear else "nearest",
-                    align_corners=False if self.bilinear else None,
-                )  # fmt: skip
+            x = F.interpolate(x, scale_factor=2.0, mode=self.upsampling)
         y: Tensor = self.norm(self.conv(x))
         return y
 
