@@ -79,6 +79,13 @@ def test_real_and_generated_images_are_both_resized() -> None:
     torch.testing.assert_close(network(x).adversarial, network.patches(resized).adversarial)
 
 
+def test_leaky_relus_of_the_background_discriminator_have_a_fifth() -> None:
+    slopes = [
+        part.negative_slope for part in BackgroundDiscriminator(tiny()).modules() if isinstance(part, nn.LeakyReLU)
+    ]
+    assert slopes == [0.2, 0.2]
+
+
 def test_the_background_discriminator_has_no_norm() -> None:
     assert {type(part) for part in BackgroundDiscriminator(tiny()).modules() if not list(part.children())} == {
         nn.Conv2d, nn.LeakyReLU
