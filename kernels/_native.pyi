@@ -42,6 +42,17 @@ def glu_layer_norm_backward(
 def mask_composite(
     foreground: Tensor, background: Tensor, mask: Tensor, y: Tensor, logits: bool, channels_last: bool
 ) -> None: ...
+def mask_composite_backward(
+    gradient: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+    mask: Tensor,
+    d_foreground: Tensor,
+    d_background: Tensor,
+    d_mask: Tensor,
+    logits: bool,
+    channels_last: bool,
+) -> None: ...
 def phase_epilogue(
     x: Tensor, weight: Tensor, bias: Tensor, y: Tensor, gated: bool, eps: float, channels_last: bool
 ) -> None: ...

@@ -19,5 +19,6 @@ NB_MODULE(_native, module) {
     zellige::bind_glu_layer_norm(module);
     zellige::bind_glu_layer_norm_backward(module);
     zellige::bind_mask_composite(module);
+    zellige::bind_mask_composite_backward(module);
     zellige::bind_phase_epilogue(module);
 }

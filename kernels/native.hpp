@@ -151,6 +151,7 @@ void bind_fir_resample(nanobind::module_ &module);
 void bind_glu_layer_norm(nanobind::module_ &module);
 void bind_glu_layer_norm_backward(nanobind::module_ &module);
 void bind_mask_composite(nanobind::module_ &module);
+void bind_mask_composite_backward(nanobind::module_ &module);
 void bind_phase_epilogue(nanobind::module_ &module);
 
 }  // namespace zellige

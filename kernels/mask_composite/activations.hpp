@@ -1,7 +1,7 @@
 // tanh and sigmoid from one exponential each, in operations that every instruction set has as vectors.
 #pragma once
 
-#include <limits>
+#include <cmath>
 
 #include "native.hpp"
 
@@ -22,11 +22,9 @@ struct Fraction {
 
 // |tanh x| = m / (m + 2) with m = exp(2|x|) - 1, under the sign of x. Near 0 nothing cancels: 2^(k + f) - 1 is
 // 2^k (2^f - 1) + (2^k - 1), and (2^f - 1) / f is a polynomial (minimax over [-1/2, 1/2], relative error 1.1e-8).
-// Beyond 10 the quotient is 1 in float32, and m + 2 is m. Limited as an integer, because for comparisons of floats the
-// compiler follows each outcome through all that comes after. That makes NaN 10: callers must bring NaN back.
+// From 10 on the quotient is 1 in float32; up to 20 its distance from 1 is kept. NaN stays NaN.
 ZELLIGE_INLINE Fraction tanh_fraction(float x) {
-    const std::int32_t bits = std::bit_cast<std::int32_t>(x);
-    const float limited = std::bit_cast<float>(std::min<std::int32_t>(bits & 0x7fffffff, 0x41200000));  // 10
+    const float size = std::fabs(x), limited = 20.0f < size ? 20.0f : size;
     const float exponent = limited * 2.885390081777927f;  // 2 / ln 2
     const float rounded = exponent + rounder;
     const float f = exponent - (rounded - rounder);
@@ -38,8 +36,7 @@ ZELLIGE_INLINE Fraction tanh_fraction(float x) {
     p = p * f + 0.6931471824645996f;
     const float scale = power_of_two(rounded);
     const float m = scale * (p * f) + (scale - 1.0f);
-    const std::int32_t sign = bits & std::numeric_limits<std::int32_t>::min();
-    return {std::bit_cast<float>(std::bit_cast<std::int32_t>(m) | sign), m + 2.0f};
+    return {std::copysign(m, x), m + 2.0f};
 }
 
 // exp x for x <= 0, within 2 ulp; 0 below -87, where float32 runs out of normal numbers. NaN stays.

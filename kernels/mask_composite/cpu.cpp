@@ -1,11 +1,10 @@
 // One pass over blocks of pixels: the shares of foreground and background first, then every value under its share.
-#include <cmath>
 #include <cstddef>
 #include <stdexcept>
 
 #include <nanobind/ndarray.h>
 
-#include "activations.hpp"
+#include "mask_composite/shares.hpp"
 #include "native.hpp"
 
 namespace nb = nanobind;
@@ -15,7 +14,6 @@ namespace {
 
 constexpr std::int64_t values_a_part = 1 << 15;  // enough to pay for handing a part to a thread
 constexpr std::int64_t block_pixels = 512;       // whose shares stay in the first-level cache
-constexpr std::int64_t most_channels = 4;
 
 // round_half_even((value + 1) * 127.5) within a byte. The first comparison is false for NaN, which becomes 0.
 ZELLIGE_INLINE void store(float value, std::uint8_t &into) {
@@ -29,23 +27,6 @@ ZELLIGE_INLINE void store(float value, float &into) { narrow(value, into); }
 
 ZELLIGE_INLINE void store(float value, bfloat16 &into) { narrow(value, into); }
 
-template <typename T>
-ZELLIGE_INLINE void shares_of(const T *__restrict mask, std::int64_t pixels, bool logits, float *__restrict one,
-                              float *__restrict other) {
-    if (logits) {
-        for (std::int64_t i = 0; i < pixels; ++i) {
-            const Shares shares = sigmoid_shares(widen(mask[i]));
-            one[i] = shares.one;
-            other[i] = shares.other;
-        }
-    } else {
-        for (std::int64_t i = 0; i < pixels; ++i) {
-            one[i] = widen(mask[i]);
-            other[i] = 1.0f - one[i];
-        }
-    }
-}
-
 // Both quotients over one denominator: a division takes as long as the rest of a tanh.
 template <typename T, typename Out>
 ZELLIGE_INLINE void composite(const T *__restrict foreground, const T *__restrict background,
@@ -55,8 +36,7 @@ ZELLIGE_INLINE void composite(const T *__restrict foreground, const T *__restric
         const float front = widen(foreground[i]), back = widen(background[i]);
         const Fraction f = tanh_fraction(front), b = tanh_fraction(back);
         const float sum = f.numerator * b.denominator * one[i] + b.numerator * f.denominator * other[i];
-        const float value = sum / (f.denominator * b.denominator);
-        store(std::isunordered(front, back) ? front + back : value, y[i]);
+        store(sum / (f.denominator * b.denominator), y[i]);
     }
 }
 
@@ -84,48 +64,20 @@ ZELLIGE_INLINE void run_of_values(const T *foreground, const T *background, cons
     }
 }
 
-// Constant channel counts let the compiler shuffle whole vectors.
-template <int channels, typename T>
-ZELLIGE_INLINE void interleave(const T *__restrict planes, std::int64_t stride, std::int64_t pixels,
-                               T *__restrict into) {
-    for (std::int64_t i = 0; i < pixels; ++i)
-        for (int c = 0; c < channels; ++c) into[i * channels + c] = planes[c * stride + i];
-}
-
-template <typename T>
-ZELLIGE_INLINE void interleaved(const T *planes, std::int64_t stride, std::int64_t channels, std::int64_t pixels,
-                                T *into) {
-    if (channels == 1) interleave<1>(planes, stride, pixels, into);
-    if (channels == 2) interleave<2>(planes, stride, pixels, into);
-    if (channels == 3) interleave<3>(planes, stride, pixels, into);
-    if (channels == 4) interleave<4>(planes, stride, pixels, into);
-}
-
-struct Work {
-    std::int64_t channels, plane;  // values between the planes of a sample; 0 where pixels are interleaved
-    bool logits;
-};
-
 template <typename T, typename Out>
 ZELLIGE_INLINE void block_body(const Work &work, const T *foreground, const T *background, const T *mask,
                                std::int64_t pixels, Out *__restrict y) {
     constexpr bool bytes = sizeof(Out) == 1;
-    float shares[2][block_pixels], spread[2][most_channels * block_pixels];
+    BlockShares<block_pixels> shares;
     Out finished[bytes ? most_channels * block_pixels : 1];
-    shares_of(mask, pixels, work.logits, shares[0], shares[1]);
+    shares.read(shares, work, mask, pixels);
     const bool planar = work.plane != 0;
-    const float *one = shares[0], *other = shares[1];
-    if (!planar) {
-        interleaved(one, 0, work.channels, pixels, spread[0]);
-        interleaved(other, 0, work.channels, pixels, spread[1]);
-        one = spread[0];
-        other = spread[1];
-    }
     // A run is a row of one plane, or as many values of interleaved pixels.
     for (std::int64_t run = 0; run < work.channels; ++run) {
         const std::int64_t at = run * (planar ? work.plane : pixels), share = planar ? 0 : run * pixels;
         Out *__restrict into = bytes && planar ? finished + run * block_pixels : y + at;
-        run_of_values(foreground + at, background + at, one + share, other + share, pixels, work.logits, into);
+        run_of_values(foreground + at, background + at, shares.one + share, shares.other + share,
+                      pixels, work.logits, into);
     }
     if (bytes && planar) interleaved(finished, block_pixels, work.channels, pixels, y);
 }

@@ -93,20 +93,30 @@ def _(foreground: Tensor, background: Tensor, mask: Tensor, logits: bool, output
 def _mask_composite_backward(
     gradient: Tensor, foreground: Tensor, background: Tensor, mask: Tensor, logits: bool, backend: str | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    d_foreground, d_background, d_mask = empty_like(foreground), empty_like(foreground), mask.new_empty(mask.shape)
-    found = d_foreground, d_background, d_mask
-    if _backend(foreground, backend) == "triton" and foreground.numel():
-        from .triton import mask_composite_backward_triton
-
-        order = is_channels_last(foreground)
-        gradient, foreground, background = (packed(t, order) for t in (gradient, foreground, background))
-        mask_composite_backward_triton(
-            gradient, foreground, background, mask.contiguous(), d_foreground, d_background, d_mask, logits, order
-        )
-    else:
+    backend = _backend(foreground, backend)
+    found = empty_like(foreground), empty_like(foreground), mask.new_empty(mask.shape)
+    if backend == "reference" or foreground.numel() == 0:
         exact = mask_composite_backward_reference(gradient, foreground, background, mask, logits)
         for into, values in zip(found, exact, strict=True):
             into.copy_(values)
+        return found
+    order = is_channels_last(foreground)
+    gradient, foreground, background = (packed(t, order) for t in (gradient, foreground, background))
+    mask, (d_foreground, d_background, d_mask) = mask.contiguous(), found
+    if backend == "triton":
+        from .triton import mask_composite_backward_triton
+
+        mask_composite_backward_triton(
+            gradient, foreground, background, mask, d_foreground, d_background, d_mask, logits, order
+        )
+    else:
+        from .. import _native
+
+        front, back = in_memory_order(foreground, order), in_memory_order(background, order)
+        results = in_memory_order(d_foreground, order), in_memory_order(d_background, order), d_mask
+        _native.mask_composite_backward(
+            in_memory_order(gradient, order), front, back, mask.detach(), *results, logits, order
+        )
     return found
 
 
