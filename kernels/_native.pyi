@@ -23,6 +23,19 @@ def bias_noise_act(
     y: Tensor,
     channels_last: bool,
 ) -> None: ...
+def bias_noise_act_backward(
+    gradient: Tensor,
+    x: Tensor,
+    bias: Tensor,
+    noise: Tensor | None,
+    strength: float,
+    slope: float,
+    gain: float,
+    dx: Tensor,
+    dbias: Tensor,
+    over_channels: Tensor | None,
+    channels_last: bool,
+) -> None: ...
 def feather_blend(
     patches: Tensor, positions: Tensor, window_rows: Tensor, window_columns: Tensor, picture: Tensor
 ) -> None: ...

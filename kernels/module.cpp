@@ -14,6 +14,7 @@ NB_MODULE(_native, module) {
     zellige::bind_affine_relu(module);
     zellige::bind_affine_relu_backward(module);
     zellige::bind_bias_noise_act(module);
+    zellige::bind_bias_noise_act_backward(module);
     zellige::bind_feather_blend(module);
     zellige::bind_fir_resample(module);
     zellige::bind_glu_layer_norm(module);

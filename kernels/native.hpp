@@ -146,6 +146,7 @@ void parallel_for(std::int64_t count, std::int64_t grain, const Body &body) {
 void bind_affine_relu(nanobind::module_ &module);
 void bind_affine_relu_backward(nanobind::module_ &module);
 void bind_bias_noise_act(nanobind::module_ &module);
+void bind_bias_noise_act_backward(nanobind::module_ &module);
 void bind_feather_blend(nanobind::module_ &module);
 void bind_fir_resample(nanobind::module_ &module);
 void bind_glu_layer_norm(nanobind::module_ &module);

@@ -4,7 +4,7 @@
 
 #include <nanobind/ndarray.h>
 
-#include "native.hpp"
+#include "bias_noise_act/act.hpp"
 
 namespace nb = nanobind;
 
@@ -13,10 +13,6 @@ namespace {
 
 constexpr std::int64_t values_a_part = 1 << 15;  // enough to pay for handing a part to a thread
 constexpr std::int64_t run = 1 << 14;            // pixels whose noise stays in the second cache for all channels
-
-struct Act {
-    float slope, gain;
-};
 
 // NaN compares false and the product with the slope keeps it.
 ZELLIGE_INLINE float act(float value, Act by) { return by.gain * (value >= 0.0f ? value : by.slope * value); }
@@ -67,20 +63,6 @@ ZELLIGE_CLONES void pixels_of(const bfloat16 *x, std::int64_t pixels, std::int64
                               const float *noise, float strength, Act by, bfloat16 *y) {
     pixels_body(x, pixels, channels, bias, noise, strength, by, y);
 }
-
-struct Map {
-    std::int64_t samples, channels, pixels;
-};
-
-struct Noise {
-    const float *values;  // null: none
-    std::int64_t stride;  // from one sample to the next; 0 where they share it
-    float strength;
-
-    const float *at(std::int64_t sample, std::int64_t pixel) const {
-        return values ? values + sample * stride + pixel : nullptr;
-    }
-};
 
 template <typename T>
 void by_plane(const Map &size, const T *x, const float *bias, const Noise &noise, Act by, T *y) {

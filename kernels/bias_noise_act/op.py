@@ -120,20 +120,34 @@ def _bias_noise_act_backward(
     gain: float,
     backend: str | None,
 ) -> list[Tensor]:
-    if _backend(x, backend) == "triton" and x.numel():
-        from .triton import bias_noise_act_backward_triton
-
-        order = is_channels_last(x)
-        dx, dbias, over_channels = bias_noise_act_backward_triton(
-            packed(gradient, order), packed(x, order), _flat(bias), None if noise is None else _flat(noise), strength,
-            slope, gain, order,
-        )  # fmt: skip
-    else:
+    backend, over_channels = _backend(x, backend), None
+    if backend == "reference" or x.numel() == 0:
         wide = (gradient, x, bias, noise, strength)
         dx, dbias, over_channels = bias_noise_act_backward_reference(*wide, slope, gain)
         dx = empty_like(x).copy_(dx)
+    else:
+        order = is_channels_last(x)
+        gradient, x = packed(gradient, order), packed(x, order)
+        biases, specks = _flat(bias), None if noise is None else _flat(noise)
+        if backend == "triton":
+            from .triton import bias_noise_act_backward_triton
+
+            dx, dbias, over_channels = bias_noise_act_backward_triton(
+                gradient, x, biases, specks, strength, slope, gain, order
+            )
+        else:
+            from .. import _native
+
+            dx, dbias = empty_like(x), torch.empty_like(biases)
+            if noise is not None:
+                over_channels = biases.new_empty((x.shape[0], *x.shape[2:]))
+            _native.bias_noise_act_backward(
+                in_memory_order(gradient, order), in_memory_order(x, order), biases, specks,
+                0.0 if strength is None else strength.item(), slope, gain, in_memory_order(dx, order), dbias,
+                over_channels, order,
+            )  # fmt: skip
     found = [dx, dbias.to(bias.dtype)]
-    if noise is not None and strength is not None:
+    if noise is not None and strength is not None and over_channels is not None:
         dnoise, dstrength = noise_gradients(over_channels, noise, strength)
         found += [dnoise.to(noise.dtype), dstrength.to(strength.dtype)]
     return found

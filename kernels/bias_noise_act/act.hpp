@@ -1,0 +1,52 @@
+// What both passes of bias_noise_act know of a map and its noise, and how they take pixels of few channels.
+#pragma once
+
+#include "native.hpp"
+
+namespace zellige {
+
+struct Act {
+    float slope, gain;
+};
+
+struct Map {
+    std::int64_t samples, channels, pixels;
+};
+
+struct Noise {
+    const float *values;  // null: none
+    std::int64_t stride;  // from one sample to the next; 0 where they share it
+    float strength;
+
+    const float *at(std::int64_t sample, std::int64_t pixel) const {
+        return values ? values + sample * stride + pixel : nullptr;
+    }
+};
+
+// Pixels with fewer channels than this are taken together, as many as a slice holds, under a row of biases and a row of specks.
+// Sixteen at a time fill whole vectors.
+constexpr std::int64_t few_channels = 32;
+
+ZELLIGE_INLINE std::int64_t pixels_together(std::int64_t channels) {
+    const std::int64_t pixels = Slice<bfloat16>::most / channels;
+    return pixels > 16 ? pixels / 16 * 16 : pixels;
+}
+
+template <int constant>
+ZELLIGE_INLINE void spread_over(const float *__restrict noise, float strength, std::int64_t pixels,
+                                std::int64_t any, float *__restrict specks) {
+    const std::int64_t channels = constant ? constant : any;
+    for (std::int64_t pixel = 0; pixel < pixels; ++pixel)
+        for (std::int64_t c = 0; c < channels; ++c) specks[pixel * channels + c] = strength * noise[pixel];
+}
+
+// The speck of a pixel for each of its channels.
+ZELLIGE_INLINE void spread(const float *noise, float strength, std::int64_t pixels, std::int64_t channels,
+                           float *specks) {
+    if (channels == 3)  // pictures; a constant count makes vector code
+        spread_over<3>(noise, strength, pixels, channels, specks);
+    else
+        spread_over<0>(noise, strength, pixels, channels, specks);
+}
+
+}  // namespace zellige
