@@ -5,6 +5,8 @@
 
 namespace zellige {
 
+constexpr std::int64_t most = Slice<bfloat16>::most;
+
 struct Act {
     float slope, gain;
 };
@@ -28,8 +30,14 @@ struct Noise {
 constexpr std::int64_t few_channels = 32;
 
 ZELLIGE_INLINE std::int64_t pixels_together(std::int64_t channels) {
-    const std::int64_t pixels = Slice<bfloat16>::most / channels;
+    const std::int64_t pixels = most / channels;
     return pixels > 16 ? pixels / 16 * 16 : pixels;
+}
+
+// The biases of that many pixels.
+ZELLIGE_INLINE void repeat(const float *bias, std::int64_t pixels, std::int64_t channels, float *into) {
+    for (std::int64_t pixel = 0; pixel < pixels; ++pixel)
+        for (std::int64_t c = 0; c < channels; ++c) into[pixel * channels + c] = bias[c];
 }
 
 template <int constant>

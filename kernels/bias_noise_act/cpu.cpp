@@ -37,9 +37,30 @@ ZELLIGE_CLONES void plane_run(const bfloat16 *x, std::int64_t size, float bias, 
     plane_run_body(x, size, bias, noise, strength, by, y);
 }
 
-// `pixels` pixels of all channels; `noise` is theirs, or null.
+// Values under one bias each, whose noise is already times the strength.
 template <typename T>
-ZELLIGE_INLINE void pixels_body(const T *__restrict x, std::int64_t pixels, std::int64_t channels,
+ZELLIGE_INLINE void values_of(const T *__restrict x, std::int64_t size, const float *__restrict bias,
+                              const float *__restrict specks, Act by, T *__restrict y) {
+    for (std::int64_t i = 0; i < size; ++i) narrow(act(widen(x[i]) + specks[i] + bias[i], by), y[i]);
+}
+
+// Pixels of few channels, as many at once as a slice holds.
+template <typename T>
+ZELLIGE_INLINE void narrow_pixels(const T *x, std::int64_t pixels, std::int64_t channels, const float *bias,
+                                  const float *noise, float strength, Act by, T *y) {
+    float biases[most], specks[most];
+    const std::int64_t together = pixels_together(channels);
+    repeat(bias, together, channels, biases);
+    std::fill(specks, specks + most, -0.0f);  // changes no value
+    for (std::int64_t pixel = 0; pixel < pixels; pixel += together) {
+        const std::int64_t some = std::min(together, pixels - pixel), at = pixel * channels;
+        if (noise) spread(noise + pixel, strength, some, channels, specks);
+        values_of(x + at, some * channels, biases, specks, by, y + at);
+    }
+}
+
+template <typename T>
+ZELLIGE_INLINE void wide_pixels(const T *__restrict x, std::int64_t pixels, std::int64_t channels,
                                 const float *__restrict bias, const float *__restrict noise, float strength, Act by,
                                 T *__restrict y) {
     for (std::int64_t pixel = 0; pixel < pixels; ++pixel) {
@@ -52,6 +73,16 @@ ZELLIGE_INLINE void pixels_body(const T *__restrict x, std::int64_t pixels, std:
             for (std::int64_t c = 0; c < channels; ++c) narrow(act(widen(from[c]) + bias[c], by), into[c]);
         }
     }
+}
+
+// `pixels` pixels of all channels; `noise` is theirs, or null.
+template <typename T>
+ZELLIGE_INLINE void pixels_body(const T *x, std::int64_t pixels, std::int64_t channels, const float *bias,
+                                const float *noise, float strength, Act by, T *y) {
+    if (channels < few_channels)
+        narrow_pixels(x, pixels, channels, bias, noise, strength, by, y);
+    else
+        wide_pixels(x, pixels, channels, bias, noise, strength, by, y);
 }
 
 ZELLIGE_CLONES void pixels_of(const float *x, std::int64_t pixels, std::int64_t channels, const float *bias,

@@ -16,8 +16,6 @@ namespace {
 constexpr std::int64_t values_a_part = 1 << 15;  // enough to pay for handing a part to a thread
 constexpr std::int64_t shortest_run = 1 << 10;   // of one plane, enough for the processor to see a stream
 
-constexpr std::int64_t most = Slice<bfloat16>::most;
-
 ZELLIGE_INLINE float slope_at(float value, float gradient, Act by) {
     const float slope = by.gain * gradient;
     return value >= 0.0f ? slope : by.slope * slope;
@@ -130,7 +128,7 @@ ZELLIGE_INLINE void narrow_pixels(const Part<T> &of, std::int64_t pixels, std::i
     float biases[most], specks[most], lanes[most] = {};
     const std::int64_t together = pixels_together(channels);
     std::fill(specks, specks + most, -0.0f);  // changes no value
-    for (std::int64_t i = 0; i < together * channels; ++i) biases[i] = bias[i % channels];
+    repeat(bias, together, channels, biases);
     for (std::int64_t pixel = 0; pixel < pixels; pixel += together) {
         const std::int64_t some = std::min(together, pixels - pixel), at = pixel * channels, count = some * channels;
         if (of.noise) spread(of.noise + pixel, strength, some, channels, specks);
