@@ -17,6 +17,7 @@ constexpr std::int64_t block_pixels = 512;       // whose shares stay in the fir
 
 // round_half_even((value + 1) * 127.5) within a byte. The first comparison is false for NaN, which becomes 0.
 ZELLIGE_INLINE void store(float value, std::uint8_t &into) {
+    constexpr float rounder = 0x1.8p23f;  // leaves a sum no bits for a fraction
     const float scaled = (value + 1.0f) * 127.5f;
     const float positive = scaled > 0.0f ? scaled : 0.0f;
     const float limited = positive < 255.0f ? positive : 255.0f;
@@ -27,17 +28,20 @@ ZELLIGE_INLINE void store(float value, float &into) { narrow(value, into); }
 
 ZELLIGE_INLINE void store(float value, bfloat16 &into) { narrow(value, into); }
 
-// Both quotients over one denominator: a division takes as long as the rest of a tanh.
+// As exact as T. Both quotients over one denominator: a division takes as long as the rest of a tanh.
+template <typename T>
+ZELLIGE_INLINE float laid(float front, float back, float one, float other) {
+    const Fraction f = tanh_fraction<T>(front), b = tanh_fraction<T>(back);
+    const float sum = f.numerator * b.denominator * one + b.numerator * f.denominator * other;
+    return sum / (f.denominator * b.denominator);
+}
+
 template <typename T, typename Out>
 ZELLIGE_INLINE void composite(const T *__restrict foreground, const T *__restrict background,
                               const float *__restrict one, const float *__restrict other, std::int64_t size,
                               Out *__restrict y) {
-    for (std::int64_t i = 0; i < size; ++i) {
-        const float front = widen(foreground[i]), back = widen(background[i]);
-        const Fraction f = tanh_fraction(front), b = tanh_fraction(back);
-        const float sum = f.numerator * b.denominator * one[i] + b.numerator * f.denominator * other[i];
-        store(sum / (f.denominator * b.denominator), y[i]);
-    }
+    for (std::int64_t i = 0; i < size; ++i)
+        store(laid<float>(widen(foreground[i]), widen(background[i]), one[i], other[i]), y[i]);
 }
 
 template <typename T, typename Out>
@@ -76,10 +80,94 @@ ZELLIGE_INLINE void block_body(const Work &work, const T *foreground, const T *b
     for (std::int64_t run = 0; run < work.channels; ++run) {
         const std::int64_t at = run * (planar ? work.plane : pixels), share = planar ? 0 : run * pixels;
         Out *__restrict into = bytes && planar ? finished + run * block_pixels : y + at;
-        run_of_values(foreground + at, background + at, shares.one + share, shares.other + share,
-                      pixels, work.logits, into);
+        run_of_values(foreground + at, background + at, shares.one + share, shares.other + share, pixels, work.logits,
+                      into);
     }
     if (bytes && planar) interleaved(finished, block_pixels, work.channels, pixels, y);
+}
+
+// Shares of the first and of the second ones of neighbours in bfloat16 maps, which are computed together.
+template <std::int64_t most>
+struct PairShares {
+    float one[2][most], other[2][most];
+};
+
+ZELLIGE_INLINE void pair_shares_of(const bfloat16 *__restrict mask, std::int64_t pixels, bool logits,
+                                   float *__restrict one, float *__restrict other, float *__restrict next_one,
+                                   float *__restrict next_other) {
+    const auto shares = [&](float value) __attribute__((always_inline)) {
+        return logits ? sigmoid_shares<bfloat16>(value) : Shares{value, 1.0f - value};
+    };
+    for (std::int64_t k = 0; k < pixels / 2; ++k) {
+        const Pair values = widen_pair(mask + 2 * k);
+        const Shares first = shares(values.first), second = shares(values.second);
+        one[k] = first.one;
+        other[k] = first.other;
+        next_one[k] = second.one;
+        next_other[k] = second.other;
+    }
+    if (pixels % 2 == 0) return;
+    const Shares last = shares(widen(mask[pixels - 1]));
+    one[pixels / 2] = next_one[pixels / 2] = last.one;
+    other[pixels / 2] = next_other[pixels / 2] = last.other;
+}
+
+// Two pixels are as many pairs of values as there are channels; constant counts let the compiler shuffle whole vectors.
+template <int channels>
+ZELLIGE_INLINE void spread(const float *__restrict shares, const float *__restrict next_shares, std::int64_t pairs,
+                           float *__restrict first, float *__restrict second) {
+    for (std::int64_t k = 0; k < pairs; ++k)
+        for (int c = 0; c < channels; ++c) {
+            first[k * channels + c] = 2 * c < channels ? shares[k] : next_shares[k];
+            second[k * channels + c] = 2 * c + 1 < channels ? shares[k] : next_shares[k];
+        }
+}
+
+ZELLIGE_INLINE void spread_pairs(const float (&shares)[2][block_pixels / 2], std::int64_t channels, std::int64_t pairs,
+                                 float (&into)[2][most_channels * block_pixels / 2]) {
+    if (channels == 1) spread<1>(shares[0], shares[1], pairs, into[0], into[1]);
+    if (channels == 2) spread<2>(shares[0], shares[1], pairs, into[0], into[1]);
+    if (channels == 3) spread<3>(shares[0], shares[1], pairs, into[0], into[1]);
+    if (channels == 4) spread<4>(shares[0], shares[1], pairs, into[0], into[1]);
+}
+
+template <bool logits>
+ZELLIGE_INLINE void composite_pairs(const bfloat16 *__restrict foreground, const bfloat16 *__restrict background,
+                                    const float *__restrict one, const float *__restrict other,
+                                    const float *__restrict next_one, const float *__restrict next_other,
+                                    std::int64_t size, bfloat16 *__restrict y) {
+    const auto value = [](float front, float back, float one, float other) __attribute__((always_inline)) {
+        return logits ? laid<bfloat16>(front, back, one, other) : front * one + back * other;
+    };
+    const std::int64_t pairs = size / 2;
+    for (std::int64_t k = 0; k < pairs; ++k) {
+        const Pair front = widen_pair(foreground + 2 * k), back = widen_pair(background + 2 * k);
+        narrow_pair(value(front.first, back.first, one[k], other[k]),
+                    value(front.second, back.second, next_one[k], next_other[k]), y + 2 * k);
+    }
+    if (size % 2)
+        narrow(value(widen(foreground[size - 1]), widen(background[size - 1]), one[pairs], other[pairs]), y[size - 1]);
+}
+
+template <bool logits>
+ZELLIGE_INLINE void block_of_pairs(const Work &work, const bfloat16 *foreground, const bfloat16 *background,
+                                   const bfloat16 *mask, std::int64_t pixels, bfloat16 *y) {
+    PairShares<block_pixels / 2> of;
+    pair_shares_of(mask, pixels, logits, of.one[0], of.other[0], of.one[1], of.other[1]);
+    if (work.plane == 0) {
+        PairShares<most_channels * block_pixels / 2> all;
+        const std::int64_t pairs = (pixels + 1) / 2;
+        spread_pairs(of.one, work.channels, pairs, all.one);
+        spread_pairs(of.other, work.channels, pairs, all.other);
+        composite_pairs<logits>(foreground, background, all.one[0], all.other[0], all.one[1], all.other[1],
+                                pixels * work.channels, y);
+        return;
+    }
+    for (std::int64_t c = 0; c < work.channels; ++c) {
+        const std::int64_t at = c * work.plane;
+        composite_pairs<logits>(foreground + at, background + at, of.one[0], of.other[0], of.one[1], of.other[1],
+                                pixels, y + at);
+    }
 }
 
 ZELLIGE_CLONES void block(const Work &work, const float *foreground, const float *background, const float *mask,
@@ -94,7 +182,10 @@ ZELLIGE_CLONES void block(const Work &work, const float *foreground, const float
 
 ZELLIGE_CLONES void block(const Work &work, const bfloat16 *foreground, const bfloat16 *background,
                           const bfloat16 *mask, std::int64_t pixels, bfloat16 *y) {
-    block_body(work, foreground, background, mask, pixels, y);
+    if (work.logits)
+        block_of_pairs<true>(work, foreground, background, mask, pixels, y);
+    else
+        block_of_pairs<false>(work, foreground, background, mask, pixels, y);
 }
 
 ZELLIGE_CLONES void block(const Work &work, const bfloat16 *foreground, const bfloat16 *background,

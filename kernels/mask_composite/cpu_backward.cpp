@@ -29,7 +29,7 @@ ZELLIGE_INLINE void differentiate(const float *__restrict gradient, const float 
                                   const float *__restrict other, std::int64_t size, float *__restrict d_foreground,
                                   float *__restrict d_background, float *__restrict product) {
     for (std::int64_t i = 0; i < size; ++i) {
-        const Fraction f = tanh_fraction(foreground[i]), b = tanh_fraction(background[i]);
+        const Fraction f = tanh_fraction<float>(foreground[i]), b = tanh_fraction<float>(background[i]);
         const float by_f = 1.0f / f.denominator, by_b = 1.0f / b.denominator;
         d_foreground[i] = gradient[i] * one[i] * (4.0f * by_f * (1.0f - by_f));
         d_background[i] = gradient[i] * other[i] * (4.0f * by_b * (1.0f - by_b));

@@ -2,8 +2,8 @@
 // of the values.
 #pragma once
 
-#include "mask_composite/activations.hpp"
 #include "native.hpp"
+#include "vector_math.hpp"
 
 namespace zellige {
 
@@ -19,7 +19,7 @@ ZELLIGE_INLINE void shares_of(const T *__restrict mask, std::int64_t pixels, boo
                               float *__restrict other) {
     if (logits) {
         for (std::int64_t i = 0; i < pixels; ++i) {
-            const Shares shares = sigmoid_shares(widen(mask[i]));
+            const Shares shares = sigmoid_shares<float>(widen(mask[i]));
             one[i] = shares.one;
             other[i] = shares.other;
         }
