@@ -36,8 +36,8 @@ struct Exponential {
 
 // For x from -88 to 89. Below -87.7 the scale is 0, above 88.4 it is infinite. NaN makes the rest NaN.
 // x = n ln 2 + r: the sum with 1.5 * 2^23 has no bits left for a fraction, so that it rounds, and its low bits hold n;
-// 127 more make them the exponent of 2^n. ln 2 comes in two parts, the first with so few bits that its product with n is
-// exact.
+// 127 more make them the exponent of 2^n. ln 2 comes in two parts, the first with so few bits that its product with n
+// is exact.
 template <typename T>
 ZELLIGE_INLINE Exponential exponential(float x) {
     constexpr float rounder = 0x1.8p23f + 127.0f, per_octave = 0x1.715476p+0f;

@@ -25,8 +25,8 @@ struct Noise {
     }
 };
 
-// Pixels with fewer channels than this are taken together, as many as a slice holds, under a row of biases and a row of specks.
-// Sixteen at a time fill whole vectors.
+// Pixels with fewer channels than this are taken together, as many as a slice holds, under a row of biases and a row of
+// specks. Sixteen at a time fill whole vectors.
 constexpr std::int64_t few_channels = 32;
 
 ZELLIGE_INLINE std::int64_t pixels_together(std::int64_t channels) {

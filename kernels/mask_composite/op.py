@@ -29,7 +29,8 @@ def mask_composite(
     """Lay a foreground over a background under a mask, from the raw outputs of a generator's heads.
 
     y = tanh(f) s + tanh(b) (1 - s) with s = sigmoid(m) for every pixel, or y = f m + b (1 - m) on finished images; in
-    float32, rounded once. As a byte, round((y + 1) * 127.5), half to even, limited to [0, 255].
+    float32, rounded once. As a byte, round((y + 1) * 127.5), half to even, limited to [0, 255]. From logits the
+    "native" backend computes bfloat16 images, not bytes, within 1e-4 before it rounds.
 
     With output="float" differentiable any number of times; gradients of gradients go through the reference. Bytes are
     not differentiable: they require no gradient, whatever the arguments do.
