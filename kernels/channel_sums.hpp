@@ -21,6 +21,14 @@ ZELLIGE_INLINE float total_of(const float *lanes) {
     return static_cast<float>(sum);
 }
 
+// So many float32 values in a row are added to one sum, and the sums of parts in float64: more would cost digits.
+constexpr std::int64_t values_a_sum = 64;
+
+// Pixels of a part, in one plane or, by pixel, of all channels.
+ZELLIGE_INLINE std::int64_t pixels_of_a_part(bool channels_last) {
+    return channels_last ? values_a_sum : values_a_sum * sum_lanes;
+}
+
 // Calls body(i, lane) for i in [0, size).
 template <typename Body>
 ZELLIGE_INLINE void by_lanes(std::int64_t size, const Body &body) {

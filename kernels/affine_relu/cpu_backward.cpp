@@ -83,15 +83,15 @@ ZELLIGE_INLINE void add_pixel(const float *__restrict slope, const float *__rest
     }
 }
 
-// Rows of pixels of all channels.
+// Pixels [first, first + pixels) of a sample, with all channels; the pointers are the sample's.
 template <typename T>
-ZELLIGE_INLINE void pixels_body(const T *gradient, const T *x, std::int64_t rows, std::int64_t columns,
-                                std::int64_t channels, const float *scale, const float *shift, bool twice, T *dx,
+ZELLIGE_INLINE void pixels_body(const T *gradient, const T *x, std::int64_t first, std::int64_t pixels,
+                                std::int64_t columns, std::int64_t channels, const float *scale, const float *shift, bool twice, T *dx,
                                 float *sums) {
     Slice<T> values, gradients, results;
     float room[most];
     const std::int64_t below = 2 * columns * channels;
-    for (std::int64_t pixel = 0; pixel < rows * columns; ++pixel)
+    for (std::int64_t pixel = first; pixel < first + pixels; ++pixel)
         for (std::int64_t from = 0; from < channels; from += most) {
             const std::int64_t at = pixel * channels + from, count = std::min(most, channels - from);
             const T *slopes = gradient + from +
@@ -103,16 +103,16 @@ ZELLIGE_INLINE void pixels_body(const T *gradient, const T *x, std::int64_t rows
         }
 }
 
-ZELLIGE_CLONES void pixels_of(const float *gradient, const float *x, std::int64_t rows, std::int64_t columns,
-                              std::int64_t channels, const float *scale, const float *shift, bool twice, float *dx,
-                              float *sums) {
-    pixels_body(gradient, x, rows, columns, channels, scale, shift, twice, dx, sums);
+ZELLIGE_CLONES void pixels_of(const float *gradient, const float *x, std::int64_t first, std::int64_t pixels,
+                              std::int64_t columns, std::int64_t channels, const float *scale, const float *shift,
+                              bool twice, float *dx, float *sums) {
+    pixels_body(gradient, x, first, pixels, columns, channels, scale, shift, twice, dx, sums);
 }
 
-ZELLIGE_CLONES void pixels_of(const bfloat16 *gradient, const bfloat16 *x, std::int64_t rows, std::int64_t columns,
-                              std::int64_t channels, const float *scale, const float *shift, bool twice, bfloat16 *dx,
-                              float *sums) {
-    pixels_body(gradient, x, rows, columns, channels, scale, shift, twice, dx, sums);
+ZELLIGE_CLONES void pixels_of(const bfloat16 *gradient, const bfloat16 *x, std::int64_t first, std::int64_t pixels,
+                              std::int64_t columns, std::int64_t channels, const float *scale, const float *shift,
+                              bool twice, bfloat16 *dx, float *sums) {
+    pixels_body(gradient, x, first, pixels, columns, channels, scale, shift, twice, dx, sums);
 }
 
 struct Map {
@@ -120,42 +120,49 @@ struct Map {
     bool twice, channels_last;
 };
 
-template <typename T>
-void backward(const Map &size, const T *gradient, const T *x, const float *scale, const float *shift, T *dx,
-              float *dscale, float *dshift) {
-    const std::int64_t plane_values = size.rows * size.columns, growth = size.twice ? 4 : 1;
-    // Parts are whole rows, and hold all channels where these lie together.
-    const std::int64_t row = size.columns * (size.channels_last ? size.channels : 1);
-    const std::int64_t rows_a_part = std::max<std::int64_t>(values_a_part / row, 1);
-    ChannelSums sums(size.samples, size.channels, size.rows, rows_a_part);
-    const std::int64_t parts = sums.parts();
-    if (size.channels_last) {
-        parallel_for(size.samples * parts, 1, [&](std::int64_t begin, std::int64_t end) {
-            for (std::int64_t k = begin; k < end; ++k) {
-                const std::int64_t n = k / parts, from = k % parts * rows_a_part;
-                const std::int64_t at = (n * size.rows + from) * row;
-                pixels_of(gradient + growth * at, x + at, std::min(rows_a_part, size.rows - from), size.columns,
-                          size.channels, scale + n * size.channels, shift + n * size.channels, size.twice, dx + at,
-                          sums.of(n, k % parts));
-            }
-        });
-    } else {
-        const std::int64_t grain = values_a_part / std::min(plane_values, rows_a_part * row) + 1;
-        parallel_for(size.samples * size.channels * parts, grain, [&](std::int64_t begin, std::int64_t end) {
-            for (std::int64_t k = begin; k < end; ++k) {
-                const std::int64_t of = k / parts, n = of / size.channels, from = k % parts * rows_a_part;
-                const std::int64_t at = of * plane_values + from * row;
-                float *into = sums.of(n, k % parts) + of % size.channels;
-                plane(gradient + growth * at, x + at, std::min(rows_a_part, size.rows - from), size.columns, scale[of],
-                      shift[of], size.twice, dx + at, into[0], into[size.channels]);
-            }
-        });
-    }
+void store(const Map &size, const ChannelSums &sums, float *dscale, float *dshift) {
     for (std::int64_t n = 0; n < size.samples; ++n)
         for (std::int64_t c = 0; c < size.channels; ++c) {
             dscale[n * size.channels + c] = static_cast<float>(sums.first(n, c));
             dshift[n * size.channels + c] = static_cast<float>(sums.second(n, c));
         }
+}
+
+template <typename T>
+void backward(const Map &size, const T *gradient, const T *x, const float *scale, const float *shift, T *dx,
+              float *dscale, float *dshift) {
+    const std::int64_t plane_values = size.rows * size.columns, growth = size.twice ? 4 : 1;
+    const std::int64_t pixels_a_part = pixels_of_a_part(size.channels_last);
+    if (size.channels_last) {
+        const std::int64_t sample = plane_values * size.channels;
+        ChannelSums sums(size.samples, size.channels, plane_values, pixels_a_part);
+        const std::int64_t parts = sums.parts(), grain = values_a_part / (pixels_a_part * size.channels) + 1;
+        parallel_for(size.samples * parts, grain, [&](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t k = begin; k < end; ++k) {
+                const std::int64_t n = k / parts, first = k % parts * pixels_a_part;
+                pixels_of(gradient + growth * n * sample, x + n * sample, first,
+                          std::min(pixels_a_part, plane_values - first), size.columns, size.channels,
+                          scale + n * size.channels, shift + n * size.channels, size.twice, dx + n * sample,
+                          sums.of(n, k % parts));
+            }
+        });
+        return store(size, sums, dscale, dshift);
+    }
+    // Parts of planes are whole rows, because doubled ones lie in two.
+    const std::int64_t rows_a_part = std::max<std::int64_t>(pixels_a_part / size.columns, 1);
+    ChannelSums sums(size.samples, size.channels, size.rows, rows_a_part);
+    const std::int64_t parts = sums.parts();
+    const std::int64_t grain = values_a_part / std::min(plane_values, rows_a_part * size.columns) + 1;
+    parallel_for(size.samples * size.channels * parts, grain, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t k = begin; k < end; ++k) {
+            const std::int64_t of = k / parts, n = of / size.channels, from = k % parts * rows_a_part;
+            const std::int64_t at = of * plane_values + from * size.columns;
+            float *into = sums.of(n, k % parts) + of % size.channels;
+            plane(gradient + growth * at, x + at, std::min(rows_a_part, size.rows - from), size.columns, scale[of],
+                  shift[of], size.twice, dx + at, into[0], into[size.channels]);
+        }
+    });
+    store(size, sums, dscale, dshift);
 }
 
 using Values = nb::ndarray<nb::ro, nb::ndim<4>, nb::c_contig, nb::device::cpu>;

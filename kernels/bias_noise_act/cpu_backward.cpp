@@ -185,7 +185,9 @@ ZELLIGE_CLONES void pixels_of(const Part<bfloat16> &of, std::int64_t pixels, std
 template <typename T>
 void backward(const Map &size, bool channels_last, const T *gradient, const T *x, const float *bias, const Noise &noise,
               Act by, T *dx, float *dbias, float *over_channels) {
-    const std::int64_t longest = std::max(values_a_part / size.channels, channels_last ? 1 : shortest_run);
+    // By pixel, few enough that their sums keep their digits.
+    const std::int64_t longest = channels_last ? std::clamp<std::int64_t>(values_a_part / size.channels, 1, most)
+                                               : std::max(values_a_part / size.channels, shortest_run);
     const std::int64_t pixels_a_part = std::min(longest, size.pixels), sample = size.channels * size.pixels;
     ChannelSums sums(size.samples, size.channels, size.pixels, pixels_a_part);
     const std::int64_t parts = sums.parts(), grain = values_a_part / (pixels_a_part * size.channels) + 1;

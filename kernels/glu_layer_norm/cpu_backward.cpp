@@ -243,8 +243,7 @@ void backward(const Map &size, const T *gradient, const T *x, const float *weigh
               T *dx, float *dweight, float *dbias) {
     const std::int64_t values = size.channels * size.pixels;
     const Runs runs = size.channels_last ? Runs{size.pixels, size.channels} : Runs{1, values};
-    const std::int64_t pixels_a_part =
-        size.channels_last ? std::max<std::int64_t>(values_a_part / size.channels, 1) : values_a_part;
+    const std::int64_t pixels_a_part = pixels_of_a_part(size.channels_last);
     ChannelSums sums(size.samples, size.channels, size.pixels, pixels_a_part);
     const auto sample = [&](std::int64_t n) {
         return Sample<T>{x + 2 * n * values, gradient + n * values, dx + 2 * n * values};

@@ -49,7 +49,31 @@ def test_gradients_are_as_exact_as_eager(subject, backend, dtype):
             assert_as_exact_as_eager(*triple)
 
 
-@on_each_backend(DIFFERENTIABLE, without="native")  # whose backward is the reference's
+@each([subject for subject in DIFFERENTIABLE if subject.native])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_native_threads_share_one_map_and_change_no_bit(subject, dtype):
+    threads = torch.get_num_threads()
+    for size in subject.shared:
+        for layout in ("contiguous", "channels-last"):
+            tensors = subject.lay(subject.make(size, dtype), layout)
+            found = []
+            try:
+                for count in (1, 2, 3):
+                    torch.set_num_threads(count)
+                    found.append(gradients(through(subject, "native"), subject.leaves(tensors)))
+            finally:
+                torch.set_num_threads(threads)
+            by_eager = gradients(subject.textbook, subject.leaves(tensors))
+            exact = gradients(subject.textbook, subject.leaves(doubles(tensors)))
+            for one, *more, eager, right in zip(*found, by_eager, exact, strict=True):
+                # Sums of thousands of values: eager's too miss the exact ones by more than an element may.
+                off, allowed = ((t.double() - right).abs().max() for t in (one, eager))
+                assert off <= 2 * allowed or torch.allclose(one.double(), right, rtol=1.3e-6, atol=1e-5)
+                # A single number is noise's strength, whose sum is torch's.
+                assert one.numel() == 1 or all(torch.equal(one, other) for other in more)
+
+
+@on_each_backend(DIFFERENTIABLE)
 def test_gradients_are_as_exact_as_eager_for_odd_sizes(subject, backend):
     for layout, sizes in (("contiguous", subject.sizes), ("channels-last", subject.deep[1:])):
         for size in sizes:

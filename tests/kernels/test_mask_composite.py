@@ -38,12 +38,12 @@ def test_tanh_and_sigmoid_keep_their_digits(backend):
     unit = torch.finfo(torch.float32).eps
     for maps in ((x, zeros, certain), (zeros, x, -certain)):
         by_tanh = mask_composite(*maps, backend=backend).double() / x.double().tanh() - 1
-        assert by_tanh.abs().max() <= 3 * unit  # measured: 2.0 natively, 1.4 in Triton's interpreter
+        assert by_tanh.abs().max() <= 3 * unit  # measured: 1.5 natively, 1.4 in Triton's interpreter
     m = x.clamp(-80, 80)
     ones = torch.full_like(x, 50.0)
     for maps, share in (((ones, zeros, m), m.double().sigmoid()), ((zeros, ones, m), (-m.double()).sigmoid())):
         error = mask_composite(*maps, backend=backend).double() / share - 1
-        assert error.abs().max() <= 3 * unit  # measured: 2.2 and 2.3
+        assert error.abs().max() <= 3 * unit  # measured: 1.7 and 2.3
 
 
 @backends
@@ -53,6 +53,15 @@ def test_logits_saturate(backend):
     for m, maps in ((infinity, (f, torch.ones_like(f))), (-infinity, (torch.ones_like(f), f))):
         y = mask_composite(*maps, torch.full_like(f, m), backend=backend)
         assert y.flatten().tolist() == [1, -1, 1, -1, 1, -1, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_native_gradients_of_saturated_logits_end_in_0(dtype):
+    x = torch.tensor([float("inf"), -float("inf"), 1e30, -40.0]).view(1, 1, 2, 2).to(dtype)
+    leaves = [x.clone().requires_grad_(), torch.zeros_like(x).requires_grad_(), x.clone().requires_grad_()]
+    y = mask_composite(*leaves, backend="native")
+    for slope in torch.autograd.grad(y, (leaves[0], leaves[2]), torch.ones_like(y)):
+        assert slope.abs().max() < 1e-15
 
 
 @backends
