@@ -244,13 +244,15 @@ def bench_kernels(
         typer.Option(help="Peers: eager, compile, sdpa, liger, onnxruntime, openvino; one that is missing is named."),
     ] = "eager,compile,sdpa,liger,onnxruntime,openvino",
     dtype: Annotated[str, typer.Option(help="Such as float32, or float32,bfloat16.")] = "float32,bfloat16",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results into this file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the results into this file, anew after each shape.")
+    ] = None,
     plot_file: Annotated[
         Path | None, typer.Option("--plot", help="Also draw percent of the limit over shapes into this PNG file.")
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Kernels against their peers: correct first, then how fast, and of what limit."""
+    """Kernels against their peers: correct first, then how fast, and of what limit. Ctrl-C ends it with what it has."""
     import torch
 
     from zellige.errors import TaskError
@@ -258,20 +260,27 @@ def bench_kernels(
     from ..benchmarks.kernels.compare import compare
     from ..benchmarks.kernels.table import table_of
     from .device import pick_device
+    from .images import AtomicFile
 
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     kinds = dtype.split(",")
     if unknown := [name for name in kinds if name not in known]:
         raise TaskError(f"kernels are not measured in {unknown[0]}; choose from {', '.join(known)}.")
     peers = [name for name in against.split(",") if name]
-    report = compare(names or [], [known[name] for name in kinds], pick_device(device), peers)
-    if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    output = None if json_file is None else AtomicFile(json_file)
+    report: dict[str, Any] = {}
+    try:
+        for report in compare(names or [], [known[name] for name in kinds], pick_device(device), peers):
+            if output is not None:
+                with output as file:
+                    file.write(json.dumps(report, indent=1).encode() + b"\n")
+    finally:  # what was measured before it was stopped, or before a kernel that is wrong, stays true
+        if report:
+            Console(width=max(Console().width, 170)).print(table_of(report))
     if plot_file is not None:
         from ..benchmarks.kernels.plot import plot
 
         plot(report, plot_file)
-    Console(width=max(Console().width, 170)).print(table_of(report))
 
 
 def main() -> None:

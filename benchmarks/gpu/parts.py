@@ -106,7 +106,8 @@ def _bench_steps(options: Options) -> Steps:
             def call(kernel: str = kernel, dtype: str = dtype) -> dict[str, Any]:
                 words = [kernel, "--dtype", dtype, "--against", ",".join(options.against), "--device", options.device]
                 with _as_command(words):
-                    return compare([kernel], [getattr(torch, dtype)], device, options.against)
+                    *_, report = compare([kernel], [getattr(torch, dtype)], device, options.against)
+                return report
 
             yield f"{kernel} {dtype}", call
 

@@ -2,7 +2,7 @@
 
 import gc
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -18,7 +18,7 @@ from .exported import Unmeasured
 from .measure import Times, alternate, cache_bytes, keep_freed_memory, sets_needed
 from .runners import PEERS, Inputs, Runner, makers
 
-__all__ = ["PASSES", "compare", "inputs_of", "runners_of"]
+__all__ = ["PASSES", "compare", "compare_case", "inputs_of", "runners_of"]
 
 PASSES = ("forward", "forward+backward")
 _PEER_TOLERANCE = 10  # times the kernel's: a peer that rounds more is measured still, and its row says so
@@ -31,8 +31,8 @@ def compare(
     against: Sequence[str] = PEERS,
     *,
     budget: float = 0.3,
-) -> dict[str, Any]:
-    """Measure kernels and peers.
+) -> Iterator[dict[str, Any]]:
+    """Measure kernels and peers, and yield the whole report anew after each shape and dtype.
 
     `results` has a row for each kernel, shape, dtype, pass and runner: `seconds` is the median of `calls`, with the
     tenth and ninetieth percentile; `ratio` the runner's time over the kernel's; `error` the largest error relative to
@@ -58,14 +58,29 @@ def compare(
                 raise TaskError(f"there is no {what} {name} to measure; choose from {', '.join(known)}.")
     keep_freed_memory()
     report: dict[str, Any] = {"results": [], "skipped": []}
+    common = {"cache_bytes": cache_bytes(device), "conditions": _conditions(against)}
     for name in names or KERNELS:
         for dtype in dtypes:
             for case in cases(name, dtype, device):
-                for stage in PASSES if case.training_bytes else PASSES[:1]:
-                    found = _measure(case, stage, dtype, device, against, budget)
-                    report = {key: rows + found[key] for key, rows in report.items()}
-                    gc.collect()
-    return report | {"cache_bytes": cache_bytes(device), "conditions": _conditions(against)}
+                found = compare_case(case, dtype, device, against, budget=budget)
+                report = {key: rows + found[key] for key, rows in report.items()}
+                yield report | common
+
+
+def compare_case(
+    case: Case, dtype: torch.dtype, device: torch.device, against: Sequence[str], *, budget: float
+) -> dict[str, list[dict[str, Any]]]:
+    """Measure one shape in all its passes: `results` and `skipped` of `compare`.
+
+    Raises:
+        TaskError: a result of the kernel is wrong.
+    """
+    report: dict[str, list[dict[str, Any]]] = {"results": [], "skipped": []}
+    for stage in PASSES if case.training_bytes else PASSES[:1]:
+        found = _measure(case, stage, dtype, device, against, budget)
+        report = {key: rows + found[key] for key, rows in report.items()}
+        gc.collect()
+    return report
 
 
 def inputs_of(case: Case, stage: str, device: torch.device) -> Inputs:

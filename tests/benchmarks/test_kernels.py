@@ -28,7 +28,6 @@ from zellige.errors import TaskError
 
 CPU = torch.device("cpu")
 DTYPES = [torch.float32, torch.bfloat16]
-compare = partial(comparing.compare, budget=0.0)
 
 # Every key of a row, and what it may hold.
 ROW = {
@@ -37,6 +36,12 @@ ROW = {
     "ratio": float, "gigabytes_per_second": float, "percent_of_copy": float,
     "percent_of_matrix_rate": (float, type(None)), "percent_of_limit": float,
 }  # fmt: skip
+
+
+def compare(*arguments: Any) -> dict[str, Any]:
+    """The last report, of the fewest calls."""
+    *_, report = comparing.compare(*arguments, budget=0.0)
+    return report
 
 
 @pytest.fixture(autouse=True)
@@ -203,6 +208,23 @@ def test_the_plot_is_a_png(report, tmp_path: Path):
     pytest.importorskip("matplotlib")
     plot(report, tmp_path / "limit.png")
     assert (tmp_path / "limit.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_a_run_that_is_stopped_keeps_the_shapes_before(monkeypatch, tmp_path: Path):
+    case = min(cases("nearest_centroid", torch.float32, CPU), key=lambda case: case.least_bytes)
+
+    def stopping(*_: torch.Tensor) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    stopped = dataclasses.replace(case, shape="stopped", kernel_call=stopping)
+    monkeypatch.setitem(KERNELS, "nearest_centroid", lambda dtype, device: iter([case, stopped]))
+    file = tmp_path / "kernels.json"
+    arguments = ["nearest_centroid", "--dtype", "float32", "--against", "", "--device", "cpu", "--json", str(file)]
+    result = CliRunner().invoke(app, ["bench", "kernels", *arguments])
+    assert result.exit_code == 130
+    assert case.shape in result.stdout and "stopped" not in result.stdout
+    assert {row["shape"] for row in json.loads(file.read_text())["results"]} == {case.shape}
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.parametrize(
