@@ -19,7 +19,7 @@ from .tables import closing_table, describe
 __all__ = ["main"]
 
 # Shares of the time. A part may use what the parts before it left over.
-PARTS = {"conditions": 1, "tests": 9, "compile": 5, "tune": 2, "bench": 6, "panorama": 2, "profile": 2}
+PARTS = {"conditions": 1, "tests": 7, "compile": 6, "tune": 2, "bench": 10, "panorama": 2, "profile": 2}
 DEFAULT = ("conditions", "tests", "compile", "tune", "bench", "panorama")
 # Several processes share these; the others measure, and have the device to themselves.
 SHARED = ("tests", "compile")
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=float, default=450, help="seconds for everything; default 450")
     parser.add_argument("--kernels", default="", help="of those in `zellige bench kernels`; default all")
     parser.add_argument("--dtypes", default="bfloat16,float32,float16", help="in the order in which they are measured")
-    parser.add_argument("--against", default="eager,compile", help="peers of `zellige bench kernels`")
+    parser.add_argument("--against", default="eager,compile,sdpa,liger", help="peers of `zellige bench kernels`")
     parser.add_argument("--select", default="-m gpu", help="pytest's arguments that choose tests; default '-m gpu'")
     parser.add_argument("--processes", type=int, help="that share the tests and the compiling; default by cores")
     parser.add_argument("--step-limit", type=float, default=100, help="seconds until a test or step counts as hung")
@@ -77,10 +77,7 @@ def _run(parts: list[str], options: Options, processes: int, limit: float) -> li
             seconds = max(left * PARTS[part] / sum(PARTS[name] for name in parts[k:]), _ONCE_STARTED)
             shards = processes if part in SHARED else 1
             print(f"{part}: up to {seconds:.0f} s in {shards} process{'es' * (shards > 1)}", flush=True)
-            # A step of the benchmark is a whole kernel with its peers.
-            longest = max(options.step_seconds, seconds) if part == "bench" else options.step_seconds
-            chosen = replace(options, shards=shards, step_seconds=longest)
-            report = run_part(part, chosen, seconds, Path(folder))
+            report = run_part(part, replace(options, shards=shards), seconds, Path(folder))
             for line in describe(report):
                 print(f"  {line}", flush=True)
             reports.append(report)

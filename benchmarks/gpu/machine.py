@@ -20,8 +20,8 @@ __all__ = ["condition_steps"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = (
-    "torch", "triton", "numpy", "cupy-cuda13x", "onnxruntime", "onnxruntime-gpu", "pillow", "pydantic", "rich",
-    "safetensors", "typer", "tifffile", "pytest", "hypothesis", "nvidia-cudnn-cu13", "nvidia-cublas",
+    "torch", "triton", "liger-kernel", "numpy", "cupy-cuda13x", "onnxruntime", "onnxruntime-gpu", "pillow", "pydantic",
+    "rich", "safetensors", "typer", "tifffile", "pytest", "hypothesis", "nvidia-cudnn-cu13", "nvidia-cublas",
 )  # fmt: skip
 _QUERY = (
     "name", "driver_version", "memory.total", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem",

@@ -4,14 +4,14 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch._inductor import config as inductor
 
 from ..kernels.cases import KERNELS, Case, cases
-from ..kernels.compare import compare
+from ..kernels.compare import PASSES, compare_case, inputs_of, runners_of
 from .machine import condition_steps
 from .picture import panorama_steps
 from .supervisor import Options
@@ -19,17 +19,18 @@ from .supervisor import Options
 __all__ = ["STEPS"]
 
 Steps = Iterator[tuple[str, Callable[[], dict[str, Any]]]]
-_OF_COPY = 85.0  # percent; the aim for kernels that stream
+_OF_LIMIT = 85.0  # percent; the aim for kernels that stream
+_RUNNER_SECONDS = 0.06  # of the benchmark, for every pass and shape: about 40 calls of 0.2 ms
 _ROWS = 12
 
 
-def _all_cases(options: Options) -> Iterator[tuple[str, Case]]:
-    """Every case with a name; bfloat16 comes first where it is among the dtypes, since time may run out."""
+def _all_cases(options: Options) -> Iterator[tuple[str, Case, torch.dtype]]:
+    """Every case with a name; one dtype after the other, since time may run out."""
     device = torch.device(options.device)
     for dtype in options.dtypes:
         for kernel in options.kernels or KERNELS:
             for case in cases(kernel, getattr(torch, dtype), device):
-                yield f"{kernel} {case.shape} {dtype}", case
+                yield f"{kernel} {case.shape} {dtype}", case, getattr(torch, dtype)
 
 
 def _once(case: Case, function: Callable[..., Any]) -> None:
@@ -45,22 +46,28 @@ def _once(case: Case, function: Callable[..., Any]) -> None:
 
 
 def _compile_steps(options: Options) -> Steps:
-    """Call everything once: compilers keep what they built on disk, and many processes fill it faster than one."""
-    for name, case in _all_cases(options):
+    """Compare kernels and compiled peers with plain PyTorch, in the forms that are measured later.
+
+    Compilers keep what they built on disk, and many processes fill it faster than one. What torch.compile tuned while
+    others used the device is not kept; of matrix products that could not be helped, and they are left to the benchmark.
+    """
+    device = torch.device(options.device)
+    for name, case, _ in _all_cases(options):
 
         def call(case: Case = case) -> dict[str, Any]:
-            torch.manual_seed(0)
-            _once(case, case.kernel_call)
-            torch.compiler.reset()
-            _once(case, torch.compile(case.eager, dynamic=False))
-            return {}
+            peers = ["compile"] if "compile" in options.against and not case.operations else []
+            skipped: dict[str, str] = {}
+            with torch.no_grad(), inductor.patch(autotune_local_cache=False):
+                for stage in PASSES if case.training_bytes else PASSES[:1]:
+                    skipped |= runners_of(case, inputs_of(case, stage, device), peers)[1]
+            return {"skipped": skipped}
 
         yield name, call
 
 
 def _tune_steps(options: Options) -> Steps:
     """Let the kernels measure their configurations, alone on the device, and tell what they chose."""
-    for name, case in _all_cases(options):
+    for name, case, _ in _all_cases(options):
 
         def call(case: Case = case) -> dict[str, Any]:
             torch.manual_seed(0)
@@ -99,27 +106,14 @@ def _finite(times: Any) -> Any:
 
 
 def _bench_steps(options: Options) -> Steps:
+    """One shape a step, so that what is cut off or dies costs that shape alone."""
     device = torch.device(options.device)
-    for dtype in options.dtypes:
-        for kernel in options.kernels or KERNELS:
+    for name, case, dtype in _all_cases(options):
 
-            def call(kernel: str = kernel, dtype: str = dtype) -> dict[str, Any]:
-                words = [kernel, "--dtype", dtype, "--against", ",".join(options.against), "--device", options.device]
-                with _as_command(words):
-                    *_, report = compare([kernel], [getattr(torch, dtype)], device, options.against)
-                return report
+        def call(case: Case = case, dtype: torch.dtype = dtype) -> dict[str, Any]:
+            return compare_case(case, dtype, device, options.against, budget=_RUNNER_SECONDS)
 
-            yield f"{kernel} {dtype}", call
-
-
-@contextmanager
-def _as_command(words: list[str]) -> Iterator[None]:
-    """Let the conditions name the command that repeats this alone."""
-    given, sys.argv = sys.argv, ["zellige", "bench", "kernels", *words]
-    try:
-        yield
-    finally:
-        sys.argv = given
+        yield name, call
 
 
 def _profile_steps(options: Options) -> Steps:
@@ -130,9 +124,9 @@ def _profile_steps(options: Options) -> Steps:
     missed = {
         (row["kernel"], row["shape"], row["dtype"])
         for row in rows
-        if row["ratio"] < 1 or (row["runner"] == "zellige" and row.get("percent_of_copy", 100.0) < _OF_COPY)
+        if row["ratio"] < 1 or (row["runner"] == "zellige" and row["percent_of_limit"] < _OF_LIMIT)
     }
-    for name, case in _all_cases(options):
+    for name, case, _ in _all_cases(options):
         if any(name == f"{kernel} {shape} {dtype}" for kernel, shape, dtype in missed):
             yield name, lambda case=case: _profile(case)  # type: ignore[misc]
 

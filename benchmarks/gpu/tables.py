@@ -57,7 +57,10 @@ def _figures(report: dict[str, Any]) -> list[str]:
                 lines.append(f"error {result['error']:.2g} of 255, on the CPU {result['error_of_bf16_on_the_cpu']:.2g}")
         return lines
     if report["part"] == "bench":
-        return [_bench_line(name, result["results"]) for name, result in results.items()]
+        kernels: dict[str, list[dict[str, Any]]] = {}
+        for row in (row for result in results.values() for row in result["results"]):
+            kernels.setdefault(f"{row['kernel']} {row['dtype']}", []).append(row)
+        return [_bench_line(name, rows) for name, rows in kernels.items()]
     return []
 
 
@@ -74,20 +77,21 @@ def _conditions(results: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _bench_line(name: str, rows: list[dict[str, Any]]) -> str:
-    """Smallest and largest ratio of the best peer's time to ours, over the shapes, and our share of the copy rate."""
+    """Of each pass, over the shapes: our share of the limit, and the ratio of the best peer's time to ours."""
     parts = []
     for stage in dict.fromkeys(row["pass"] for row in rows):
         best: dict[str, float] = {}
+        shares = []
         for row in rows:
-            if row["pass"] == stage and row["runner"] != "zellige":
+            if row["pass"] == stage and row["runner"] == "zellige":
+                shares.append(row["percent_of_limit"])
+            elif row["pass"] == stage:
                 best[row["shape"]] = min(row["ratio"], best.get(row["shape"], row["ratio"]))
+        part = f"{stage} {min(shares):.0f} to {max(shares):.0f} % of limit"
         if best:
-            parts.append(f"{stage} {min(best.values()):.2f} to {max(best.values()):.2f} x best peer")
-    own = (row for row in rows if row["runner"] == "zellige" and row["pass"] == "forward")
-    shares = [row["percent_of_copy"] for row in own]
-    if shares:
-        parts.append(f"{min(shares):.0f} to {max(shares):.0f} % of copy")
-    return f"{name}: {', '.join(parts)}"
+            part += f", {min(best.values()):.2f} to {max(best.values()):.2f} x best peer"
+        parts.append(part)
+    return f"{name}: {'; '.join(parts)}"
 
 
 def _troubles(steps: list[dict[str, Any]], states: tuple[str, ...]) -> list[str]:

@@ -21,7 +21,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _ROUNDS = 7
 _MOST_CALLS = 30  # in one round
 _REST = 0.003  # seconds in which the threads of the runner before stop spinning
-_SLEEP_CYCLES = 2_000_000  # about 1 ms of a GPU, in which the launches of one call are queued
+_SLEEP_CYCLES = 2_000_000  # of a GPU, in which the launches of one call are queued
+_SLEEP = 0.001  # seconds, about, that they take
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def alternate(runners: Mapping[str, Sequence[Call]], device: torch.device, *, bu
     Args:
         runners: by name; one call for every set of inputs.
         device: to run on.
-        budget: seconds for each, in seven rounds, after three calls to warm up.
+        budget: seconds for each, in seven rounds, after calls to warm up; on a GPU with the sleep before each call.
     """
     turns = {name: _Turn(calls, device, budget / _ROUNDS) for name, calls in runners.items()}
     for _ in range(_ROUNDS):
@@ -88,7 +89,8 @@ class _Turn:
         self._seconds: list[float] = []
         self._run(2)
         self._quick = min(self._run(2))
-        self._count = max(1, min(_MOST_CALLS, round(budget / max(self._quick, 1e-6))))
+        pause = _SLEEP if device.type == "cuda" else 0.0
+        self._count = max(1, min(_MOST_CALLS, round(budget / max(self._quick + pause, 1e-6))))
 
     def take(self) -> None:
         if self._quick < 0.01:  # of a longer call, waking the threads up is no part that counts

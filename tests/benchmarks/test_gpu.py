@@ -163,19 +163,21 @@ def test_a_journal_goes_on_behind_what_has_ended(tmp_path):
 
 
 @pytest.mark.usefixtures("smallest")
-def test_tuning_profile_and_benchmark_work_on_the_cases_of_the_benchmark(options, tmp_path):
+def test_compiling_tuning_profile_and_benchmark_work_on_the_cases_of_the_benchmark(options, tmp_path):
     results = {}
-    for part in ("tune", "bench"):
+    for part in ("compile", "tune", "bench"):
         ((step, call),) = STEPS[part](options)
         results[part] = call()
+    assert results["compile"] == {"skipped": {}}
     assert results["tune"] == {"configurations": []}  # nothing to tune on a CPU
     rows: list[dict[str, Any]] = results["bench"]["results"]
-    assert {row["kernel"] for row in rows} == {"affine_relu"}
-    repeats = "zellige bench kernels affine_relu --dtype float32 --against '' --device cpu"
-    assert results["bench"]["conditions"]["command"] == repeats
+    assert [row["pass"] for row in rows] == ["forward", "forward+backward"]
+    assert {row["command"] for row in rows} == {
+        "zellige bench kernels affine_relu --dtype float32 --device cpu --against ''"
+    }
     assert not list(STEPS["profile"](options))
     for row in rows:
-        row["percent_of_copy"] = 10.0
+        row["percent_of_limit"] = 10.0
     report = {"part": "bench", "steps": [{"step": step, "result": {"results": rows}}]}
     (tmp_path / "bench.json").write_text(json.dumps(report))
     ((_, call),) = STEPS["profile"](options)
@@ -187,17 +189,23 @@ def test_the_device_may_be_twice_as_wrong_as_the_cpu(options):
     assert result["error"] == result["error_of_bf16_on_the_cpu"] > 0
 
 
-def test_the_table_gives_the_worst_and_the_best_ratio_to_the_best_peer():
-    rows = [
-        {"pass": "forward", "shape": shape, "runner": runner, "ratio": ratio, "percent_of_copy": 80.0 * ratio}
-        for shape, runner, ratio in [
-            ("a", "zellige", 1.0), ("a", "eager", 3.0), ("a", "compile", 1.5),
-            ("b", "zellige", 1.0), ("b", "eager", 0.9), ("b", "compile", 4.0),
-        ]
+def test_the_table_gives_the_worst_and_the_best_of_the_limit_and_to_the_best_peer():
+    common = {"kernel": "glu_layer_norm", "dtype": "bfloat16"}
+    steps = [
+        {"step": f"glu_layer_norm {shape} bfloat16", "state": "passed", "result": {"results": [
+            common | {"pass": stage, "shape": shape, "runner": runner, "ratio": ratio, "percent_of_limit": share}
+            for stage, runner, ratio, share in rows
+        ]}}
+        for shape, rows in {
+            "a": [("forward", "zellige", 1.0, 80.0), ("forward", "eager", 3.0, 27.0), ("forward", "compile", 1.5, 53.0),
+                  ("forward+backward", "zellige", 1.0, 70.0), ("forward+backward", "eager", 2.0, 35.0)],
+            "b": [("forward", "zellige", 1.0, 60.0), ("forward", "eager", 0.9, 67.0), ("forward", "compile", 4.0, 15.0),
+                  ("forward+backward", "zellige", 1.0, 60.0), ("forward+backward", "eager", 1.0, 60.0)],
+        }.items()
     ]  # fmt: skip
-    step = {"step": "glu_layer_norm bfloat16", "state": "passed", "result": {"results": rows}}
-    report = {"part": "bench", "passed": True, "stopped": False, "seconds": 1.0, "limit_seconds": 9, "steps": [step]}
+    report = {"part": "bench", "passed": True, "stopped": False, "seconds": 1.0, "limit_seconds": 9, "steps": steps}
     assert closing_table([report]).splitlines() == [
-        "bench      ok        1.0 s  1 passed",
-        "           glu_layer_norm bfloat16: forward 0.90 to 1.50 x best peer, 80 to 80 % of copy",
+        "bench      ok        1.0 s  2 passed",
+        "           glu_layer_norm bfloat16: forward 60 to 80 % of limit, 0.90 to 1.50 x best peer; "
+        "forward+backward 60 to 70 % of limit, 1.00 to 2.00 x best peer",
     ]
