@@ -1,6 +1,7 @@
 """Kernels and their peers, in one run, on the same inputs: compared first, then timed in turns."""
 
 import gc
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -202,6 +203,8 @@ def _error(case: Case, results: Sequence[Tensor], wanted: Sequence[Tensor], inpu
 
 def _conditions(against: Sequence[str]) -> dict[str, Any]:
     found = conditions()
+    # How torch's threads wait between calls; libgomp's own way is to spin for some milliseconds.
+    found["openmp"] = {name: os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")}
     for package in ("triton", *against):
         with suppress(PackageNotFoundError):
             found["versions"][package] = version({"liger": "liger-kernel"}.get(package, package))

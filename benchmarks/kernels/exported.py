@@ -58,8 +58,6 @@ def onnxruntime_calls(graph: bytes, sets: Sequence[Sequence[Tensor]], result: Te
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    # Its threads must not spin into the turn of the next runner.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         taken = {value.name for value in session.get_inputs()}

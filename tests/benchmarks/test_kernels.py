@@ -4,6 +4,8 @@ import dataclasses
 import json
 import math
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -196,6 +198,21 @@ def test_runners_alternate_and_inputs_take_turns():
     assert order.endswith("aabb" * 7)  # one call to wake up and one that counts
     assert times["a"].calls == times["b"].calls == 7
     assert 0 <= times["a"].low <= times["a"].median <= times["a"].high
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not tell what threads do")
+def test_a_turn_waits_until_other_threads_sleep():
+    end = time.perf_counter() + 0.05
+
+    def spin() -> None:
+        while time.perf_counter() < end:
+            pass
+
+    thread = threading.Thread(target=spin)
+    alive: list[bool] = []
+    thread.start()
+    alternate({"a": [lambda: alive.append(thread.is_alive())]}, CPU, budget=0.0)
+    assert alive[:4] != alive[4:8] == [False] * 4  # four calls come before the first turn
 
 
 def test_the_table_names_what_is_missing(report, capsys):
