@@ -94,7 +94,7 @@ def _clocks() -> dict[str, Any]:
 
 
 def _copy(device: torch.device) -> dict[str, Any]:
-    count = 2**28 if device.type == "cuda" else 2**24
+    count = 2**28 if device.type == "cuda" else 2**22
     numbers = torch.randn(count, device=device)
     seconds = _median_seconds(numbers.clone, device)
     moved = 2 * numbers.nbytes

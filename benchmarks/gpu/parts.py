@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._inductor import config as inductor
 
 from ..kernels.cases import KERNELS, Case, cases
 from ..kernels.compare import PASSES, compare_case, inputs_of, runners_of
@@ -51,6 +50,8 @@ def _compile_steps(options: Options) -> Steps:
     Compilers keep what they built on disk, and many processes fill it faster than one. What torch.compile tuned while
     others used the device is not kept; of matrix products that could not be helped, and they are left to the benchmark.
     """
+    from torch._inductor import config as inductor  # a second to import, for this part alone
+
     device = torch.device(options.device)
     for name, case, _ in _all_cases(options):
 

@@ -20,12 +20,11 @@ from zellige.benchmarks.kernels.cases import KERNELS, Case
 
 ROOT = Path(__file__).parents[2]
 DEATHS = """
-import os
+import os, threading
 
 def test_first(): pass
 def test_that_ends_the_process(): os.abort()
-def test_that_never_ends():
-    while True: pass
+def test_that_never_ends(): threading.Event().wait()
 def test_that_fails(): assert 1 + 1 == 3
 def test_last(): pass
 """
@@ -48,7 +47,7 @@ def options(tmp_path: Path) -> Options:
 
 @pytest.fixture
 def smallest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every kernel at its smallest shape only, in a heap that gives memory back."""
+    """Every kernel at its smallest shape only, few calls, in a heap that gives memory back."""
 
     def smallest_of(make: Callable[..., Iterator[Case]]) -> Callable[..., Iterator[Case]]:
         return lambda dtype, device: iter([min(make(dtype, device), key=lambda case: case.least_bytes)])
@@ -56,6 +55,9 @@ def smallest(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, make in list(KERNELS.items()):
         monkeypatch.setitem(KERNELS, name, smallest_of(make))
     monkeypatch.setattr("zellige.benchmarks.kernels.compare.keep_freed_memory", lambda: None)
+    monkeypatch.setattr("zellige.benchmarks.kernels.measure.cache_bytes", lambda device: 2**20)
+    monkeypatch.setattr("zellige.benchmarks.kernels.measure._ROUNDS", 2)
+    monkeypatch.setattr("zellige.benchmarks.gpu.parts._RUNNER_SECONDS", 0.0)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -91,7 +93,7 @@ def test_make_runs_from_the_checkout_and_names_the_packages_that_are_missing(tmp
 
 def test_conditions_and_tests_are_written_and_a_table_comes_last(tmp_path):
     chosen = f"-m 'not gpu' -k 'other_devices' {ROOT}/tests/engine/test_device.py"
-    done = rehearse(tmp_path / "out", "--parts", "tests,conditions", "--processes", "2", "--select", chosen)
+    done = rehearse(tmp_path / "out", "--parts", "tests,conditions", "--processes", "1", "--select", chosen)
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["conditions.json", "log.txt", "tests.json"]
     assert set(states(tmp_path / "out").values()) == {"passed"} and len(states(tmp_path / "out")) == 7
@@ -132,7 +134,9 @@ def pytest_runtest_logfinish(nodeid): os._exit(3)
 
 
 def test_what_is_too_late_is_stopped_and_the_next_part_runs(tmp_path):
-    (tmp_path / "test_late.py").write_text("def test_first(): pass\ndef test_never_ends():\n    while True: pass\n")
+    (tmp_path / "test_late.py").write_text(
+        "import threading\ndef test_first(): pass\ndef test_never_ends(): threading.Event().wait()\n"
+    )
     chosen = ["--select", str(tmp_path / "test_late.py"), "--processes", "1", "--limit", "6"]
     done = rehearse(tmp_path / "out", "--parts", "tests,profile", *chosen)
     assert done.returncode == 1
