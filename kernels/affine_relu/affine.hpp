@@ -34,16 +34,24 @@ ZELLIGE_INLINE void affine_pixel(const bfloat16 *__restrict x, std::int64_t chan
     }
 }
 
-// The factors of all samples without odd NaN, which narrow_pair asks for, and in the order that pixels take them in.
+// The factors of all samples as the loops over T take them: bfloat16's without odd NaN, which narrow_pair asks for, and
+// by pixel in the order of paired_place.
 template <typename T>
-std::vector<float> prepared(const float *factors, std::int64_t samples, std::int64_t channels, bool channels_last) {
-    std::vector<float> ready(static_cast<std::size_t>(samples * channels));
-    for (std::int64_t k = 0; k < samples * channels; ++k) {
-        const std::int64_t c = k % channels;
-        const std::int64_t at = channels_last && sizeof(T) == 2 ? paired_place(c, channels) : c;
-        ready[static_cast<std::size_t>(k - c + at)] = plain_nan(factors[k]);
+const float *prepared(const float *factors, std::int64_t samples, std::int64_t channels, bool channels_last,
+                      std::vector<float> &room) {
+    if constexpr (sizeof(T) == 4) return factors;
+    room.resize(static_cast<std::size_t>(samples * channels));
+    const std::int64_t half = channels_last && channels % 2 == 0 ? channels / 2 : 0;
+    for (std::int64_t n = 0; n < samples; ++n) {
+        const float *from = factors + n * channels;
+        float *into = room.data() + n * channels;
+        for (std::int64_t k = 0; k < half; ++k) {
+            into[k] = plain_nan(from[2 * k]);
+            into[half + k] = plain_nan(from[2 * k + 1]);
+        }
+        for (std::int64_t c = 2 * half; c < channels; ++c) into[c] = plain_nan(from[c]);
     }
-    return ready;
+    return room.data();
 }
 
 }  // namespace zellige

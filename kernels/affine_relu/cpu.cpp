@@ -122,9 +122,10 @@ void affine_relu(const Values &x, const Factors &scale, const Factors &shift, co
     const auto run = [&]<typename T>(const T *values) {
         nb::gil_scoped_release unlocked;
         const auto pass = channels_last ? by_pixel<T> : by_plane<T>;
-        const std::vector<float> scales = prepared<T>(scale.data(), size.samples, size.channels, channels_last);
-        const std::vector<float> shifts = prepared<T>(shift.data(), size.samples, size.channels, channels_last);
-        pass(size, values, scales.data(), shifts.data(), upsample, static_cast<T *>(y.data()));
+        std::vector<float> room[2];
+        const float *scales = prepared<T>(scale.data(), size.samples, size.channels, channels_last, room[0]);
+        const float *shifts = prepared<T>(shift.data(), size.samples, size.channels, channels_last, room[1]);
+        pass(size, values, scales, shifts, upsample, static_cast<T *>(y.data()));
     };
     if (x.dtype() == nb::dtype<float>())
         run(static_cast<const float *>(x.data()));

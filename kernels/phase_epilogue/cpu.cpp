@@ -116,12 +116,13 @@ void phase_epilogue_of(const Map &size, const T *x, const float *weight, const f
     const std::int64_t rows = size.channels_last ? size.rows : size.channels * size.rows;
     const std::int64_t grain = values_a_part * rows / values + 1;
     if (!size.gated) {
-        const std::vector<float> scales = prepared<T>(weight, size.samples, size.channels, size.channels_last);
-        const std::vector<float> shifts = prepared<T>(bias, size.samples, size.channels, size.channels_last);
+        std::vector<float> room[2];
+        const float *scales = prepared<T>(weight, size.samples, size.channels, size.channels_last, room[0]);
+        const float *shifts = prepared<T>(bias, size.samples, size.channels, size.channels_last, room[1]);
         parallel_for(size.samples * rows, grain, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t k = begin; k < end;) {
                 const std::int64_t n = k / rows, until = std::min(end, (n + 1) * rows);
-                const Activation activation{false, {0, scales.data() + n * size.channels, shifts.data() + n * size.channels}};
+                const Activation activation{false, {0, scales + n * size.channels, shifts + n * size.channels}};
                 rows_of(size, x + n * values, k - n * rows, until - n * rows, activation, y + n * values);
                 k = until;
             }
