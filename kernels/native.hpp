@@ -31,7 +31,9 @@ struct float16 {
 
 ZELLIGE_INLINE float widen(float value) { return value; }
 
-ZELLIGE_INLINE float widen(bfloat16 value) { return std::bit_cast<float>(static_cast<std::uint32_t>(value.bits) << 16); }
+ZELLIGE_INLINE float widen(bfloat16 value) {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(value.bits) << 16);
+}
 
 // Integer arithmetic, because AVX2 does not include the conversion instruction. Moving the 15 low bits to the place of
 // a float32's exponent and mantissa leaves the exponent 112 too small, which the product repairs exactly, subnormals

@@ -86,8 +86,8 @@ ZELLIGE_INLINE void add_pixel(const float *__restrict slope, const float *__rest
 // Pixels [first, first + pixels) of a sample, with all channels; the pointers are the sample's.
 template <typename T>
 ZELLIGE_INLINE void pixels_body(const T *gradient, const T *x, std::int64_t first, std::int64_t pixels,
-                                std::int64_t columns, std::int64_t channels, const float *scale, const float *shift, bool twice, T *dx,
-                                float *sums) {
+                                std::int64_t columns, std::int64_t channels, const float *scale, const float *shift,
+                                bool twice, T *dx, float *sums) {
     Slice<T> values, gradients, results;
     float room[most];
     const std::int64_t below = 2 * columns * channels;

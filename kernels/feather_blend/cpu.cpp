@@ -68,7 +68,8 @@ ZELLIGE_CLONES void add_patch(const Sums &sums, const float *window_rows, const 
 }
 
 ZELLIGE_CLONES void add_patch(const Sums &sums, const float *window_rows, const float *window_columns,
-                              const bfloat16 *patch, const PatchStrides &strides, std::int64_t rows, std::int64_t size) {
+                              const bfloat16 *patch, const PatchStrides &strides, std::int64_t rows,
+                              std::int64_t size) {
     add_patch_body(sums, window_rows, window_columns, patch, strides, rows, size);
 }
 
@@ -184,7 +185,9 @@ using Picture = nb::ndarray<nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 // Trusts op.py for the shapes, and for pixels that are contiguous along the row in one of the two layouts.
 void feather_blend(const Patches &patches, const Positions &positions, const Window &window_rows,
                    const Window &window_columns, const Picture &picture) {
-    const auto extent = [](const auto &array, std::size_t axis) { return static_cast<std::int64_t>(array.shape(axis)); };
+    const auto extent = [](const auto &array, std::size_t axis) {
+        return static_cast<std::int64_t>(array.shape(axis));
+    };
     const Geometry size{extent(patches, 0), extent(patches, 1), extent(patches, 2),
                         extent(patches, 3), extent(picture, 0), extent(picture, 1)};
     const bool planar = size.patch_columns == 1 || patches.stride(3) == 1;

@@ -54,8 +54,8 @@ ZELLIGE_INLINE void filter_rows(const Rows &rows, std::int64_t first, std::int64
 
 // One row of the doubled map. `some` is 1 where planes are stored one by one, which the compiler then knows.
 template <typename T>
-ZELLIGE_INLINE void double_body(const Doubling<T> &rows, std::int64_t columns, std::int64_t channels, std::int64_t channel,
-                                std::int64_t some, float scale, T *__restrict y) {
+ZELLIGE_INLINE void double_body(const Doubling<T> &rows, std::int64_t columns, std::int64_t channels,
+                                std::int64_t channel, std::int64_t some, float scale, T *__restrict y) {
     float buffer[buffered];
     const std::int64_t step = buffered / some - 2;
     for (std::int64_t from = 0; from < columns; from += step) {
@@ -75,8 +75,8 @@ ZELLIGE_INLINE void double_body(const Doubling<T> &rows, std::int64_t columns, s
 
 // One row of the halved map; `columns` are those of x.
 template <typename T>
-ZELLIGE_INLINE void halve_body(const Halving<T> &rows, std::int64_t columns, std::int64_t channels, std::int64_t channel,
-                               std::int64_t some, float scale, T *__restrict y) {
+ZELLIGE_INLINE void halve_body(const Halving<T> &rows, std::int64_t columns, std::int64_t channels,
+                               std::int64_t channel, std::int64_t some, float scale, T *__restrict y) {
     float buffer[buffered];
     const std::int64_t step = (buffered / some - 2) / 2;
     for (std::int64_t from = 0; from < columns / 2; from += step) {
@@ -107,7 +107,8 @@ ZELLIGE_INLINE void row_body(const Halving<T> &rows, std::int64_t columns, std::
         halve_body(rows, columns, channels, c, std::min(channels_at_once, channels - c), scale, y);
 }
 
-ZELLIGE_CLONES void row(const Doubling<float> &rows, std::int64_t columns, std::int64_t channels, float scale, float *y) {
+ZELLIGE_CLONES void row(const Doubling<float> &rows, std::int64_t columns, std::int64_t channels, float scale,
+                        float *y) {
     row_body(rows, columns, channels, scale, y);
 }
 
@@ -116,7 +117,8 @@ ZELLIGE_CLONES void row(const Doubling<bfloat16> &rows, std::int64_t columns, st
     row_body(rows, columns, channels, scale, y);
 }
 
-ZELLIGE_CLONES void row(const Halving<float> &rows, std::int64_t columns, std::int64_t channels, float scale, float *y) {
+ZELLIGE_CLONES void row(const Halving<float> &rows, std::int64_t columns, std::int64_t channels, float scale,
+                        float *y) {
     row_body(rows, columns, channels, scale, y);
 }
 

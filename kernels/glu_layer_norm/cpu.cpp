@@ -116,7 +116,8 @@ ZELLIGE_CLONES void planes_of(const bfloat16 *x, std::int64_t begin, std::int64_
     planes_body(x, begin, end, plane, half, of, y);
 }
 
-// `pixels` pixels of all channels, each with its first half before its second. Asks for what lies `ahead` values behind.
+// `pixels` pixels of all channels, each with its first half before its second. Asks for what lies `ahead` values
+// behind.
 template <typename T>
 ZELLIGE_INLINE void pixels_body(const T *x, std::int64_t pixels, std::int64_t channels, std::int64_t ahead,
                                 const Folded &of, T *y) {
@@ -128,12 +129,13 @@ ZELLIGE_INLINE void pixels_body(const T *x, std::int64_t pixels, std::int64_t ch
     }
 }
 
-ZELLIGE_CLONES void pixels_of(const float *x, std::int64_t pixels, std::int64_t channels, std::int64_t ahead, const Folded &of, float *y) {
+ZELLIGE_CLONES void pixels_of(const float *x, std::int64_t pixels, std::int64_t channels, std::int64_t ahead,
+                              const Folded &of, float *y) {
     pixels_body(x, pixels, channels, ahead, of, y);
 }
 
-ZELLIGE_CLONES void pixels_of(const bfloat16 *x, std::int64_t pixels, std::int64_t channels, std::int64_t ahead, const Folded &of,
-                              bfloat16 *y) {
+ZELLIGE_CLONES void pixels_of(const bfloat16 *x, std::int64_t pixels, std::int64_t channels, std::int64_t ahead,
+                              const Folded &of, bfloat16 *y) {
     pixels_body(x, pixels, channels, ahead, of, y);
 }
 
@@ -230,7 +232,8 @@ Normal normal_of(const Moments &all, double eps) {
     const double squares = all.squares < 0 ? 0 : all.squares;
     const double inverse = 1 / std::sqrt(squares / all.count + eps);
     const float centre = static_cast<float>(all.mean);
-    return {centre, static_cast<float>(inverse), static_cast<float>((all.mean - static_cast<double>(centre)) * inverse)};
+    const double rest = all.mean - static_cast<double>(centre);
+    return {centre, static_cast<float>(inverse), static_cast<float>(rest * inverse)};
 }
 
 void bind_glu_layer_norm(nb::module_ &module) {
