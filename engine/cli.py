@@ -14,6 +14,10 @@ from rich.table import Table
 
 from zellige.errors import SizeError, UnknownRecipeError, ZelligeError
 
+from .cli_onegan import VERBS, generation
+from .cli_options import Device, Json, Model, Precision, Seed
+from .cli_options import report as _report
+
 __all__ = ["main"]
 
 app = typer.Typer(
@@ -25,11 +29,6 @@ app = typer.Typer(
 bench = typer.Typer(help="Measure, with everything compared in one run.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
-Model = Annotated[str, typer.Argument(help="A bundled model's name, or the path of a checkpoint.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
-Seed = Annotated[int, typer.Option(help="0 or more; the same seed gives the same picture.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, or fp16 (CUDA).")]
 Memory = Annotated[str | None, typer.Option(help="Memory budget, such as 512MiB; default half of what is free.")]
 Data = Annotated[str | None, typer.Option(help="earth, earth-land, or a folder of images; default the one trained on.")]
 Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels; 16384x takes the model's own height.")]
@@ -78,6 +77,10 @@ def generate(
     out: Annotated[Path, typer.Option(help="Folder for the PNG files; made when missing.")],
     count: Annotated[int, typer.Option("-n", "--count", help="Number of images.")] = 16,
     seed: Seed = 0,
+    child: Annotated[int | None, typer.Option(help="OneGAN: child class (style); default drawn.")] = None,
+    parent: Annotated[int | None, typer.Option(help="OneGAN: parent class (shape); default the child's.")] = None,
+    background: Annotated[int | None, typer.Option(help="OneGAN: background class; default the parent's.")] = None,
+    like: Annotated[str | None, typer.Option(help="OneGAN: an image file whose classes to take.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     as_json: Json = False,
@@ -86,11 +89,10 @@ def generate(
     import time
 
     from .images import contact_sheet, output_errors, write_png
-    from .library import load
 
-    generator = load(model, device, precision)  # type: ignore[arg-type]
+    generator, make = generation(model, child, parent, background, like, device, precision)
     began = time.perf_counter()
-    images = generator.generate(count, seed)
+    images = make(count, seed)
     seconds = time.perf_counter() - began
     with output_errors(out):  # only now, so that a refusal leaves no folder behind
         out.mkdir(parents=True, exist_ok=True)
@@ -133,14 +135,15 @@ def panorama(
     """Render a panorama of any size within a memory budget."""
     import numpy as np
 
+    from .coco_gan import CocoGan
     from .images import AtomicFile, write_png
     from .images import preview as reduce
-    from .library import load
+    from .library import load_for
 
     width, height = _size(size)
     if preview is not None:
         AtomicFile(preview)  # a refusal comes before the rendering
-    generator = load(model, device, precision)  # type: ignore[arg-type]
+    generator = load_for(CocoGan, "panorama", model, device, precision)  # type: ignore[arg-type]
     with _progress("rendering") as advance:
         report = generator.panorama(out, width, height, memory, seed, advance)
     if preview is not None:
@@ -204,9 +207,10 @@ def evaluate(
 ) -> None:
     """The metrics of a model's system: sliced Wasserstein distance, seam ratios, diversity."""
     from ..training.evaluate import evaluate_images, evaluate_panorama, record_metrics
-    from .library import load
+    from .coco_gan import CocoGan
+    from .library import load_for
 
-    generator = load(model, device, precision)  # type: ignore[arg-type]
+    generator = load_for(CocoGan, "evaluate", model, device, precision)  # type: ignore[arg-type]
     if image is not None:
         report = evaluate_panorama(generator, image, data)
     else:
@@ -229,10 +233,11 @@ def bench_panorama(
 ) -> None:
     """The render to disk against the bare generator at the same batch, in one run."""
     from ..benchmarks.panorama import measure
-    from .library import load
+    from .coco_gan import CocoGan
+    from .library import load_for
 
     width, height = _size(size)
-    generator = load(model, device, precision)  # type: ignore[arg-type]
+    generator = load_for(CocoGan, "bench panorama", model, device, precision)  # type: ignore[arg-type]
     _report(measure(generator, width, height, memory, seed, rounds), as_json)
 
 
@@ -283,6 +288,10 @@ def bench_kernels(
         plot(report, plot_file)
 
 
+for _verb in VERBS:
+    app.command()(_verb)
+
+
 def main() -> None:
     """Run the command; every error of ours is one sentence on stderr and exit status 2."""
     import logging
@@ -301,20 +310,6 @@ def main() -> None:
     except KeyboardInterrupt:
         print("zellige: stopped", file=sys.stderr)
         sys.exit(130)
-
-
-def _report(report: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(report))
-        return
-    table = Table(show_header=False, box=None)
-    for key, value in report.items():
-        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else _plain(value))
-    Console().print(table)
-
-
-def _plain(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict | list) else str(value)
 
 
 def _size(text: str | None) -> tuple[int | None, int | None]:

@@ -4,22 +4,26 @@ import logging
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from zellige.errors import CheckpointError, UnknownModelError
+from zellige.errors import CheckpointError, TaskError, UnknownModelError
 
-from .checkpoint import read_header, validated
+from .checkpoint import Header, read_header, validated
 from .coco_gan import CocoGan
 from .device import Precision, pick_device, pick_precision
 from .models.coco_gan import CocoGanConfig
+from .models.onegan_config import OneGanConfig
+from .onegan import OneGan
 
-__all__ = ["find", "list_models", "load"]
+__all__ = ["find", "list_models", "load", "load_for"]
 
 logger = logging.getLogger(__name__)
 BUNDLED = Path(__file__).parent / "bundled"
+SystemT = TypeVar("SystemT", bound=CocoGan | OneGan)
+_SYSTEMS: dict[str, type[CocoGan] | type[OneGan]] = {system.system: system for system in (CocoGan, OneGan)}
 
 
-def load(model: str | os.PathLike[str], device: str = "auto", precision: Precision = "auto") -> CocoGan:
+def load(model: str | os.PathLike[str], device: str = "auto", precision: Precision = "auto") -> CocoGan | OneGan:
     """Open a model: a bundled name such as "planet", or the path of a checkpoint.
 
     Args:
@@ -27,22 +31,39 @@ def load(model: str | os.PathLike[str], device: str = "auto", precision: Precisi
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         precision: "auto" (bf16 where the hardware has it, else fp32), "fp32", "bf16", or on CUDA "fp16".
     Returns:
-        the model, ready to generate.
+        the model, ready to generate; its class has the tasks of its system.
     Raises:
         UnknownModelError: neither a bundled name nor a file.
         CheckpointError: the file is damaged or not ours.
         DeviceError: no such device or precision here.
     """
-    path = find(model)
-    header = read_header(path)
-    if header.system != CocoGan.system:
-        raise UnknownModelError(
-            f"{path} holds a {header.system} model, which this version cannot run; it runs {CocoGan.system}"
+    header = _model_header(find(model))
+    return _opened(_SYSTEMS[header.system], header, device, precision)
+
+
+def load_for(
+    system: type[SystemT],
+    task: str,
+    model: str | os.PathLike[str],
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> SystemT:
+    """Open a model for a task that only one system has, and refuse others before their tensors are read.
+
+    Args:
+        system: `CocoGan` or `OneGan`.
+        task: its name, for the error.
+        model, device, precision: as of `load`.
+    Raises:
+        TaskError: the model is of another system; what `load` raises.
+    """
+    header = _model_header(find(model))
+    if header.system != system.system:
+        raise TaskError(
+            f"{task} needs a {system.system} model, and {header.path} holds a {header.system} model; "
+            "`zellige models` lists models with their systems"
         )
-    if "progress" in header.details:
-        raise UnknownModelError(f"{path} is the state of a training run, not a model; load model.safetensors beside it")
-    chosen = pick_device(device)
-    return CocoGan(header, path.stem, chosen, pick_precision(precision, chosen))
+    return _opened(system, header, device, precision)
 
 
 def find(model: str | os.PathLike[str]) -> Path:
@@ -76,7 +97,7 @@ def list_models(folder: Path | None = None) -> list[dict[str, Any]]:
             header = read_header(path)
             if "progress" in header.details:  # the state of a training run
                 continue
-            height, width = validated(header, CocoGanConfig).resolution
+            height, width = _resolution(header)
         except CheckpointError as error:
             logger.warning("left out: %s", error)
             continue
@@ -93,3 +114,26 @@ def list_models(folder: Path | None = None) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _model_header(path: Path) -> Header:
+    header = read_header(path)
+    if header.system not in _SYSTEMS:
+        raise UnknownModelError(
+            f"{path} holds a {header.system} model, which this version cannot run; it runs {', '.join(_SYSTEMS)}"
+        )
+    if "progress" in header.details:
+        raise UnknownModelError(f"{path} is the state of a training run, not a model; load model.safetensors beside it")
+    return header
+
+
+def _opened(system: type[SystemT], header: Header, device: str, precision: Precision) -> SystemT:
+    chosen = pick_device(device)
+    return system(header, header.path.stem, chosen, pick_precision(precision, chosen))
+
+
+def _resolution(header: Header) -> tuple[int, int]:
+    if header.system == OneGan.system:
+        side = validated(header, OneGanConfig).resolution
+        return side, side
+    return validated(header, CocoGanConfig).resolution

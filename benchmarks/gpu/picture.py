@@ -9,8 +9,9 @@ import numpy as np
 
 from zellige.errors import TaskError
 
+from ...engine.coco_gan import CocoGan
 from ...engine.device import Precision
-from ...engine.library import load
+from ...engine.library import load_for
 from ...engine.panorama.scene import Region
 from .supervisor import Options
 
@@ -36,7 +37,7 @@ def _against_the_cpu(device: str) -> dict[str, Any]:
     pixels = []
     runs: list[tuple[str, Precision]] = [("cpu", "fp32"), ("cpu", "bf16"), (device, "bf16")]
     for place, precision in runs:
-        model = load(MODEL, place, precision)
+        model = load_for(CocoGan, "panorama", MODEL, place, precision)
         scene = model.scene(2 * model.resolution[1], None, seed=3)
         pixels.append(model.render(scene, Region(0, 0, scene.height, _COMPARED[device])).astype(np.float64))
     exact, rounded, actual = pixels
@@ -50,7 +51,7 @@ def _against_the_cpu(device: str) -> dict[str, Any]:
 
 
 def _to_disk(device: str) -> dict[str, Any]:
-    model = load(MODEL, device, "bf16")
+    model = load_for(CocoGan, "panorama", MODEL, device, "bf16")
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for width in _WIDTHS[device]:

@@ -10,11 +10,16 @@ from torch import nn
 
 from zellige.engine.checkpoint import write_checkpoint
 from zellige.engine.coco_gan import CocoGan
-from zellige.engine.library import load
+from zellige.engine.library import load, load_for
 from zellige.engine.models.coco_gan import CocoGanConfig, ConditionalNorm, Discriminator, Generator, Head, plain_state
+from zellige.engine.models.onegan import OneGanNetworks
+from zellige.engine.onegan import PREFIX, OneGan
+
+from .models.tiny_onegan import tiny, trained
 
 ModelFile = Callable[..., Path]
 Model = Callable[..., CocoGan]
+OneGanModel = Callable[..., OneGan]
 
 # No layer is narrower than 16: the rows of narrower matrix products get other last bits at other places of a batch.
 CONFIGS = {
@@ -94,5 +99,35 @@ def model(model_file: ModelFile) -> Model:
 
     def opened(name: str, precision: Any = "fp32") -> CocoGan:
         return load(model_file(name), device="cpu", precision=precision)
+
+    return opened
+
+
+@pytest.fixture(scope="session")
+def onegan_file(tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
+    """The path of a OneGAN's checkpoint, of tiny sizes but for what is given; `mask` is a bias on the mask's logits."""
+    folder = tmp_path_factory.mktemp("onegans")
+
+    def path(mask: float | None = None, **chosen: Any) -> Path:
+        file = folder / f"{'-'.join(map(str, ['tiny', mask, *sum(sorted(chosen.items()), ())]))}.safetensors"
+        if not file.exists():
+            config = tiny(**chosen)
+            networks = trained(OneGanNetworks, config).requires_grad_(False)
+            if mask is not None:
+                nn.init.zeros_(networks.foreground.to_mask.weight)
+                nn.init.constant_(networks.foreground.to_mask.bias, mask)
+            tensors = {PREFIX + name: tensor for name, tensor in networks.state_dict().items()}
+            write_checkpoint(file, tensors, system="onegan", config=config.model_dump(mode="json"))
+        return file
+
+    return path
+
+
+@pytest.fixture(scope="session")
+def onegan(onegan_file: ModelFile) -> OneGanModel:
+    """A tiny OneGAN on the CPU."""
+
+    def opened(precision: Any = "fp32", **chosen: Any) -> OneGan:
+        return load_for(OneGan, "tests", onegan_file(**chosen), device="cpu", precision=precision)
 
     return opened

@@ -99,8 +99,9 @@ def test_the_state_of_a_training_run_is_no_model(tmp_path: Path) -> None:
 
 
 def test_a_system_that_cannot_run_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path / "other.safetensors", system="onegan")
-    with pytest.raises(UnknownModelError, match="holds a onegan model, which this version cannot run"):
+    path = write(tmp_path / "other.safetensors", system="key-patch")
+    sentence = "holds a key-patch model, which this version cannot run; it runs coco-gan, onegan$"
+    with pytest.raises(UnknownModelError, match=sentence):
         load(path)
 
 

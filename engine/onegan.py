@@ -1,0 +1,292 @@
+"""OneGAN at work: images by class, segmentation, clusters, translation, object removal, backgrounds and objects."""
+
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from zellige.errors import ShapeError
+
+from .batch_invariance import make_batch_invariant
+from .checkpoint import Header, read_tensors, validated
+from .images import to_uint8
+from .models.onegan import Codes, Encoding, OneGanConfig, OneGanNetworks
+from .models.onegan_blocks import MapNorm
+from .onegan_classes import Classes, chosen_classes, draw_latents, draw_pairs
+from .squares import Images, Squares, cut_squares, whole_mask
+
+__all__ = ["BATCH", "PREFIX", "Clusters", "OneGan", "Parts"]
+
+Pixels = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.int64]
+Rows = TypeVar("Rows", Pixels, Indices, Tensor)
+
+BATCH = 16  # most images in one pass: memory does not grow with their number
+PREFIX = "networks."  # of the tensors of OneGanNetworks in a model file
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Images and what they are composed of.
+
+    Args:
+        image, foreground, background: uint8 [N, R, R, 3].
+        mask: uint8 [N, R, R], 255 where the foreground alone shows.
+    """
+
+    image: Pixels
+    foreground: Pixels
+    background: Pixels
+    mask: Pixels
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Classes of images.
+
+    Args:
+        child, parent: the likeliest classes, int64 [N].
+        confidence: probability of the child class, float32 [N].
+    """
+
+    child: Indices
+    parent: Indices
+    confidence: npt.NDArray[np.float32]
+
+
+class OneGan:
+    """A loaded OneGAN. Made by `zellige.load`.
+
+    Every task is one pass; what encoders read off are the means of their distributions, and pre-images are their
+    bypasses alone (beta = 1). Wherever images come in they are what `engine.squares.cut_squares` takes: arrays of any
+    size or files, of which the centre square counts.
+
+    Args:
+        header: of the checkpoint.
+        name: the model goes by this name in reports and errors.
+        device: where it runs.
+        dtype: of its convolutions and the norms behind them; codes, class heads and finished images stay in float32.
+    Raises:
+        CheckpointError: configuration or tensors do not fit.
+    Source: OneGAN, section 4 and supplementary, section D; how the tasks are wired is this project's reading.
+    """
+
+    system = "onegan"
+
+    def __init__(self, header: Header, name: str, device: torch.device, dtype: torch.dtype) -> None:
+        self.header, self.name, self.device, self.dtype = header, name, device, dtype
+        self.config = validated(header, OneGanConfig)
+        self.networks = self._load()
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """Height and width of an image in pixels."""
+        return self.config.resolution, self.config.resolution
+
+    @property
+    def precision(self) -> str:
+        """fp32, bf16 or fp16."""
+        return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
+
+    def generate(
+        self,
+        count: int,
+        seed: int = 0,
+        *,
+        child: Classes | None = None,
+        parent: Classes | None = None,
+        background: Classes | None = None,
+    ) -> Pixels:
+        """Images under a seed; image k is the same whatever `count` is, and has one pose whatever its classes are.
+
+        Args:
+            count: number of images, 1 or more.
+            seed: 0 or more.
+            child: class of style, one or [count]; None draws from those that training pairs with the parent.
+            parent: class of shape, likewise; None takes the child's, or draws where training drew them apart.
+            background: class of the background; None takes the parent's (or the child's, by the configuration).
+        Returns:
+            uint8 [count, R, R, 3].
+        Raises:
+            SizeError: no images, or a negative seed; TaskError: the model has no such class.
+        """
+        latents, shares = draw_latents(self.config, seed, count)
+        chosen = self._chosen("child", child, count), self._chosen("parent", parent, count)
+        children, parents = draw_pairs(self.config, *chosen, shares)
+        return self._generate(latents, children, parents, self._chosen("background", background, count))
+
+    def like(self, images: Images, count: int, seed: int = 0) -> Pixels:
+        """New images of the classes of each image; the poses are those that `generate` gives under the seed.
+
+        Returns:
+            uint8 [N, count, R, R, 3].
+        """
+        (latents, _), found = draw_latents(self.config, seed, count), self.cluster(images)
+        number = len(found.child)
+        made = self._generate(
+            np.tile(latents, (number, 1)), np.repeat(found.child, count), np.repeat(found.parent, count), None
+        )
+        return made.reshape(number, count, *made.shape[1:])
+
+    @torch.inference_mode()
+    def reconstruct(self, images: Images) -> Parts:
+        """Images made again from what the encoders read off them, with foreground, whole background and mask."""
+        rows = []
+        for pixels in _batches(self._squares(images).pixels):
+            scene = self.networks.reconstruct(self._tensor(pixels))
+            rows.append(
+                [to_uint8(t) for t in (scene.image, scene.foreground, scene.background)] + [_levels(scene.mask)]
+            )
+        return Parts(*(np.concatenate(part) for part in zip(*rows, strict=True)))
+
+    @torch.inference_mode()
+    def segment(self, images: Images, soft: bool = False) -> list[Pixels]:
+        """Masks of the foreground, each at the size of its image and 0 outside of its centre square.
+
+        Returns:
+            uint8 [H, W] each: 255 on the foreground and 0 elsewhere, by a threshold of 0.5; or 255 times the mask if
+            soft.
+        """
+        squares, masks = self._squares(images), []
+        for pixels in _batches(squares.pixels):
+            masks += list(_levels(self._read(self._tensor(pixels))[2]))
+        whole = (whole_mask(mask, size) for mask, size in zip(masks, squares.sizes, strict=True))
+        return [mask if soft else np.where(mask >= 128, np.uint8(255), np.uint8(0)) for mask in whole]
+
+    @torch.inference_mode()
+    def cluster(self, images: Images) -> Clusters:
+        """The child class and the parent class of each image."""
+        children, parents = [], []
+        for pixels in _batches(self._squares(images).pixels):
+            encoding = self.networks.encode(self._tensor(pixels))
+            children.append(encoding.child_probabilities.cpu().numpy())
+            parents.append(encoding.parent_logits.cpu().numpy())
+        probabilities = np.concatenate(children)
+        return Clusters(probabilities.argmax(1), np.concatenate(parents).argmax(1), probabilities.max(1))
+
+    @torch.inference_mode()
+    def styles(self, images: Images) -> npt.NDArray[np.float32]:
+        """Style vectors v_c of images, for `translate`: float32 [N, child_vector]."""
+        batches = _batches(self._squares(images).pixels)
+        return np.concatenate(
+            [self.networks.codes_of(self.networks.encode(self._tensor(t))).child.cpu().numpy() for t in batches]
+        )
+
+    @torch.inference_mode()
+    def translate(self, images: Images, child: Classes | npt.NDArray[np.float32]) -> Pixels:
+        """Images in another style; shape, pose and background stay, since E_bg keeps the mask of the own style.
+
+        Args:
+            images: N of them.
+            child: class of the style, one or [N]; or style vectors, floating [N, child_vector].
+        Returns:
+            uint8 [N, R, R, 3].
+        Raises:
+            TaskError: the model has no such class; ShapeError: the vectors are not [N, child_vector].
+        """
+        squares = self._squares(images)
+        styles = self._style_vectors(child, len(squares))
+        made = []
+        for pixels, style in zip(_batches(squares.pixels), _batches(styles), strict=True):
+            x = self._tensor(pixels)
+            encoding, codes, mask = self._read(x)
+            codes = replace(codes, child=style)
+            made.append(to_uint8(self.networks.decode(x, encoding, codes, mask=mask).image))
+        return np.concatenate(made)
+
+    def inpaint(self, images: Images) -> Pixels:
+        """Images without their object: the whole background is made again, uint8 [N, R, R, 3]."""
+        return self.reconstruct(images).background
+
+    @torch.inference_mode()
+    def recompose(self, backgrounds: Images, objects: Images) -> Pixels:
+        """The object of one image on the background of another.
+
+        Args:
+            backgrounds: N images, or one for all objects.
+            objects: N images.
+        Returns:
+            uint8 [N, R, R, 3].
+        Raises:
+            ShapeError: the numbers do not go together.
+        """
+        there, things = self._squares(backgrounds), self._squares(objects)
+        if len(there) not in (1, len(things)):
+            raise ShapeError(
+                f"{len(there)} backgrounds do not go with {len(things)} objects; give as many, or one background"
+            )
+        which = np.arange(len(things)) % len(there)
+        made = []
+        for some, pixels in zip(_batches(which), _batches(things.pixels), strict=True):
+            place = self._tensor(there.pixels[some])
+            mask = self._read(place)[2]
+            encoding = self.networks.encode(self._tensor(pixels))
+            scene = self.networks.decode(place, encoding, self.networks.codes_of(encoding), mask=mask)
+            made.append(to_uint8(scene.image))
+        return np.concatenate(made)
+
+    def _read(self, images: Tensor) -> tuple[Encoding, Codes, Tensor]:
+        """Steps 1 to 3 of path R without the foreground's colours: what was read off, codes, the mask."""
+        encoding = self.networks.encode(images)
+        codes = self.networks.codes_of(encoding)
+        mask = self.networks.foreground(encoding.bypass, codes.parent, codes.child)[1]
+        return encoding, codes, mask.float().sigmoid()
+
+    @torch.inference_mode()
+    def _generate(
+        self, latents: npt.NDArray[np.float32], children: Indices, parents: Indices, backgrounds: Indices | None
+    ) -> Pixels:
+        made = []
+        for some in _batches(np.arange(len(latents))):
+            child, parent, latent = (
+                torch.from_numpy(part[some]).to(self.device) for part in (children, parents, latents)
+            )
+            background = None if backgrounds is None else torch.from_numpy(backgrounds[some]).to(self.device)
+            made.append(to_uint8(self.networks.generate(self.networks.codes(child, parent, latent, background)).image))
+        return np.concatenate(made)
+
+    def _chosen(self, kind: str, classes: Classes | None, count: int) -> Indices | None:
+        return None if classes is None else chosen_classes(self.config, self.name, kind, classes, count)
+
+    def _style_vectors(self, child: Classes | npt.NDArray[np.float32], count: int) -> Tensor:
+        vectors, shape = np.asarray(child), (count, self.config.child_vector)
+        if vectors.dtype.kind != "f":
+            classes = chosen_classes(self.config, self.name, "child", vectors, count)
+            return self.networks.child_vectors(torch.from_numpy(classes).to(self.device))
+        if vectors.shape != shape:
+            raise ShapeError(f"style vectors must be {list(shape)}, one an image; got {list(vectors.shape)}")
+        return torch.from_numpy(vectors.astype(np.float32)).to(self.device)
+
+    def _squares(self, images: Images) -> Squares:
+        return cut_squares(images, self.config.resolution)
+
+    def _tensor(self, pixels: Pixels) -> Tensor:
+        """Bytes [N, R, R, 3] to float32 [N, 3, R, R] in [-1, 1]."""
+        return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+    def _load(self) -> OneGanNetworks:
+        with torch.device("meta"):
+            networks = OneGanNetworks(self.config)
+        expected = {name: tensor.shape for name, tensor in networks.state_dict().items()}
+        tensors = read_tensors(self.header, expected, PREFIX)
+        networks.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
+        networks = networks.eval().requires_grad_(False).to(self.device)
+        for part in networks.modules():
+            if isinstance(part, nn.Conv2d | MapNorm):
+                part.to(self.dtype)
+        networks = networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.device.type == "cpu":
+            make_batch_invariant(networks)
+        return networks
+
+
+def _batches(rows: Rows) -> list[Rows]:
+    return [rows[k : k + BATCH] for k in range(0, len(rows), BATCH)]
+
+
+def _levels(mask: Tensor) -> Pixels:
+    """Masks [N, 1, R, R] to bytes [N, R, R], round(255 mask), halves to even: 0.5 becomes 128."""
+    return mask[:, 0].mul(255).round_().byte().cpu().numpy()
