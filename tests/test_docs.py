@@ -12,12 +12,15 @@ import typer
 from zellige.engine.checkpoint import write_checkpoint
 from zellige.engine.cli import app
 from zellige.engine.models.coco_gan import CocoGanConfig, Discriminator, Generator, Head
+from zellige.engine.models.onegan import OneGanConfig, OneGanNetworks
+from zellige.engine.onegan import PREFIX
 from zellige.training.recipe import CocoGanRecipe
 from zellige.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
     "docs/coco-gan.md",
+    "docs/onegan.md",
     "docs/panoramas.md",
     "docs/training.md",
     "docs/kernels.md",
@@ -68,6 +71,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     for path, guided in zip(names.values(), (False, True), strict=True):
         write_tiny(path, latent_head=guided)
+    names['"runs/birds/model.safetensors"'] = birds = folder / "birds.safetensors"
+    config = OneGanConfig(resolution=64, width=1, encoder_width=1)
+    tensors = {PREFIX + name: tensor for name, tensor in OneGanNetworks(config).state_dict().items()}
+    write_checkpoint(birds, tensors, system="onegan", config=config.model_dump(mode="json"))
     return names
 
 
