@@ -208,6 +208,23 @@ class TestFiles:
             with pytest.raises(DataError, match=r"^bomb\.png has .*, and at most 100,000,000 are read; make it"):
                 read_picture("bomb.png")
 
+    @pytest.mark.parametrize("ending", ["png", "jpg", "tif", "gif", "webp", "bmp"])
+    def test_damaged_files_are_read_or_refused_in_one_sentence(self, tmp_path: Path, ending: str) -> None:
+        random, path = np.random.default_rng(0), tmp_path / f"a.{ending}"
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(smooth(12, 16)).save(path, exif=exif)
+        content = path.read_bytes()
+        for _ in range(100):
+            damaged = bytearray(content[: random.integers(len(content)) if random.random() < 0.2 else None])
+            for place in random.integers(0, max(len(damaged), 1), 3 if len(damaged) else 0):
+                damaged[place] = random.integers(256)
+            path.write_bytes(damaged)
+            try:
+                assert cut_squares([path], 8).pixels.shape == (1, 8, 8, 3)
+            except DataError as error:
+                assert str(path) in str(error) and "\n" not in str(error)
+
 
 def test_squares_know_the_sizes_of_what_they_were() -> None:
     assert Squares(noise(1, 8, 8, 3), [(3, 4)])[0:1].sizes == [(3, 4)]
