@@ -30,7 +30,7 @@ bench = typer.Typer(help="Measure, with everything compared in one run.", no_arg
 app.add_typer(bench, name="bench")
 
 Memory = Annotated[str | None, typer.Option(help="Memory budget, such as 512MiB; default half of what is free.")]
-Data = Annotated[str | None, typer.Option(help="earth, earth-land, or a folder of images; default the one trained on.")]
+Data = Annotated[str | None, typer.Option(help="earth, earth-land, emoji, or a folder; default the one trained on.")]
 Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels; 16384x takes the model's own height.")]
 
 
@@ -169,7 +169,6 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model by a recipe."""
-    from ..training.data import open_pictures
     from ..training.loop import train as run
     from ..training.recipe import with_settings
     from ..training.recipes import find_recipe
@@ -178,16 +177,16 @@ def train(
     chosen = find_recipe(recipe)
     values = dict(_setting(text) for text in settings or []) | ({"steps": steps} if steps is not None else {})
     chosen = with_settings(chosen, values | ({"data": data} if data else {}))
-    pictures = open_pictures(chosen.data, chosen.model.resolution, chosen.model.topology, seed=seed)
+    source = chosen.open_data(seed)
     details = {
         "recipe": recipe,
         "description": chosen.description,
         "data": chosen.data,
-        "licence": pictures.licence,
+        "licence": source.licence,
         "command": shlex.join(["zellige", *sys.argv[1:]]),
     }
     report = run(
-        chosen, pictures, out, resume=resume, start_from=start_from, seed=seed, device=pick_device(device),
+        chosen, source, out, resume=resume, start_from=start_from, seed=seed, device=pick_device(device),
         workers=workers, details=details,
     )  # fmt: skip
     _report({"recipe": recipe, "data": chosen.data} | report, as_json)

@@ -3,7 +3,8 @@
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from zellige.errors import OutputError, TrainingError
 from ..engine.checkpoint import read_header, write_checkpoint
 from ..engine.images import write_png
 from .coco_gan import CocoGanTraining
-from .data import MacroPatches, Pictures
+from .data import Pictures, Scenes
 from .data.macro_patches import stream
-from .recipe import CocoGanRecipe
-from .state import Progress, load_networks, load_state, save_state
+from .onegan import OneGanTraining
+from .recipe import Recipe
+from .state import Progress, Training, load_networks, load_state, save_state
 
 __all__ = ["train"]
 
@@ -31,8 +33,8 @@ _MOST_RECOVERIES = 5
 
 
 def train(
-    recipe: CocoGanRecipe,
-    pictures: Pictures,
+    recipe: Recipe,
+    data: Pictures | Scenes,
     out: Path,
     *,
     resume: bool = False,
@@ -50,7 +52,7 @@ def train(
 
     Args:
         recipe: what to train, and for how many steps.
-        pictures: training data of the model's resolution.
+        data: what to train on, as `recipe.open_data` gives it.
         out: folder of the run; made when missing.
         resume: go on from its state file. Without it, a folder that holds a run is refused.
         start_from: another run's folder whose networks to begin with.
@@ -68,10 +70,11 @@ def train(
     if resume:
         if not state.exists():
             raise TrainingError(f"{out} holds no state to resume; start without --resume")
-        _check_same(state, settings, seed)
+        _check_same(state, recipe.system, settings, seed)
     elif state.exists():
         raise TrainingError(f"{out} already holds a run; continue it with --resume or choose another --out")
-    training = CocoGanTraining(recipe, device or torch.device("cpu"), seed)
+    systems: dict[str, Callable[..., Training]] = {"coco-gan": CocoGanTraining, "onegan": OneGanTraining}
+    training = systems[recipe.system](recipe, device or torch.device("cpu"), seed)
     progress = Progress(seed=seed)
     if resume:
         progress = load_state(state, training)
@@ -91,7 +94,7 @@ def train(
     began, first = time.monotonic(), progress.step
     with _Log(log, first) as record, _bar(recipe.steps, progress.step) as advance:
         while progress.step < recipe.steps:
-            progress = _run(training, recipe, pictures, progress, workers, record, advance, out, settings)
+            progress = _run(training, recipe, data, progress, workers, record, advance, out, settings)
     seconds = time.monotonic() - began
     tensors, config = training.model()
     provenance = {"training": settings | {"seed": progress.seed, "recoveries": progress.recoveries}, **(details or {})}
@@ -109,9 +112,9 @@ def train(
 
 
 def _run(
-    training: CocoGanTraining,
-    recipe: CocoGanRecipe,
-    pictures: Pictures,
+    training: Training,
+    recipe: Recipe,
+    data: Pictures | Scenes,
     progress: Progress,
     workers: int,
     record: "_Log",
@@ -123,23 +126,24 @@ def _run(
     state = out / "state.safetensors"
     # After a NaN other data and other latents follow, or the same one would come again.
     data_seed = progress.seed + 1_000_003 * progress.recoveries
-    patches = MacroPatches(pictures, recipe.model.lattice, recipe.model.patch, data_seed, recipe.sampling)
-    batches = stream(patches, first=progress.step * recipe.batch, batch=recipe.batch, workers=workers)
+    items = recipe.items(data, data_seed)
+    batches: Iterator[Any] = stream(items, first=progress.step * recipe.batch, batch=recipe.batch, workers=workers)
     sums: dict[str, Tensor] = {}
+    counts: Counter[str] = Counter()  # some values come with a later phase, or in some steps alone
     began, start = time.monotonic(), progress.step
-    logged = start
     try:
         for step in range(progress.step + 1, recipe.steps + 1):
-            real, positions = next(batches)
-            metrics = training.step(real, positions, (step - 1) / recipe.steps)
+            first, second = next(batches)
+            metrics = training.step(first, second, (step - 1) / recipe.steps)
             if not bool(torch.stack(list(metrics.values())).isfinite().all()):
-                return _recovered(training, state, progress, step)
-            sums = {name: sums.get(name, 0.0) + value for name, value in metrics.items()}
+                return _recovered(training, recipe, state, progress, step)
+            sums |= {name: sums.get(name, 0.0) + value for name, value in metrics.items()}
+            counts.update(metrics.keys())
             advance(step)
             if step % recipe.log_every == 0:
-                means = {name: round(float(value) / (step - logged), 5) for name, value in sums.items()}
+                means = {name: round(float(value) / counts[name], 5) for name, value in sums.items()}
                 record(step, means | {"steps_per_second": round((step - start) / (time.monotonic() - began), 3)})
-                sums, logged = {}, step
+                sums, counts = {}, Counter()
             if step % recipe.sample_every == 0:
                 write_png(out / "samples" / f"{step:07d}.png", training.samples())
             if step % recipe.checkpoint_every == 0 or step == recipe.steps:
@@ -147,7 +151,7 @@ def _run(
                 try:
                     save_state(state, training, reached, settings)
                 except TrainingError:
-                    return _recovered(training, state, progress, step)
+                    return _recovered(training, recipe, state, progress, step)
                 progress = reached
     except KeyboardInterrupt:
         logger.warning("stopped; go on from step %d with --resume", progress.step)
@@ -155,11 +159,10 @@ def _run(
     return progress
 
 
-def _recovered(training: CocoGanTraining, state: Path, progress: Progress, step: int) -> Progress:
+def _recovered(training: Training, recipe: Recipe, state: Path, progress: Progress, step: int) -> Progress:
     if progress.recoveries == _MOST_RECOVERIES:
         raise TrainingError(
-            f"step {step} gave values that are not finite, for the {progress.recoveries + 1}th time; "
-            "lower the learning rates (--set lr_critic=1e-4) or raise the gradient penalty a little (--set penalty=15)"
+            f"step {step} gave values that are not finite, for the {progress.recoveries + 1}th time; {recipe.remedy}"
         )
     good = load_state(state, training)
     _forget_after(state.with_name("log.jsonl"), good.step)
@@ -197,11 +200,12 @@ class _Log:
             self.board.close()
 
 
-def _check_same(state: Path, settings: dict[str, Any], seed: int) -> None:
+def _check_same(state: Path, system: str, settings: dict[str, Any], seed: int) -> None:
     """Refuse to go on with another model, whose weights may fit and yet mean something else, or with another seed."""
-    details = read_header(state).details
-    if "progress" not in details:
-        return  # no state at all, which is for load_state to say
+    header = read_header(state)
+    details = header.details
+    if header.system != system or "progress" not in details:
+        return  # no state of this system, which is for load_state to say
     started = details["progress"].get("seed", seed)
     if started != seed:
         raise TrainingError(f"{state.parent} holds a run of seed {started}, not {seed}; go on with --seed {started}")

@@ -1,26 +1,64 @@
 """What a training run is: networks, data, losses, schedule; every field is a line of the paper's table or ours."""
 
-from typing import Any, Literal, Self
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from zellige.errors import UnknownRecipeError
 
 from ..engine.models.coco_gan import CocoGanConfig
+from .data import MacroPatches, Pictures, open_pictures
 from .data.macro_patches import Sampling
 from .losses import Adversarial
 
-__all__ = ["CocoGanRecipe", "with_settings"]
+__all__ = ["CocoGanRecipe", "Recipe", "with_settings"]
+
+RecipeT = TypeVar("RecipeT", bound="Recipe")
 
 
-class CocoGanRecipe(BaseModel):
-    """A COCO-GAN training run; defaults are the paper's."""
+class Recipe(BaseModel, ABC):
+    """What the recipes of all systems have, and what the command and the loop ask of them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    system: ClassVar[str]
+    remedy: ClassVar[str]  # against values that are not finite
 
     description: str = Field("", description="What the model makes, for people who list models.")
-    model: CocoGanConfig = Field(default_factory=CocoGanConfig, description="The networks.")
     data: str = Field("earth", description="Data set name or folder, unless --data names another.")
+    batch: int = Field(16, ge=1, description="Samples a step.")
+    steps: int = Field(1_000_000, ge=1, description="Length of the run: one critic and one generator step each.")
+    decay_from: float = Field(
+        1.0, gt=0, le=1, description="Share of the run after which learning rates fall linearly to 0."
+    )
+    ema: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged networks.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Autocast precision of the networks.")
+    storage: Literal["fp32", "fp16"] = Field("fp32", description="Precision of matrices and kernels in the model file.")
+
+    log_every: int = Field(50, ge=1, description="Steps between log lines.")
+    checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints; a crash loses at most these.")
+    sample_every: int = Field(1000, ge=1, description="Steps between sample sheets.")
+
+    @abstractmethod
+    def open_data(self, seed: int) -> Any:
+        """The data set or folder that the run learns from, of the model's resolution."""
+
+    @abstractmethod
+    def items(self, data: Any, seed: int) -> Dataset[tuple[Tensor, Tensor]]:
+        """What an item of a batch is: the pair of tensors that the system's step takes, a function of seed and item."""
+
+
+class CocoGanRecipe(Recipe):
+    """A COCO-GAN training run; defaults are the paper's."""
+
+    system: ClassVar[str] = "coco-gan"
+    remedy: ClassVar[str] = (
+        "lower the learning rates (--set lr_critic=1e-4) or raise the gradient penalty a little (--set penalty=15)"
+    )
+
+    model: CocoGanConfig = Field(default_factory=CocoGanConfig, description="The networks.")
     sampling: Sampling = Field("lattice", description="Whether cyclic axes are trained on lattice positions or on all.")
     beyond: int = Field(
         0, ge=0, description="Beyond-boundary post-training: extra patches on each side; 0 is ordinary."
@@ -38,21 +76,10 @@ class CocoGanRecipe(BaseModel):
 
     batch: int = Field(128, ge=2, description="Macro patches a step; even, since items come in pairs.", multiple_of=2)
     accumulate: int = Field(1, ge=1, description="Parts that a batch is split into, to save memory.")
-    steps: int = Field(1_000_000, ge=1, description="Length of the run: one critic and one generator step each.")
     lr_generator: float = Field(1e-4, gt=0, description="Adam's learning rate for generator and head A.")
     lr_critic: float = Field(4e-4, gt=0, description="Adam's learning rate for discriminator and head A.")
     lr_latent: float = Field(1e-4, gt=0, description="Adam's learning rate for head Q.")
     betas: tuple[float, float] = Field((0.0, 0.999), description="Adam's moments.")
-    decay_from: float = Field(
-        1.0, gt=0, le=1, description="Share of the run after which learning rates fall linearly to 0."
-    )
-    ema: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged generator.")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="Autocast precision of the networks.")
-    storage: Literal["fp32", "fp16"] = Field("fp32", description="Precision of matrices and kernels in the model file.")
-
-    log_every: int = Field(50, ge=1, description="Steps between log lines.")
-    checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints; a crash loses at most these.")
-    sample_every: int = Field(1000, ge=1, description="Steps between sample sheets.")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -65,8 +92,16 @@ class CocoGanRecipe(BaseModel):
             raise ValueError("content weighs the error of head Q, which the model lacks; set model.latent_head too")
         return self
 
+    def open_data(self, seed: int) -> Pictures:
+        """Pictures of the model's resolution."""
+        return open_pictures(self.data, self.model.resolution, self.model.topology, seed=seed)
 
-def with_settings(recipe: CocoGanRecipe, settings: dict[str, Any]) -> CocoGanRecipe:
+    def items(self, data: Pictures, seed: int) -> MacroPatches:
+        """Macro patches and their positions."""
+        return MacroPatches(data, self.model.lattice, self.model.patch, seed, self.sampling)
+
+
+def with_settings(recipe: RecipeT, settings: dict[str, Any]) -> RecipeT:
     """A copy of a recipe with dotted settings replaced, such as {"model.width": 32, "steps": 1000}.
 
     Raises:
@@ -79,15 +114,16 @@ def with_settings(recipe: CocoGanRecipe, settings: dict[str, Any]) -> CocoGanRec
         for part in path:
             level = level.get(part) if isinstance(level, dict) else None
         if not isinstance(level, dict) or last not in level:
-            known = ", ".join(sorted(values) + sorted(f"model.{name}" for name in values["model"]))
+            inner = [f"{part}.{name}" for part, fields in values.items() if isinstance(fields, dict) for name in fields]
+            known = ", ".join(sorted(values) + sorted(inner))
             raise UnknownRecipeError(f"the recipe has no setting {key!r}; it has {known}")
         level[last] = value
     try:
-        return CocoGanRecipe.model_validate(values)
+        return type(recipe).model_validate(values)
     except ValidationError as error:
         fault = error.errors()[0]
         where, given = ".".join(str(part) for part in fault["loc"]), fault["input"]
         reason = fault["msg"].removeprefix("Value error, ")
         # A rule about several settings is broken by all of them together, and its own sentence names them.
-        alone = not isinstance(given, dict | CocoGanConfig)
+        alone = not isinstance(given, dict | BaseModel)
         raise UnknownRecipeError(f"the setting {where} cannot be {given!r}: {reason}" if alone else reason) from error

@@ -40,8 +40,8 @@ class Training(Protocol):
         """Further tensors that a run carries along, updated in place on loading."""
         ...
 
-    def step(self, real: Tensor, positions: Tensor, progress: float) -> dict[str, Tensor]:
-        """Advance by one step; scalars to log."""
+    def step(self, first: Tensor, second: Tensor, progress: float, /) -> dict[str, Tensor]:
+        """Advance by one step on a batch of the recipe's items; scalars to log."""
         ...
 
     def samples(self) -> Any:

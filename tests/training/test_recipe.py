@@ -6,8 +6,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from zellige.engine.models.coco_gan import CocoGanConfig, Discriminator, Generator, Head
 from zellige.errors import LatticeError, UnknownRecipeError
+from zellige.training.onegan_recipe import OneGanRecipe
 from zellige.training.recipe import CocoGanRecipe, with_settings
-from zellige.training.recipes import RECIPES, find_recipe
+from zellige.training.recipes import RECIPES, coco_gan, find_recipe
 
 # Height and width, K, P, batch, blocks at full size, macro positions, consistency, content, beyond.
 PUBLISHED = {
@@ -23,6 +24,44 @@ PUBLISHED = {
     "lsun-256-beyond": ((256, 256), 128, 64, 128, 0, 9, 10_000, 0, 1),
     "matterport-256x768": ((256, 768), 128, 64, 128, 0, 36, 100, 0, 0),
 }
+
+# Children, parents, images.
+PUBLISHED_ONEGAN = {
+    "onegan-cub": (200, 20, 11_788),
+    "onegan-dogs": (120, 12, 20_580),
+    "onegan-cars": (196, 20, 16_185),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_ONEGAN)
+def test_onegan_has_the_papers_networks_and_finegans_length(name):
+    recipe = find_recipe(name)
+    model, (children, parents, images) = recipe.model, PUBLISHED_ONEGAN[name]
+    assert (model.children, model.parents, model.resolution, model.latent) == (children, parents, 128, 100)
+    assert (model.width, model.encoder_width, model.critic_width) == (16, 64, 64)
+    assert recipe.weights == OneGanRecipe().weights
+    assert (recipe.batch, recipe.ema, recipe.betas) == (16, 0.999, (0.5, 0.999))
+    epochs = (recipe.steps * recipe.hard_from) * 16 / images
+    assert epochs == pytest.approx(600, abs=1) and recipe.steps * (1 - recipe.hard_from) == pytest.approx(1500)
+
+
+def test_emoji_have_the_classes_of_their_data_set():
+    from zellige.training.data.emoji import EMOJI
+
+    model = find_recipe("emoji").model
+    assert (model.children, model.parents, model.resolution) == (len(EMOJI), 7, 64)
+
+
+@pytest.mark.parametrize("phases", [[0.5, 0.4], [-0.1, 0.4], [0.2, 1.1]])
+def test_phases_must_be_shares_in_their_order(phases):
+    with pytest.raises(UnknownRecipeError, match="^phases must be two shares of the run in their order, so"):
+        with_settings(OneGanRecipe(), {"phases": phases})
+
+
+def test_weights_are_settings_too():
+    assert with_settings(OneGanRecipe(), {"weights.mask": 0.5}).weights.mask == 0.5
+    with pytest.raises(UnknownRecipeError, match=r"no setting 'weights\.maks'; it has .*weights\.mask"):
+        with_settings(OneGanRecipe(), {"weights.maks": 1})
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -57,10 +96,11 @@ def test_quirks_are_the_only_difference_to_the_paper():
 
 
 def test_every_published_configuration_is_there():
-    assert RECIPES.keys() == PUBLISHED.keys() | {"celeba-64-quirks", "planet", "terrain"}
+    ours = {"celeba-64-quirks", "planet", "terrain", "emoji"}
+    assert RECIPES.keys() == PUBLISHED.keys() | PUBLISHED_ONEGAN.keys() | ours
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", coco_gan.RECIPES)
 def test_networks_of_every_recipe_fit_together(name):
     config = find_recipe(name).model
     with torch.device("meta"):
@@ -79,7 +119,8 @@ def test_networks_of_every_recipe_fit_together(name):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_is_valid_as_it_is_stored(name):
-    assert CocoGanRecipe.model_validate(find_recipe(name).model_dump(mode="json")) == find_recipe(name)
+    recipe = find_recipe(name)
+    assert type(recipe).model_validate(recipe.model_dump(mode="json")) == recipe
 
 
 def test_unknown_recipe_lists_the_known_ones():

@@ -2,13 +2,15 @@
 
 from zellige.errors import UnknownRecipeError
 
-from ..recipe import CocoGanRecipe
-from .coco_gan import RECIPES
+from ..recipe import Recipe
+from . import coco_gan, onegan
 
 __all__ = ["RECIPES", "find_recipe"]
 
+RECIPES: dict[str, Recipe] = {**coco_gan.RECIPES, **onegan.RECIPES}
 
-def find_recipe(name: str) -> CocoGanRecipe:
+
+def find_recipe(name: str) -> Recipe:
     """The recipe of a name.
 
     Raises:

@@ -1,0 +1,202 @@
+"""One training step of OneGAN: three paths forward, one step of the discriminators, one of everything else."""
+
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from ..engine.images import contact_sheet, to_uint8
+from ..engine.models.onegan import BackgroundDiscriminator, ObjectDiscriminator, OneGanNetworks, Scene
+from .onegan_objectives import ROUTES, Terms, critic_terms, generation_terms, learners, reconstruction_terms
+from .onegan_recipe import OneGanRecipe
+
+__all__ = ["OneGanTraining"]
+
+_SHOWN = 8  # images a row of a sheet of samples
+
+
+class OneGanTraining:
+    """The networks, optimisers and random state of a run, and the step that advances them.
+
+    Args:
+        recipe: the run.
+        device: where it happens.
+        seed: of weights and codes.
+    """
+
+    system = "onegan"
+
+    def __init__(self, recipe: OneGanRecipe, device: torch.device, seed: int) -> None:
+        self.recipe, self.device, config = recipe, device, recipe.model
+        torch.manual_seed(seed)
+        self.networks = OneGanNetworks(config)
+        self.objects = ObjectDiscriminator(config)
+        self.backgrounds = BackgroundDiscriminator(config)
+        self.average = deepcopy(self.networks).eval().requires_grad_(False)
+        for module in self.modules().values():
+            module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.learners = learners(self.networks, self.objects)
+        critics = [*self.objects.parameters(), *self.backgrounds.parameters()]
+        # D_c's class head is in both lists: it and the generator want the same, that it reads the child class.
+        others = [*self.networks.parameters(), *self.objects.classes.parameters()]
+        self.optimisers = {
+            "critic": torch.optim.Adam(critics, lr=recipe.lr_critic, betas=recipe.betas),
+            "generator": torch.optim.Adam(others, lr=recipe.lr_generator, betas=recipe.betas),
+        }
+        self.random = torch.Generator(device).manual_seed(seed)
+        self.updates = torch.zeros((), dtype=torch.int64)
+        self._seen: Tensor | None = None
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Every network by name, the averaged ones included."""
+        return {
+            "networks": self.networks,
+            "objects": self.objects,
+            "backgrounds": self.backgrounds,
+            "average": self.average,
+        }
+
+    def numbers(self) -> dict[str, Tensor]:
+        """Running values outside the networks: the number of averaging updates."""
+        return {"updates": self.updates}
+
+    def phase(self, progress: float) -> int:
+        """Which paths run at a share of the run: 1 path G, 2 also path R of made images, 3 also path R of real ones."""
+        return 1 + sum(progress >= start for start in self.recipe.phases)
+
+    def step(self, objects: Tensor, places: Tensor, progress: float) -> dict[str, Tensor]:
+        """One step of both discriminators, then one of generators, encoders and tables, on the same made images.
+
+        Args:
+            objects: images of objects, uint8 [B, 3, R, R].
+            places: backgrounds, uint8 [B, 3, R, R].
+            progress: share of the run that is done, for phases and learning rates.
+        Returns:
+            scalars to log, on the device.
+        """
+        recipe = self.recipe
+        fade = 1.0 if progress <= recipe.decay_from else (1 - progress) / (1 - recipe.decay_from)
+        for name, rate in (("critic", recipe.lr_critic), ("generator", recipe.lr_generator)):
+            for group in self.optimisers[name].param_groups:
+                group["lr"] = rate * fade
+        images, grounds = self._entering(objects), self._entering(places)
+        self._seen = images[:_SHOWN]
+        phase = self.phase(progress)
+        # Every other step is an ordinary one, or the easy codes would be forgotten.
+        hard = progress >= recipe.hard_from and round(progress * recipe.steps) % 2 == 0
+        child, parent, latent = self._hard_codes(len(images)) if hard else self.networks.draw(len(images), self.random)
+        with self._autocast():
+            made = self.networks.generate(self.networks.codes(child, parent, latent))
+            image = made.image.detach()
+            of_made = self._again(image) if phase >= 2 else None
+            of_real = self._again(images) if phase >= 3 else None
+
+        judging = Terms(recipe.weights)
+        again = [scene for scene in (of_made, of_real) if scene is not None] if recipe.judged == "all" else []
+        with self._autocast():
+            critic_terms(judging, self.objects, self.backgrounds, images, grounds, child, made, again)
+        self.optimisers["critic"].zero_grad(set_to_none=True)
+        if (total := judging.total()) is not None:
+            total.backward()
+        self.optimisers["critic"].step()
+
+        making = Terms(recipe.weights)
+        with self._autocast():
+            generation_terms(making, self.networks, self.objects, self.backgrounds, child, parent, made)
+            if of_made is not None:
+                truth = (child, parent, made)
+                reconstruction_terms(making, self.objects, self.backgrounds, image, of_made, truth)
+            if of_real is not None:
+                reconstruction_terms(making, self.objects, self.backgrounds, images, of_real, None)
+        self.optimisers["generator"].zero_grad(set_to_none=True)
+        self._backward(making)
+        self.optimisers["generator"].step()
+        self._average_weights()
+        shares = {"mask_share": made} | ({} if of_real is None else {"again_mask_share": of_real})
+        means = {name: scene.mask.detach().mean() for name, scene in shares.items()}
+        return dict(judging.detached()) | dict(making.detached()) | means
+
+    @torch.no_grad()
+    def samples(self) -> npt.NDArray[np.uint8]:
+        """A sheet of rows, uint8 [H, W, 3], by the averaged networks.
+
+        Of fixed codes: images, foregrounds, masks, backgrounds; then of the last step's real images: they themselves,
+        and the same four of path R.
+        """
+        config = self.recipe.model
+        child = torch.arange(_SHOWN, device=self.device) * config.children // _SHOWN
+        parent = child * config.parents // config.children
+        latent = torch.randn(_SHOWN, config.latent, generator=torch.Generator().manual_seed(0)).to(self.device)
+        with self._autocast():
+            rows = _rows(self.average.generate(self.average.codes(child, parent, latent)))
+            if self._seen is not None:
+                rows += [self._seen, *_rows(self.average.reconstruct(self._seen))]
+        blank = rows[0].new_ones(1, *rows[0].shape[1:])
+        filled = [torch.cat([row, blank.expand(_SHOWN - len(row), -1, -1, -1)]) for row in rows]
+        return contact_sheet(to_uint8(torch.cat(filled)), columns=_SHOWN)
+
+    def model(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and configuration of the model file: the averaged generators, encoders and tables."""
+        small = torch.float16 if self.recipe.storage == "fp16" else torch.float32
+        tensors = {
+            f"networks.{name}": tensor.detach().cpu().contiguous().to(small if tensor.ndim > 1 else torch.float32)
+            for name, tensor in self.average.state_dict().items()
+        }
+        return tensors, self.recipe.model.model_dump(mode="json")
+
+    def _entering(self, pixels: Tensor) -> Tensor:
+        images = pixels.to(self.device, non_blocking=True).float().div_(127.5).sub_(1)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def _again(self, images: Tensor) -> Scene:
+        """Path R as in training: codes drawn around what was read off, pre-images mixed."""
+        beta, background_beta = self.networks.draw_mix(len(images), self.random)
+        return self.networks.reconstruct(
+            images, beta=beta, background_beta=background_beta, sample=True, random=self.random
+        )
+
+    @torch.no_grad()
+    def _hard_codes(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of several times as many codes, those whose child class D_c is least sure of. Source: FineGAN's code."""
+        drawn = self.networks.draw(count * self.recipe.hard_choice, self.random)
+        surprise = []
+        for child, parent, latent in zip(*(codes.split(count) for codes in drawn), strict=True):
+            with self._autocast():
+                made = self.networks.generate(self.networks.codes(child, parent, latent))
+                classes = self.objects(made.foreground * made.mask).auxiliary
+            surprise.append(F.cross_entropy(classes, child, reduction="none"))
+        worst = torch.cat(surprise).topk(count).indices
+        child, parent, latent = (codes[worst] for codes in drawn)
+        return child, parent, latent
+
+    def _backward(self, terms: Terms) -> None:
+        for names, parts in ROUTES:
+            total = terms.total(names)
+            if total is not None:
+                reached = [parameter for part in parts for parameter in self.learners[part]]
+                # Other routes lead through the same graph.
+                torch.autograd.backward(total, inputs=reached, retain_graph=True)
+
+    def _autocast(self) -> torch.autocast:
+        # Without the cache of weights: one that was cast without a graph would pass no gradient later.
+        enabled = self.recipe.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
+        self.updates += 1
+        # A short memory at first: the untrained weights must not linger in the average.
+        updates = int(self.updates)
+        decay = min(self.recipe.ema, (1 + updates) / (10 + updates))
+        average, current = list(self.average.parameters()), list(self.networks.parameters())
+        get_ema_multi_avg_fn(decay)(average, current, None)
+
+
+def _rows(scene: Scene) -> list[Tensor]:
+    mask = (2 * scene.mask - 1).expand_as(scene.image)
+    return [scene.image, scene.foreground, mask, scene.background]

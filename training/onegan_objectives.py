@@ -1,0 +1,225 @@
+"""What OneGAN's networks minimise, term by term, and which networks each term may change.
+
+The names of terms are those of their weights in `OneGanWeights`. Discriminators learn from detached images, so that
+nothing else moves with them. For the others a term's gradient stops where its route ends: what it reaches beyond, such
+as the style encoder through the mask of an image made again, stays as it is.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..engine.models.onegan import BackgroundDiscriminator, ObjectDiscriminator, OneGanNetworks, Scene
+from .onegan_losses import (
+    background_weight,
+    embedding_norm,
+    gaussian_nll,
+    kl_to_standard_normal,
+    mask_regularizer,
+    real_or_fake,
+    weighted_l1,
+)
+from .onegan_recipe import OneGanWeights
+
+__all__ = ["ROUTES", "Terms", "critic_terms", "generation_terms", "learners", "reconstruction_terms"]
+
+# (terms, networks that learn from them): one backward pass each. Terms share a pass where none of them reaches a
+# network of the pass that it may not change. D_c's class head learns from `child` too, to the same end.
+ROUTES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (
+        ("adversarial", "background", "auxiliary", "child", "vectors", "mask"),
+        ("G_fg", "G_bg0", "G_bg1", "V_c", "V_p", "V_bg", "D_c_B"),
+    ),
+    (("parent",), ("G_fg", "V_p", "E_p")),
+    (
+        (
+            *("encoded_classes", "encoded_vectors", "divergence", "pixels", "features"),
+            *("again_adversarial", "again_background"),
+        ),
+        ("G_fg", "G_bg0", "G_bg1", "E_c", "E_p", "E_bg"),
+    ),
+    (("encoded_mask", "again_mask"), ("G_fg", "E_p")),
+    (("encoded_background", "background_pixels", "background_features"), ("G_bg1", "E_bg")),
+)
+
+
+def learners(networks: OneGanNetworks, objects: ObjectDiscriminator) -> dict[str, list[nn.Parameter]]:
+    """The parameters behind the names in ROUTES, none of them twice."""
+    background = networks.background
+    parts: dict[str, tuple[nn.Module, ...]] = {
+        "G_fg": (networks.foreground,),
+        "G_bg0": (background.pre_image,),
+        "G_bg1": (background.blocks, background.to_image),
+        "V_c": (networks.child_vectors,),
+        "V_p": (networks.parent_vectors,),
+        "V_bg": (networks.background_vectors,),
+        "E_c": (networks.child_encoder,),
+        "E_p": (networks.parent_encoder,),
+        "E_bg": (networks.background_encoder,),
+        "D_c_B": (objects.classes,),
+    }
+    return {name: [p for module in modules for p in module.parameters()] for name, modules in parts.items()}
+
+
+class Terms:
+    """Terms of an objective by name; one of weight 0 is not even computed, one that is added twice is the sum."""
+
+    def __init__(self, weights: OneGanWeights) -> None:
+        self.weights = weights
+        self.values: dict[str, Tensor] = {}
+
+    def add(self, name: str, value: Callable[[], Tensor]) -> None:
+        """Add a term, if its weight is not 0."""
+        if getattr(self.weights, name):
+            found = value()
+            self.values[name] = self.values[name] + found if name in self.values else found
+
+    def total(self, names: Sequence[str] | None = None) -> Tensor | None:
+        """Weighted sum of the named terms, or of all; None where there is none of them."""
+        chosen = [name for name in self.values if names is None or name in names]
+        if not chosen:
+            return None
+        return torch.stack([getattr(self.weights, name) * self.values[name] for name in chosen]).sum()
+
+    def detached(self) -> Iterator[tuple[str, Tensor]]:
+        """Names and values, to log."""
+        return ((name, value.detach()) for name, value in self.values.items())
+
+
+def critic_terms(
+    terms: Terms,
+    objects: ObjectDiscriminator,
+    backgrounds: BackgroundDiscriminator,
+    images: Tensor,
+    places: Tensor,
+    child: Tensor,
+    made: Scene,
+    again: Sequence[Scene] = (),
+) -> None:
+    """What D_c and D_bg minimise; no gradient leaves them.
+
+    Args:
+        terms: receives them.
+        objects, backgrounds: D_c and D_bg.
+        images, places: real images of objects and real backgrounds, [N, 3, R, R] in [-1, 1].
+        child: classes of what path G made, [N].
+        made: of path G.
+        again: of path R, as further fakes.
+    """
+    n = len(images)
+    # No layer mixes samples: one pass judges all.
+    fakes = [made.image, *(scene.image for scene in again)]
+    judged = objects(torch.cat([images, *fakes, made.foreground * made.mask]).detach())
+    value, classes = judged.adversarial, judged.auxiliary
+    terms.add("critic", lambda: real_or_fake(value[:n], True) + real_or_fake(value[n:-n], False))
+    terms.add("critic_child", lambda: F.cross_entropy(classes[-n:], child))
+    fakes = [made.background, *(scene.background for scene in again)]
+    patches = backgrounds(torch.cat([places, *fakes, images]).detach())
+    real, kind = patches.adversarial, patches.auxiliary
+    terms.add("critic_background", lambda: real_or_fake(real[:n], True) + real_or_fake(real[n:-n], False))
+    terms.add("critic_auxiliary", lambda: real_or_fake(kind[:n], True) + real_or_fake(kind[-n:], False))
+
+
+def generation_terms(
+    terms: Terms,
+    networks: OneGanNetworks,
+    objects: ObjectDiscriminator,
+    backgrounds: BackgroundDiscriminator,
+    child: Tensor,
+    parent: Tensor,
+    made: Scene,
+) -> None:
+    """Terms of path G.
+
+    Args:
+        terms: receives them.
+        networks, objects, backgrounds: all networks.
+        child, parent: classes, [N].
+        made: from them.
+    """
+    n, codes = len(child), made.codes
+    judged = objects(torch.cat([made.image, made.foreground * made.mask]))
+    patches = backgrounds(made.background)
+    terms.add("adversarial", lambda: real_or_fake(judged.adversarial[:n], True))
+    terms.add("background", lambda: real_or_fake(patches.adversarial, True))
+    terms.add("auxiliary", lambda: real_or_fake(patches.auxiliary, True))
+    terms.add("child", lambda: F.cross_entropy(judged.auxiliary[n:], child))
+    terms.add("parent", lambda: F.cross_entropy(networks.parent_encoder(made.image)[0], parent))
+    terms.add("vectors", lambda: embedding_norm(codes.parent, codes.child, codes.background))
+    terms.add("mask", lambda: mask_regularizer(made.mask))
+
+
+def reconstruction_terms(
+    terms: Terms,
+    objects: ObjectDiscriminator,
+    backgrounds: BackgroundDiscriminator,
+    images: Tensor,
+    again: Scene,
+    truth: tuple[Tensor, Tensor, Scene] | None,
+) -> None:
+    """Terms of path R.
+
+    Args:
+        terms: receives them.
+        objects, backgrounds: D_c and D_bg, which they do not change.
+        images: [N, 3, R, R] in [-1, 1], without gradient.
+        again: made from the images.
+        truth: classes of child and parent [N], and what path G made the images with; None of real images.
+    """
+    encoding = again.encoding
+    assert encoding is not None
+    distributions = (encoding.child, encoding.parent, encoding.latent)
+    terms.add(
+        "divergence",
+        lambda: torch.stack([kl_to_standard_normal(d.mean, d.log_variance) for d in distributions]).sum(),
+    )
+    terms.add("pixels", lambda: F.l1_loss(again.image, images))
+    weights = terms.weights
+    if weights.features or (truth is None and weights.again_adversarial):
+        judged = objects(again.image)
+        terms.add("features", lambda: F.l1_loss(judged.features.float(), _features(objects, images)))
+        if truth is None:
+            terms.add("again_adversarial", lambda: real_or_fake(judged.adversarial, True))
+    if truth is not None:
+        child, parent, made = truth
+        codes = (made.codes.child, made.codes.parent, made.codes.latent)
+        terms.add(
+            "encoded_classes",
+            lambda: F.cross_entropy(encoding.child_logits, child) + F.cross_entropy(encoding.parent_logits, parent),
+        )
+        terms.add(
+            "encoded_vectors",
+            lambda: torch.stack(
+                [
+                    gaussian_nll(code.detach(), d.mean, d.log_variance)
+                    for code, d in zip(codes, distributions, strict=True)
+                ]
+            ).sum(),
+        )
+        terms.add("encoded_mask", lambda: F.l1_loss(again.mask, made.mask.detach()))
+        terms.add("encoded_background", lambda: F.l1_loss(again.background, made.background.detach()))
+        return
+    weight = background_weight(again.mask.detach())
+    terms.add("background_pixels", lambda: weighted_l1(images, again.background, weight))
+    terms.add("again_mask", lambda: mask_regularizer(again.mask))
+    if weights.background_features or weights.again_background:
+        patches = backgrounds(again.background)
+        terms.add("again_background", lambda: real_or_fake(patches.adversarial, True))
+        terms.add("background_features", lambda: _weighted_features(backgrounds, images, patches.features, weight))
+
+
+def _features(discriminator: nn.Module, images: Tensor) -> Tensor:
+    """What images are to a discriminator, without gradient."""
+    with torch.no_grad():
+        features: Tensor = discriminator(images).features
+        return features.float()
+
+
+def _weighted_features(
+    backgrounds: BackgroundDiscriminator, images: Tensor, features: Tensor, weight: Tensor
+) -> Tensor:
+    """L1 of D_bg's features, where the image shows background; a feature counts as the pixels around it do."""
+    at_features = F.interpolate(weight, size=features.shape[2:], mode="area")
+    return weighted_l1(_features(backgrounds, images), features.float(), at_features)
