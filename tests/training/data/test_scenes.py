@@ -106,3 +106,9 @@ class TestItems:
     def test_a_stream_that_starts_further_on_goes_on_alike(self, folder: Path) -> None:
         for one, other in zip(batches(folder, 0, count=4)[2:], batches(folder, 0, first=10, count=2), strict=True):
             assert all(map(torch.equal, one, other))
+
+    def test_another_seed_gives_other_scenes_of_the_same_source(self, folder: Path) -> None:
+        scenes = FolderScenes(folder, SIZE)
+        first, other = SceneItems(scenes), SceneItems(scenes, 1_000_003)
+        assert any(not torch.equal(first[k][0], other[k][0]) for k in range(10))
+        assert torch.equal(other[3][0], torch.tensor(scenes.scene((1_000_003 << 40) + 3).image).permute(2, 0, 1))
