@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zellige.training.onegan import OneGanTraining
-from zellige.training.onegan_objectives import ROUTES, Terms
+from zellige.training.onegan_objectives import ROUTES, Terms, reconstruction_terms
 from zellige.training.onegan_recipe import OneGanWeights
 
 from .tiny_onegan import NONE, advance, batch, moved_by_a_step, one_thread, parts, training
@@ -49,6 +49,10 @@ LEARNERS = {
 def shares(*given: tuple[float, float]) -> Tensor:
     """A mask [1, 1, 64, 64] whose pixels have the given values, each for its share of the picture."""
     return torch.cat([torch.full((round(4096 * share),), float(value)) for share, value in given]).reshape(1, 1, 64, 64)
+
+
+def free(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone().requires_grad_()
 
 
 def mask_of(run: OneGanTraining, mask: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +156,20 @@ class TestRoutes:
             gradients.append([p.grad if p.grad is not None else torch.zeros_like(p) for p in run.learners["G_fg"]])
         for first, second, both in zip(*gradients, strict=True):
             torch.testing.assert_close(first + second, both, rtol=1e-3, atol=1e-6)
+
+    def test_what_path_g_made_is_a_target_and_does_not_give_way(self) -> None:
+        run = training()
+        classes = run.networks.draw(2, run.random)
+        made = run.networks.generate(run.networks.codes(*classes))
+        codes = replace(made.codes, **{part: free(getattr(made.codes, part)) for part in ("child", "parent", "latent")})
+        made = replace(made, mask=free(made.mask), background=free(made.background), codes=codes)
+        terms, image = Terms(OneGanWeights()), made.image.detach()
+        again = run.networks.reconstruct(image, beta=0.5)
+        reconstruction_terms(terms, run.objects, run.backgrounds, image, again, (*classes[:2], made))
+        terms.total().backward()
+        targets = (made.mask, made.background, codes.child, codes.parent, codes.latent)
+        assert all(target.grad is None for target in targets)
+        assert run.networks.child_vectors.weight.grad is None
 
     def test_at_beta_0_bypasses_learn_nothing_from_pixels(self, monkeypatch) -> None:
         run = training(weights=NONE | {"pixels": 1})
