@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def _profile_steps(options: Options) -> Steps:
     }
     for name, case, _ in _all_cases(options):
         if any(name == f"{kernel} {shape} {dtype}" for kernel, shape, dtype in missed):
-            yield name, lambda case=case: _profile(case)  # type: ignore[misc]
+            yield name, partial(_profile, case)
 
 
 def _profile(case: Case) -> dict[str, Any]:

@@ -24,7 +24,8 @@ def glu_layer_norm(
 
     y = ((l - mean) / sqrt(var + eps) * weight + bias) * sigmoid(r), with l and r the halves of x over the channels,
     and mean and (biased) var of l over [C, H, W], one pair for each sample. Statistics and arithmetic are float32 or
-    wider, rounded once; a mean a thousand times the deviation costs no precision.
+    wider, rounded once; a mean a thousand times the deviation costs no precision. The C++ kernel's sigmoid is within 2
+    units in the last place for float32, and within 1.1e-4 before the rounding of bfloat16 results, which is 2e-3.
 
     Differentiable any number of times; gradients of gradients go through the reference.
 

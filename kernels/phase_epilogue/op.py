@@ -31,7 +31,7 @@ def phase_epilogue(
     Nearest x2 before a 3x3 convolution equals four 2x2 convolutions on the small map, whose results are the phases of
     the large one: u[2h + i, 2w + j] = x[p, h, w] with p = 2i + j, row phase i and column phase j, the channels of p
     being p K to (p + 1) K - 1. The result is affine_relu(u, weight, bias), K = C, or glu_layer_norm(u, weight, bias,
-    eps), K = 2C, whose statistics run over all four phases. u itself is never stored.
+    eps), K = 2C, whose statistics run over all four phases, as exact as that function. u itself is never stored.
 
     For inference only: there is no backward.
 
