@@ -107,12 +107,13 @@ class OneGanTraining:
 
         making = Terms(recipe.weights)
         with self._autocast():
-            generation_terms(making, self.networks, self.objects, self.backgrounds, child, parent, made)
+            share = recipe.mask_share
+            generation_terms(making, self.networks, self.objects, self.backgrounds, child, parent, made, share)
             if of_made is not None:
                 truth = (child, parent, made)
-                reconstruction_terms(making, self.objects, self.backgrounds, image, of_made, truth)
+                reconstruction_terms(making, self.objects, self.backgrounds, image, of_made, truth, share)
             if of_real is not None:
-                reconstruction_terms(making, self.objects, self.backgrounds, images, of_real, None)
+                reconstruction_terms(making, self.objects, self.backgrounds, images, of_real, None, share)
         self.optimisers["generator"].zero_grad(set_to_none=True)
         self._backward(making)
         self.optimisers["generator"].step()

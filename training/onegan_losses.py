@@ -38,36 +38,38 @@ def embedding_norm(*vectors: Tensor) -> Tensor:
     return torch.stack([vector.square().sum(dim=1).mean() for vector in vectors]).sum()
 
 
-def mask_balance(mask: Tensor) -> Tensor:
-    """Pull each mask to half of its picture: L_MB = |mean(m) - 1/2|, mean over the batch.
+def mask_balance(mask: Tensor, share: float = 0.5) -> Tensor:
+    """Pull each mask to its share of the picture: L_MB = |mean(m) - s|, mean over the batch.
 
     Args:
         mask: [N, 1, H, W] in [0, 1].
+        share: of a picture that masks should cover, s; published 1/2.
     Source: OneGAN supplementary, section B.
     """
-    return (mask.flatten(1).mean(dim=1) - 0.5).abs().mean()
+    return (mask.flatten(1).mean(dim=1) - share).abs().mean()
 
 
-def mask_decisiveness(mask: Tensor) -> Tensor:
-    """Push each mask to 0 and 1: L_MD = |mean(max(0, m')) - 1/2| + |mean(min(0, m')) + 1/2|, where m' = 2 m - 1.
+def mask_decisiveness(mask: Tensor, share: float = 0.5) -> Tensor:
+    """Push each mask to 0 and 1: L_MD = |mean(max(0, m')) - s| + |mean(min(0, m')) + 1 - s|, where m' = 2 m - 1.
 
-    It vanishes for a mask with exactly half of its pixels at 0 and half at 1.
+    It vanishes for a mask with exactly that share of its pixels at 1 and all others at 0.
 
     Args:
         mask: [N, 1, H, W] in [0, 1].
+        share: of a picture that masks should cover, s; published 1/2.
     Source: OneGAN supplementary, section B.
     """
     signed = 2 * mask.flatten(1) - 1
     inside, outside = signed.clamp_min(0).mean(dim=1), signed.clamp_max(0).mean(dim=1)
-    return ((inside - 0.5).abs() + (outside + 0.5).abs()).mean()
+    return ((inside - share).abs() + (outside + 1 - share).abs()).mean()
 
 
-def mask_regularizer(mask: Tensor) -> Tensor:
-    """L_RM = L_MB + 0.1 L_MD of masks [N, 1, H, W] in [0, 1].
+def mask_regularizer(mask: Tensor, share: float = 0.5) -> Tensor:
+    """L_RM = L_MB + 0.1 L_MD of masks [N, 1, H, W] in [0, 1], which should cover a share of their pictures.
 
     Source: OneGAN supplementary, section B.
     """
-    return mask_balance(mask) + 0.1 * mask_decisiveness(mask)
+    return mask_balance(mask, share) + 0.1 * mask_decisiveness(mask, share)
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -130,6 +130,7 @@ def generation_terms(
     child: Tensor,
     parent: Tensor,
     made: Scene,
+    mask_share: float = 0.5,
 ) -> None:
     """Terms of path G.
 
@@ -138,6 +139,7 @@ def generation_terms(
         networks, objects, backgrounds: all networks.
         child, parent: classes, [N].
         made: from them.
+        mask_share: of a picture that masks should cover.
     """
     n, codes = len(child), made.codes
     judged = objects(torch.cat([made.image, made.foreground * made.mask]))
@@ -148,7 +150,7 @@ def generation_terms(
     terms.add("child", lambda: F.cross_entropy(judged.auxiliary[n:], child))
     terms.add("parent", lambda: F.cross_entropy(networks.parent_encoder(made.image)[0], parent))
     terms.add("vectors", lambda: embedding_norm(codes.parent, codes.child, codes.background))
-    terms.add("mask", lambda: mask_regularizer(made.mask))
+    terms.add("mask", lambda: mask_regularizer(made.mask, mask_share))
 
 
 def reconstruction_terms(
@@ -158,6 +160,7 @@ def reconstruction_terms(
     images: Tensor,
     again: Scene,
     truth: tuple[Tensor, Tensor, Scene] | None,
+    mask_share: float = 0.5,
 ) -> None:
     """Terms of path R.
 
@@ -167,6 +170,7 @@ def reconstruction_terms(
         images: [N, 3, R, R] in [-1, 1], without gradient.
         again: made from the images.
         truth: classes of child and parent [N], and what path G made the images with; None of real images.
+        mask_share: of a picture that masks should cover.
     """
     encoding = again.encoding
     assert encoding is not None
@@ -203,7 +207,7 @@ def reconstruction_terms(
         return
     weight = background_weight(again.mask.detach())
     terms.add("background_pixels", lambda: weighted_l1(images, again.background, weight))
-    terms.add("again_mask", lambda: mask_regularizer(again.mask))
+    terms.add("again_mask", lambda: mask_regularizer(again.mask, mask_share))
     if weights.background_features or weights.again_background:
         patches = backgrounds(again.background)
         terms.add("again_background", lambda: real_or_fake(patches.adversarial, True))

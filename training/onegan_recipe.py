@@ -32,7 +32,7 @@ class OneGanWeights(BaseModel):
     child: float = Field(1.0, ge=0, description="D_c reads the child class off the foreground.")
     parent: float = Field(1.0, ge=0, description="E_p reads the parent class off the image.")
     vectors: float = Field(0.01, ge=0, description="L_Rv: embeddings are near the origin.")
-    mask: float = Field(1.0, ge=0, description="L_RM: masks are half of the picture, and decided.")
+    mask: float = Field(1.0, ge=0, description="L_RM: masks cover their share of the picture, and are decided.")
 
     # Path R of made images, whose codes and parts are known.
     encoded_classes: float = Field(1.0, ge=0, description="E_c and E_p read the classes; 10 in MixNMatch.")
@@ -67,6 +67,9 @@ class OneGanRecipe(Recipe):
     data: str = Field("emoji", description="Data set name or folder, unless --data names another.")
     model: OneGanConfig = Field(default_factory=OneGanConfig, description="The networks.")
     weights: OneGanWeights = Field(default_factory=OneGanWeights, description="Of the terms.")
+    mask_share: float = Field(
+        0.5, gt=0, lt=1, description="Share of a picture that L_RM wants masks to cover; published half."
+    )
     phases: tuple[float, float] = Field(
         (0.2, 0.4),
         description="Shares of the run after which path R of made images, and then of real ones, join path G.",

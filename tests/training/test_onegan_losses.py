@@ -47,6 +47,13 @@ class TestMasks:
         assert mask_decisiveness(mask).item() == pytest.approx(decisiveness, abs=1e-7)
         assert mask_regularizer(mask).item() == pytest.approx(total, abs=1e-7)
 
+    @given(share=st.integers(1, 63))
+    def test_a_mask_of_the_share_that_is_asked_for_is_ideal(self, share: int) -> None:
+        mask = (torch.arange(64.0) < share).double().view(1, 1, 8, 8)
+        assert mask_regularizer(mask, share / 64).item() == pytest.approx(0, abs=1e-12)
+        assert mask_regularizer(mask, (share + 1) / 64).item() > 0.01
+        assert mask_regularizer(mask, (share - 1) / 64).item() > 0.01
+
     def test_every_mask_is_judged_by_itself(self) -> None:
         # Together an empty and a full mask would be balanced and decisive.
         masks = torch.cat([mask for mask, *_ in CHECKED])

@@ -336,11 +336,14 @@ def test_peak_memory_is_flat_while_the_width_grows_sixteenfold(
     loaded = model(kind)
     height, width = loaded.resolution
     small, large = (loaded.scene(turns[1] * width * factor, turns[0] * height) for factor in (1, 16))
-    peaks = {}
-    for scene in (small, small, large):  # the first run fills the libraries' caches
-        report = render_file(loaded.generator, scene, tmp_path / "a.tif", budget=48 * MIB)
-        peaks[scene.width] = report["peak_memory_bytes"]
-    assert peaks[large.width] <= 1.05 * peaks[small.width] + 8 * MIB  # heap pages that threads keep
+
+    def peak(scene: Scene) -> int:
+        return int(render_file(loaded.generator, scene, tmp_path / "a.tif", budget=48 * MIB)["peak_memory_bytes"])
+
+    peak(small)  # fills the libraries' caches
+    # What earlier tests left of the heap is found again or not, so that a run's peak is off by some MiB, and by chance.
+    first, second = (min(peak(scene) for _ in range(3)) for scene in (small, large))
+    assert second <= 1.05 * first + 8 * MIB
 
 
 def test_a_scene_that_leaves_the_boundary_is_rendered_like_any_other(model: Model, tmp_path: Path) -> None:
