@@ -7,7 +7,13 @@ from numpy.typing import NDArray
 
 from zellige.errors import MissingExtraError, ShapeError
 
-__all__ = ["clustering_accuracy", "dice", "intersection_over_union", "normalized_mutual_information"]
+__all__ = [
+    "clustering_accuracy",
+    "dice",
+    "intersection_over_union",
+    "matched_clusters",
+    "normalized_mutual_information",
+]
 
 Masks = NDArray[np.bool_] | NDArray[np.uint8] | NDArray[np.floating[Any]]
 Labels = NDArray[np.integer[Any]]
@@ -47,14 +53,31 @@ def clustering_accuracy(clusters: Labels, classes: Labels) -> float:
     Raises:
         ShapeError: the labels are not two lists of one length, or empty.
         MissingExtraError: scipy is not installed.
-    Source: the matching is Kuhn's (1955), the Hungarian method.
+    """
+    matched = matched_clusters(clusters, classes)
+    hits = sum(np.count_nonzero((classes == name) & (clusters == cluster)) for name, cluster in matched.items())
+    return float(hits / len(classes))
+
+
+def matched_clusters(clusters: Labels, classes: Labels) -> dict[int, int]:
+    """The cluster of each class, by the one-to-one matching under which most samples are in the cluster of their class.
+
+    Args:
+        clusters, classes: as for `clustering_accuracy`.
+    Returns:
+        class -> cluster, of those that share a sample; a class that found no such cluster is left out.
+    Raises:
+        ShapeError, MissingExtraError: as `clustering_accuracy`.
+    Source: Kuhn (1955), the Hungarian method.
     """
     try:
         from scipy.optimize import linear_sum_assignment
     except ModuleNotFoundError as error:
         raise MissingExtraError("scipy", "clustering accuracy", "train") from error
     counts = _contingency(clusters, classes)
-    return float(counts[linear_sum_assignment(counts, maximize=True)].sum() / counts.sum())
+    pairs = zip(*linear_sum_assignment(counts, maximize=True), strict=True)
+    rows, columns = np.unique(clusters), np.unique(classes)
+    return {int(columns[column]): int(rows[row]) for row, column in pairs if counts[row, column]}
 
 
 def normalized_mutual_information(clusters: Labels, classes: Labels) -> float:

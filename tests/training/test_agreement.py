@@ -13,6 +13,7 @@ from zellige.training.agreement import (
     clustering_accuracy,
     dice,
     intersection_over_union,
+    matched_clusters,
     normalized_mutual_information,
 )
 
@@ -92,6 +93,26 @@ class TestClusteringAccuracy:
         best = max((np.take(names, labels[:, 0]) == labels[:, 1]).mean() for names in permutations(range(4)))
         assert clustering_accuracy(labels[:, 0], labels[:, 1]) == pytest.approx(best)
 
+    @pytest.mark.parametrize(
+        ("clusters", "classes", "matched"),
+        [
+            ([7, 7, -3, -3], [0, 0, 1, 1], {0: 7, 1: -3}),
+            ([0] * 9 + [1] * 4, [0] * 5 + [1] * 4 + [0] * 4, {0: 1, 1: 0}),
+            ([5, 5, 5], [0, 0, 1], {0: 5}),
+            ([0, 1, 1], [4, 4, 4], {4: 1}),
+            ([0, 0, 0, 1, 1], [0, 0, 1, 0, 0], {0: 1, 1: 0}),
+            ([0, 0, 1], [2, 2, 2], {2: 0}),
+        ],
+    )
+    def test_a_class_has_its_cluster_or_none(
+        self, clusters: list[int], classes: list[int], matched: dict[int, int]
+    ) -> None:
+        assert matched_clusters(np.array(clusters), np.array(classes)) == matched
+
+    def test_a_class_is_matched_to_no_cluster_that_it_has_no_sample_in(self) -> None:
+        assert matched_clusters(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 0])) in ({0: 0}, {0: 1, 1: 0})
+        assert matched_clusters(np.array([0, 0, 0, 0, 1]), np.array([0, 0, 0, 1, 0])) == {0: 0}
+
     def test_without_scipy_the_error_names_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "scipy.optimize", None)
         with pytest.raises(MissingExtraError, match=r"clustering accuracy needs the package 'scipy'.*zellige\[train\]"):
@@ -133,7 +154,7 @@ class TestNormalizedMutualInformation:
         assert normalized_mutual_information(clusters, classes) < 1e-3
 
 
-@pytest.mark.parametrize("metric", [clustering_accuracy, normalized_mutual_information])
+@pytest.mark.parametrize("metric", [clustering_accuracy, matched_clusters, normalized_mutual_information])
 @pytest.mark.parametrize("shapes", [((3,), (4,)), ((0,), (0,)), ((2, 2), (2, 2))])
 def test_other_labels_are_refused(metric: Any, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     with pytest.raises(ShapeError, match=r"clusters and classes must be \[N\] of one length"):

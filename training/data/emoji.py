@@ -108,14 +108,15 @@ class EmojiScenes:
         self._ground = EarthCrops(resolution, split, seed, pixels_per_radian=scale, land=_LAND, latitudes=_LATITUDES)
 
     def scene(self, index: int) -> Scene:
-        """Scene `index`, with mask, child and parent."""
+        """Scene `index`, with mask, child, parent and ground."""
         # Three numbers, because two are how the ground is drawn.
         random = np.random.default_rng((self.seed, index, 1))
         child = int(random.integers(len(self.children)))
         placed = self._place(self._cutouts[child], random).astype(np.float32)
         alpha = placed[..., 3:] / 255
-        image = np.rint(self._ground.image(2 * index) * (1 - alpha) + placed[..., :3] * alpha)
-        return Scene(image.astype(np.uint8), placed[..., 3].astype(np.uint8), child, self.parent_of[child])
+        ground = self._ground.image(2 * index)
+        image = np.rint(ground * (1 - alpha) + placed[..., :3] * alpha)
+        return Scene(image.astype(np.uint8), placed[..., 3].astype(np.uint8), child, self.parent_of[child], ground)
 
     def background(self, index: int) -> Bytes:
         """Land without an emoji, uint8 [H, W, 3], from places that no scene shows but by chance."""

@@ -28,12 +28,14 @@ class Scene:
         image: uint8 [H, W, 3].
         mask: uint8 [H, W], how much of each pixel is the object, 255 is all of it; None where nobody knows.
         child, parent: fine and coarse class, indices into the `children` and `parents` of its set; None likewise.
+        ground: the picture as it would be without the object, uint8 [H, W, 3]; None likewise.
     """
 
     image: Bytes
     mask: Bytes | None = None
     child: int | None = None
     parent: int | None = None
+    ground: Bytes | None = None
 
 
 class Scenes(Protocol):
@@ -43,6 +45,7 @@ class Scenes(Protocol):
     licence: str
     children: tuple[str, ...]
     parents: tuple[str, ...]
+    parent_of: tuple[int, ...]
 
     def scene(self, index: int) -> Scene:
         """Scene `index`."""
@@ -72,6 +75,7 @@ class FolderScenes:
     licence = "the user's"
     children: tuple[str, ...] = ()
     parents: tuple[str, ...] = ()
+    parent_of: tuple[int, ...] = ()
 
     def __init__(self, directory: Path, resolution: tuple[int, int], split: Split = "train", seed: int = 0) -> None:
         for name in ("objects", "backgrounds"):
