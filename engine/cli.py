@@ -30,7 +30,9 @@ bench = typer.Typer(help="Measure, with everything compared in one run.", no_arg
 app.add_typer(bench, name="bench")
 
 Memory = Annotated[str | None, typer.Option(help="Memory budget, such as 512MiB; default half of what is free.")]
-Data = Annotated[str | None, typer.Option(help="earth, earth-land, emoji, or a folder; default the one trained on.")]
+Data = Annotated[
+    str | None, typer.Option(help="earth, earth-land, emoji, emoji-unseen, or a folder; default the one trained on.")
+]
 Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels; 16384x takes the model's own height.")]
 
 
@@ -196,7 +198,9 @@ def train(
 def evaluate(
     model: Model,
     data: Data = None,
-    count: Annotated[int, typer.Option(help="Held-out pictures and images to compare.")] = 128,
+    count: Annotated[
+        int | None, typer.Option(help="Held-out pictures and images to compare; default 128, of a OneGAN 1024.")
+    ] = None,
     image: Annotated[Path | None, typer.Option(help="Measure the seams of this rendered panorama instead.")] = None,
     record: Annotated[bool, typer.Option(help="Write the metrics into the checkpoint.")] = False,
     seed: Seed = 0,
@@ -204,18 +208,23 @@ def evaluate(
     precision: Precision = "auto",
     as_json: Json = False,
 ) -> None:
-    """The metrics of a model's system: sliced Wasserstein distance, seam ratios, diversity."""
+    """The metrics of a model's system: distance to the data, and seams, or masks and clusters, against the truth."""
     from ..training.evaluate import evaluate_images, evaluate_panorama, record_metrics
+    from ..training.evaluate_onegan import evaluate_scenes
     from .coco_gan import CocoGan
-    from .library import load_for
+    from .library import load, load_for
 
-    generator = load_for(CocoGan, "evaluate", model, device, precision)  # type: ignore[arg-type]
     if image is not None:
-        report = evaluate_panorama(generator, image, data)
+        renderer = load_for(CocoGan, "evaluate --image", model, device, precision)  # type: ignore[arg-type]
+        return _report({"model": renderer.name} | evaluate_panorama(renderer, image, data), as_json)
+    generator = load(model, device, precision)  # type: ignore[arg-type]
+    number = {} if count is None else {"count": count}
+    if isinstance(generator, CocoGan):
+        report = evaluate_images(generator, data, seed=seed, **number)
     else:
-        report = evaluate_images(generator, data, count, seed)
-        if record:
-            record_metrics(generator.header, report)
+        report = evaluate_scenes(generator, data, seed=seed, **number)
+    if record:
+        record_metrics(generator.header, report)
     _report({"model": generator.name} | report, as_json)
 
 

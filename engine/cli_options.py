@@ -17,15 +17,28 @@ Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, or fp16 (CUDA)."
 
 
 def report(values: dict[str, Any], as_json: bool) -> None:
-    """Print what a verb found: one JSON object, or a table for people."""
+    """Print what a verb found: one JSON object, or a table for people, with lists of rows as tables of their own."""
     if as_json:
         print(json.dumps(values))
         return
     table = Table(show_header=False, box=None)
+    tables = [table]
     for key, value in values.items():
-        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else _plain(value))
-    Console().print(table)
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            tables.append(_table_of(key, value))
+        else:
+            table.add_row(key, _plain(value))
+    Console().print(*tables, sep="\n")
+
+
+def _table_of(title: str, rows: list[dict[str, Any]]) -> Table:
+    table = Table(*rows[0], title=title, title_justify="left", box=None)
+    for row in rows:
+        table.add_row(*("" if value is None else _plain(value) for value in row.values()))
+    return table
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return json.dumps(value) if isinstance(value, dict | list) else str(value)

@@ -11,10 +11,11 @@ from zellige.errors import DataError, MissingExtraError
 
 from ..engine.checkpoint import Header, read_tensors, write_checkpoint
 from ..engine.coco_gan import CocoGan
+from ..engine.onegan import OneGan
 from .data import open_pictures
 from .metrics import diversity, seam_ratio, sliced_wasserstein
 
-__all__ = ["evaluate_images", "evaluate_panorama", "record_metrics"]
+__all__ = ["evaluate_images", "evaluate_panorama", "record_metrics", "trained_on"]
 
 Pixels = npt.NDArray[np.uint8]
 _AXES = {"vertical": 0, "horizontal": 1}
@@ -40,7 +41,7 @@ def evaluate_images(model: CocoGan, data: str | None = None, count: int = 128, s
         raise DataError(f"{count} images cannot be compared; use --count 2 or more")
     began = time.perf_counter()
     config = model.config
-    name = data or _trained_on(model)
+    name = data or trained_on(model)
     held_out, training = (
         open_pictures(name, config.resolution, config.topology, split, seed) for split in ("held-out", "train")
     )
@@ -78,7 +79,7 @@ def evaluate_panorama(model: CocoGan, path: Path, data: str | None = None, count
     """
     image = _open(path)
     config = model.config
-    held_out = open_pictures(data or _trained_on(model), config.resolution, config.topology, "held-out")
+    held_out = open_pictures(data or trained_on(model), config.resolution, config.topology, "held-out")
     real = [held_out.image(k) for k in range(count)]
     return {
         "image": str(path),
@@ -117,7 +118,8 @@ def _single_seams(images: list[Pixels], pitch: int) -> dict[str, list[float]]:
     return ranges
 
 
-def _trained_on(model: CocoGan) -> str:
+def trained_on(model: CocoGan | OneGan) -> str:
+    """The data set or folder that a model was trained on, by its header."""
     name = model.header.details.get("data")
     if not isinstance(name, str):
         raise DataError(f"{model.name} does not say what it was trained on; name the data set or folder with --data")

@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from zellige.engine.checkpoint import read_header, read_tensors
 from zellige.engine.cli import main
 from zellige.engine.library import load_for
 from zellige.engine.onegan import OneGan
+from zellige.errors import DataError
+from zellige.training.data import open_scenes
 
 from .models.tiny_onegan import one_thread
 
@@ -43,6 +47,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, onegan_file: ModelFi
     rgba.save("c, d.png")
     Path("other").mkdir()
     picture(3, 64, 64).save("other/a.png")
+    for k, place in enumerate(("objects", "backgrounds")):
+        Path("scenes", place).mkdir(parents=True)
+        picture(4 + k, 64, 64).save(f"scenes/{place}/a.png")
     Path("text.png").write_text("no image")
     Path("older").mkdir()
     Path("older/a-mask.png").write_bytes(b"older")
@@ -162,6 +169,41 @@ def test_results_are_replaced_only_when_asked(run: Run) -> None:
     assert Path("older.csv").read_text().startswith("file,child,parent,confidence\na.png,")
 
 
+def test_an_evaluation_is_recorded_and_the_weights_stay(run: Run) -> None:
+    before = read_header(MODEL)
+    weights = read_tensors(before)
+    options = ("--data", "scenes", "--count", 3, "--seed", 2, *CPU)
+    report = one_object(run("evaluate", MODEL, *options, "--record", "--json"))
+    assert (report["model"], report["data"], report["count"], report["seed"]) == ("birds", "scenes", 3, 2)
+    assert report["reconstruction_psnr"] > 0 and "iou" in report["missing"]["the data has no true masks"]
+    after = read_header(MODEL)
+    assert report == {"model": "birds"} | after.details["metrics"]
+    assert after.config == before.config
+    assert all(torch.equal(weights[name], tensor) for name, tensor in read_tensors(after).items())
+    # Another run finds the same, and writes nothing unasked.
+    again = one_object(run("evaluate", MODEL, *options, "--json"))
+    assert again | {"seconds": 0} == report | {"seconds": 0}
+    assert read_header(MODEL).details == after.details
+
+
+def test_an_evaluation_shows_people_tables_of_classes(run: Run) -> None:
+    try:
+        open_scenes("emoji-unseen", (64, 64))
+    except DataError as missing:
+        pytest.skip(str(missing))
+    status, out, _ = run("evaluate", MODEL, "--data", "emoji-unseen", "--count", 2, *CPU)
+    assert status == 0
+    assert out.index("child_nmi") < out.index("per_class") < out.index("brown heart") < out.index("per_parent")
+
+
+def test_an_evaluation_of_tiles_is_that_of_their_system(run: Run) -> None:
+    options = ("--data", "scenes", "--count", 2, *CPU)
+    report = one_object(run("evaluate", "./tiles.safetensors", *options, "--json"))
+    assert (report["model"], report["count"]) == ("tiles", 2)
+    assert report.keys() >= {"sliced_wasserstein", "seam_ratio", "seam_ratio_single", "diversity"}
+    assert "iou" not in report
+
+
 def task(name: str, *arguments: object, model: str = MODEL) -> tuple[object, ...]:
     return name, model, *arguments, *TASKS[name][0], "--out", "new"
 
@@ -183,7 +225,15 @@ REFUSED = {
         f"generate --like needs a onegan model, and {OTHER}"),
     "panorama by a OneGAN": (
         ("panorama", MODEL, "--out", "new.tif"), "panorama needs a coco-gan model, and birds.safetensors holds a"),
-    "evaluation of a OneGAN": (("evaluate", MODEL), "evaluate needs a coco-gan model, and birds.safetensors holds a"),
+    "evaluation of a panorama": (
+        ("evaluate", MODEL, "--image", "a.png"),
+        "evaluate --image needs a coco-gan model, and birds.safetensors holds a onegan model; `zellige models` lists"),
+    "evaluation against nothing": (("evaluate", MODEL), "birds does not say what it was trained on; name the data"),
+    "evaluation without objects": (("evaluate", MODEL, "--data", "other"), "other has no folder objects; put pictures"),
+    "evaluation with one image": (
+        ("evaluate", MODEL, "--data", "scenes", "--count", 1), "1 images cannot be compared; use --count 2 or more"),
+    "evaluation under a negative seed": (
+        ("evaluate", MODEL, "--data", "scenes", "--seed", -1), "the seed must be 0 or more, not -1"),
     "no such child": (
         ("translate", MODEL, "a.png", "--child", 7, "--out", "new"), "birds has no child class 7; its 7 are 0 to 6"),
     "no such child, generation": (

@@ -1,0 +1,216 @@
+"""What `zellige evaluate` reports of a OneGAN: masks, clusters, images, reconstructions, backgrounds."""
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zellige.errors import DataError
+
+from ..engine.onegan import BATCH, OneGan
+from .agreement import (
+    clustering_accuracy,
+    dice,
+    intersection_over_union,
+    matched_clusters,
+    normalized_mutual_information,
+)
+from .data import Scene, Scenes, open_scenes
+from .evaluate import trained_on
+from .metrics import sliced_wasserstein
+
+__all__ = ["FIRST", "MOST_COMPARED", "compare_scenes", "evaluate_scenes"]
+
+Pixels = npt.NDArray[np.uint8]
+Column = npt.NDArray[Any]
+
+# The number of the first scene. Training counts its own from 0 and comes nowhere near; under the same numbers the same
+# objects would lie at the same places, on other grounds.
+FIRST = 2**39
+# Pictures of each set whose patches are compared, in memory together; all else goes batch by batch.
+MOST_COMPARED = 512
+# Of equal pictures, whose error of 0 has no logarithm.
+_MOST_DECIBELS = 100.0
+
+_HELD_OUT = {
+    "emoji": "places on the ground, in one octant of the globe; the emoji are those of the training",
+    "emoji-unseen": "places on the ground, in one octant of the globe, and all emoji",
+}
+_OF_A_FOLDER = "every tenth picture of a folder of ten or more"
+_OF_MASKS = ("iou", "iou_all_foreground", "dice")
+_OF_CLASSES = tuple(
+    f"{kind}_{name}"
+    for kind in ("child", "parent")
+    for name in ("accuracy", "accuracy_chance", "nmi", "nmi_chance")
+)  # fmt: skip
+_OF_GROUNDS = tuple(f"inpainting_{name}" for name in ("l1", "psnr", "l1_behind", "psnr_behind", "psnr_behind_flat"))
+
+
+def evaluate_scenes(model: OneGan, data: str | None = None, count: int = 1024, seed: int = 0) -> dict[str, Any]:
+    """Compare what a model reads off held-out scenes with the truth, and what it generates with the scenes.
+
+    Args:
+        model: the model.
+        data: "emoji", "emoji-unseen" or a folder; None takes what the model was trained on.
+        count: scenes, 2 or more; memory does not grow with it but for some 100 bytes each.
+        seed: of scenes and generated images.
+    Returns:
+        the keys of `compare_scenes`, with `data`, `held_out` (what training on it never sees), `count`, `seconds`,
+        `device`, `precision` and `seed`.
+    Raises:
+        DataError: fewer than two scenes, or no such data; SizeError: a negative seed.
+    """
+    if count < 2:
+        raise DataError(f"{count} images cannot be compared; use --count 2 or more")
+    began = time.perf_counter()
+    name = data or trained_on(model)
+    held_out, training = (open_scenes(name, model.resolution, split, seed) for split in ("held-out", "train"))
+    report = {"data": name, "held_out": _HELD_OUT.get(name, _OF_A_FOLDER), "count": count}
+    report |= compare_scenes(model, held_out, training, count, seed)
+    return report | {
+        "seconds": time.perf_counter() - began,
+        "device": str(model.device),
+        "precision": model.precision,
+        "seed": seed,
+    }
+
+
+def compare_scenes(model: OneGan, held_out: Scenes, training: Scenes, count: int, seed: int = 0) -> dict[str, Any]:
+    """The metrics of scenes FIRST, FIRST + 1, ... of a source.
+
+    Args:
+        model: the model.
+        held_out: what is measured.
+        training: others like them, for the best distance that can be expected.
+        count: scenes, 2 or more.
+        seed: of generated images, and of the shuffling that tells chance.
+    Returns:
+        `iou`, `dice` of masks, mean over images, and `iou_all_foreground`, of a mask that covers everything;
+        `child_accuracy`, `child_nmi`, `parent_accuracy`, `parent_nmi` of clusters over all scenes, each with `_chance`,
+        the same of shuffled clusters; `reconstruction_psnr` in decibels, mean over images; `inpainting_l1` (levels of
+        255) and `inpainting_psnr` of made backgrounds against true ones, with `_behind` where the object hides them,
+        `inpainting_psnr_behind_flat` of the visible ground's mean colour there; `sliced_wasserstein` between generated
+        images and scenes, `sliced_wasserstein_data` between scenes of training and these, of at most MOST_COMPARED;
+        `missing`, a reason -> metrics that it leaves out; `per_class` and `per_parent`, one dictionary a class.
+    """
+    compared = min(count, MOST_COMPARED)
+    generated = model.generate(compared, seed)  # first: it refuses seeds that nothing can be drawn from
+    real, parts = np.empty_like(generated), []
+    for start in range(0, count, BATCH):
+        scenes = [held_out.scene(FIRST + k) for k in range(start, min(start + BATCH, count))]
+        parts.append(_measure(model, scenes))
+        for k, scene in enumerate(scenes[: max(0, compared - start)], start):
+            real[k] = scene.image
+    columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    # Other numbers than those of the held-out scenes, or the same objects would lie at the same places in both.
+    other = np.stack([training.scene(FIRST + count + k).image for k in range(compared)])
+    report: dict[str, Any] = {key: _mean(columns[key]) for key in _OF_MASKS if key in columns}
+    for kind in ("child", "parent"):
+        if kind in columns:
+            report |= _agreement(kind, columns[f"{kind}_cluster"], columns[kind], seed)
+    report |= {key: _mean(columns[key]) for key in ("reconstruction_psnr", *_OF_GROUNDS) if key in columns}
+    report |= {
+        "sliced_wasserstein": sliced_wasserstein(real, generated),
+        "sliced_wasserstein_data": sliced_wasserstein(real, other),
+        "missing": _missing(report),
+    }
+    if "child" in columns:
+        over = [held_out.parents[parent] for parent in held_out.parent_of]
+        report["per_class"] = _by_class("child", held_out.children, columns, over)
+    if "parent" in columns:
+        report["per_parent"] = _by_class("parent", held_out.parents, columns)
+    return report
+
+
+def _measure(model: OneGan, scenes: list[Scene]) -> dict[str, Column]:
+    """Numbers of some scenes, as far as the truth is known, a column [N] each; NaN where a scene has none."""
+    images = np.stack([scene.image for scene in scenes])
+    made = model.reconstruct(images)
+    found: dict[str, list[Any]] = {"reconstruction_psnr": [*map(_psnr, made.image, images)]}
+    masks = [scene.mask for scene in scenes if scene.mask is not None]
+    if masks:
+        # One at a time, because every picture's own number is wanted for its class.
+        pairs = [(ours[None], mask[None]) for ours, mask in zip(made.mask, masks, strict=True)]
+        found["iou"] = [intersection_over_union(ours, mask) for ours, mask in pairs]
+        found["dice"] = [dice(ours, mask) for ours, mask in pairs]
+        found["iou_all_foreground"] = [intersection_over_union(np.ones(t.shape, np.bool_), t) for _, t in pairs]
+    if scenes[0].child is not None:
+        clusters = model.cluster(images)
+        found |= {"child": [scene.child for scene in scenes], "child_cluster": [*clusters.child]}
+        found |= {"parent": [scene.parent for scene in scenes], "parent_cluster": [*clusters.parent]}
+    grounds = [scene.ground for scene in scenes if scene.ground is not None]
+    if grounds and masks:
+        rows = [*map(_background_errors, made.background, grounds, masks)]
+        found |= {key: [row[key] for row in rows] for key in _OF_GROUNDS}
+    return {key: np.array(values) for key, values in found.items()}
+
+
+def _background_errors(made: Pixels, ground: Pixels, mask: Pixels) -> dict[str, float]:
+    """Of one background [H, W, 3]: everywhere, and where the mask hides the ground."""
+    behind, visible = mask >= 128, mask == 0
+    errors = {"inpainting_l1": _l1(made, ground), "inpainting_psnr": _psnr(made, ground)}
+    flat = ground[visible].mean(axis=0) if visible.any() else np.full(3, np.nan)
+    return errors | {
+        "inpainting_l1_behind": _l1(made[behind], ground[behind]),
+        "inpainting_psnr_behind": _psnr(made[behind], ground[behind]),
+        "inpainting_psnr_behind_flat": _psnr(np.broadcast_to(flat, ground[behind].shape), ground[behind]),
+    }
+
+
+def _l1(one: Column, other: Column) -> float:
+    return float(np.abs(one.astype(np.float64) - other).mean()) if one.size else math.nan
+
+
+def _psnr(one: Column, other: Column) -> float:
+    """10 log10(255^2 / mean squared error), in decibels; NaN of no pixels."""
+    if not one.size:
+        return math.nan
+    error = float(((one.astype(np.float64) - other) ** 2).mean()) / 255**2
+    return _MOST_DECIBELS if error == 0 else min(_MOST_DECIBELS, -10 * math.log10(error))
+
+
+def _agreement(kind: str, clusters: Column, classes: Column, seed: int) -> dict[str, float]:
+    # Few pictures of many classes match well, and share information, by chance: up to 1 where every class has one.
+    shuffled = np.random.default_rng(seed).permutation(clusters)
+    return {
+        f"{kind}_accuracy": clustering_accuracy(clusters, classes),
+        f"{kind}_accuracy_chance": clustering_accuracy(shuffled, classes),
+        f"{kind}_nmi": normalized_mutual_information(clusters, classes),
+        f"{kind}_nmi_chance": normalized_mutual_information(shuffled, classes),
+    }
+
+
+def _by_class(
+    kind: str, names: tuple[str, ...], columns: Mapping[str, Column], parents: list[str] | None = None
+) -> list[dict[str, Any]]:
+    """One dictionary a class; numbers of a class without a picture, and clusters that match no class, are None."""
+    classes, clusters = columns[kind], columns[f"{kind}_cluster"]
+    matched = matched_clusters(clusters, classes)
+    rows = []
+    for index, name in enumerate(names):
+        own = classes == index
+        row: dict[str, Any] = {"name": name} | ({} if parents is None else {"parent": parents[index]})
+        row |= {"images": int(own.sum())}
+        row |= {key: _mean(columns[key][own]) for key in ("iou", "dice") if key in columns}
+        row |= {"accuracy": _mean(clusters[own] == matched.get(index, -1)), "cluster": matched.get(index)}
+        rows.append(row)
+    return rows
+
+
+def _mean(values: Column) -> float | None:
+    """Of the numbers that are there; None where there are none, which JSON can say."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _missing(report: Mapping[str, Any]) -> dict[str, list[str]]:
+    reasons = {
+        "the data has no true masks": _OF_MASKS,
+        "the data has no classes": _OF_CLASSES,
+        "the data has no true backgrounds": _OF_GROUNDS,
+    }
+    left_out = {reason: [key for key in keys if key not in report] for reason, keys in reasons.items()}
+    return {reason: keys for reason, keys in left_out.items() if keys}
