@@ -11,6 +11,7 @@ try:
     from .nearest_centroid import nearest_centroid
     from .phase_epilogue import phase_epilogue
     from .rearrange import rearrange
+    from .winograd_conv import winograd_conv, winograd_weight
 except ModuleNotFoundError as error:
     # Without torch there is still `launcher`, which runs kernels that were built ahead of time.
     if error.name != "torch":
@@ -28,4 +29,6 @@ __all__ = [
     "nearest_centroid",
     "phase_epilogue",
     "rearrange",
+    "winograd_conv",
+    "winograd_weight",
 ]

@@ -22,4 +22,5 @@ NB_MODULE(_native, module) {
     zellige::bind_mask_composite(module);
     zellige::bind_mask_composite_backward(module);
     zellige::bind_phase_epilogue(module);
+    zellige::bind_winograd_conv(module);
 }

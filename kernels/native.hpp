@@ -61,6 +61,11 @@ ZELLIGE_INLINE void ask_for(const T *from, std::int64_t size) {
     for (std::int64_t i = 0; i < size; i += 64 / sizeof(T)) __builtin_prefetch(from + i);
 }
 
+template <typename T>
+ZELLIGE_INLINE void ask_to_write(T *from, std::int64_t size) {
+    for (std::int64_t i = 0; i < size; i += 64 / sizeof(T)) __builtin_prefetch(from + i, 1);
+}
+
 // Two neighbours in one word take a shift and a mask, where single ones take a conversion and a shift each.
 struct Pair {
     float first, second;
@@ -156,5 +161,6 @@ void bind_glu_layer_norm_backward(nanobind::module_ &module);
 void bind_mask_composite(nanobind::module_ &module);
 void bind_mask_composite_backward(nanobind::module_ &module);
 void bind_phase_epilogue(nanobind::module_ &module);
+void bind_winograd_conv(nanobind::module_ &module);
 
 }  // namespace zellige

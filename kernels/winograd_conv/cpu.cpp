@@ -1,0 +1,177 @@
+// Tiles over threads: each thread its own runs of tiles, or, where the matrices outgrow a core's cache, all threads
+// the same tiles and each its own blocks of channels.
+#include <cstddef>
+#include <stdexcept>
+#include <vector>
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+
+#include "winograd_conv/tiles.hpp"
+
+namespace nb = nanobind;
+
+namespace zellige {
+namespace {
+
+using winograd::block;
+using winograd::most;
+using winograd::Shape;
+using winograd::Target;
+
+constexpr std::int64_t own_cache = 3 << 18;    // bytes of a core's own cache that matrices may take
+constexpr std::int64_t own_sums = 3 << 16;     // bytes of sums a thread works on at once
+constexpr std::int64_t shared_sums = 1 << 22;  // bytes of sums that all threads work on at once
+
+using Narrow = winograd::Float<6, 1>;  // 12 accumulators of 32 bytes, of 16 registers
+
+ZELLIGE_CLONES void transform(const Shape &shape, const float *x, std::int64_t begin, std::int64_t end,
+                              std::int64_t plane, const float *zeros, float *v) {
+    shape.upsample ? winograd::transform_body<winograd::Wide, 3>(shape, x, begin, end, plane, zeros, v)
+                   : winograd::transform_body<winograd::Wide, 4>(shape, x, begin, end, plane, zeros, v);
+}
+
+ZELLIGE_CLONES void multiply_wide(const Shape &shape, const float *v, const Target *targets, std::int64_t count,
+                                  std::int64_t plane, const float *u, std::int64_t channel, const float *bias, float *m,
+                                  float *y) {
+    shape.upsample ? winograd::multiply_body<winograd::Wide, 3>(shape, v, targets, count, plane, u, channel, bias, m, y)
+                   : winograd::multiply_body<winograd::Wide, 4>(shape, v, targets, count, plane, u, channel, bias, m, y);
+}
+
+ZELLIGE_CLONES void multiply_narrow(const Shape &shape, const float *v, const Target *targets, std::int64_t count,
+                                    std::int64_t plane, const float *u, std::int64_t channel, const float *bias,
+                                    float *m, float *y) {
+    shape.upsample ? winograd::multiply_body<Narrow, 3>(shape, v, targets, count, plane, u, channel, bias, m, y)
+                   : winograd::multiply_body<Narrow, 4>(shape, v, targets, count, plane, u, channel, bias, m, y);
+}
+
+void multiply(const Shape &shape, const float *v, const Target *targets, std::int64_t count, std::int64_t plane,
+              const float *u, std::int64_t channel, const float *bias, float *m, float *y) {
+#if defined(__x86_64__)
+    static const bool wide = __builtin_cpu_supports("avx512f");
+#else
+    static const bool wide = true;
+#endif
+    (wide ? multiply_wide : multiply_narrow)(shape, v, targets, count, plane, u, channel, bias, m, y);
+}
+
+void transform(const Shape &shape, const bfloat16 *x, std::int64_t begin, std::int64_t end, std::int64_t plane,
+               const bfloat16 *zeros, bfloat16 *v) {
+    winograd::transform_dot(shape, x, begin, end, plane, zeros, v);
+}
+
+void multiply(const Shape &shape, const bfloat16 *v, const Target *targets, std::int64_t count, std::int64_t plane,
+              const bfloat16 *u, std::int64_t channel, const float *bias, float *m, bfloat16 *y) {
+    winograd::multiply_dot(shape, v, targets, count, plane, u, channel, bias, m, y);
+}
+
+void find(const Shape &shape, std::int64_t begin, std::int64_t end, Target *targets) {
+    const std::int64_t high = shape.whole(shape.rows), wide = shape.whole(shape.columns);
+    const auto inside = [&](std::int64_t at, std::int64_t size) { return at >= shape.crop && at < size - shape.crop; };
+    const auto part = [](std::int64_t at, std::int64_t size) { return at == 0 ? 0 : at == size - 1 ? 2 : 1; };
+    winograd::Place place(shape, begin);
+    for (std::int64_t tile = begin; tile < end; ++tile, place.next(shape), ++targets) {
+        for (int i = 0; i < 4; ++i) {
+            const std::int64_t row = (shape.first + place.row) * 2 + i / 2;
+            const std::int64_t column = (shape.first + place.column) * 2 + i % 2;
+            const std::int64_t from = place.sample * (high - 2 * shape.crop) + row - shape.crop;
+            targets->pixels[i] = inside(row, high) && inside(column, wide)
+                                     ? from * (wide - 2 * shape.crop) + column - shape.crop
+                                     : -1;
+            targets->places[i] = shape.border ? place.sample * 9 + 3 * part(row, high) + part(column, wide) : 0;
+        }
+    }
+}
+
+// Memory that a thread keeps from call to call: fresh pages would cost more than some maps take. From the start of a
+// cache line, because vectors across two lines take twice as long.
+template <typename T>
+T *kept(std::vector<T> &room, std::int64_t size) {
+    constexpr std::int64_t line = 64;
+    const std::size_t needed = static_cast<std::size_t>(size) + line / sizeof(T);
+    if (room.size() < needed) room.resize(needed);
+    const auto address = reinterpret_cast<std::uintptr_t>(room.data());
+    return reinterpret_cast<T *>((address + line - 1) / line * line);
+}
+
+template <typename T>
+void convolve(const Shape &shape, std::int64_t samples, const T *x, const T *u, const float *bias, T *y) {
+    const std::int64_t stored = shape.stored(), products = shape.products(), matrices = products * stored * block;
+    const std::int64_t tiles = samples * shape.tile_rows * shape.tile_columns;
+    const std::int64_t blocks = (shape.outputs + block - 1) / block;
+    const std::int64_t bytes = products * stored * static_cast<std::int64_t>(sizeof(T));  // of a tile's sums
+    const std::vector<T> zeros(stored);
+    thread_local std::vector<T> sums;
+    const auto multiplied = [&](const T *v, const Target *targets, std::int64_t count, std::int64_t plane,
+                                std::int64_t k) {
+        thread_local std::vector<float> found;
+        float *m = kept(found, products * (most * block + winograd::gap));
+        multiply(shape, v, targets, count, plane, u + k * matrices, k * block, bias, m, y);
+    };
+    // Twelve rows more than tiles: the last product of a most reads whole ones.
+    if (blocks * matrices * static_cast<std::int64_t>(sizeof(T)) <= own_cache) {
+        const std::int64_t room = std::clamp<std::int64_t>(own_sums / bytes / 12 * 12, 12, most);
+        parallel_for(tiles, room, [&](std::int64_t begin, std::int64_t end) {
+            const std::int64_t plane = room * stored + winograd::gap;
+            T *v = kept(sums, products * plane + 12 * stored);
+            transform(shape, x, begin, end, plane, zeros.data(), v);
+            Target targets[most];
+            find(shape, begin, end, targets);
+            for (std::int64_t k = 0; k < blocks; ++k) multiplied(v, targets, end - begin, plane, k);
+        });
+        return;
+    }
+    const std::int64_t room = std::clamp<std::int64_t>(shared_sums / bytes / most * most, most, (tiles + 7) / 8 * 8);
+    const std::int64_t plane = room * stored + winograd::gap;
+    T *v = kept(sums, products * plane + 12 * stored);
+    for (std::int64_t first = 0; first < tiles; first += room) {
+        const std::int64_t last = std::min(first + room, tiles), runs = (last - first + most - 1) / most;
+        parallel_for(last - first, 8, [&](std::int64_t begin, std::int64_t end) {
+            transform(shape, x, first + begin, first + end, plane, zeros.data(), v + begin * stored);
+        });
+        parallel_for(blocks * runs, 1, [&](std::int64_t begin, std::int64_t) {
+            const std::int64_t from = first + begin % runs * most, count = std::min(most, last - from);
+            Target targets[most];
+            find(shape, from, from + count, targets);
+            multiplied(v + (from - first) * stored, targets, count, plane, begin / runs);
+        });
+    }
+}
+
+using Values = nb::ndarray<nb::ro, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using Matrices = nb::ndarray<nb::ro, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using Factors = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Result = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+
+// Trusts op.py for shapes and dtypes; maps are [N, H, W, C], bias [1, K] or, for each of nine places, [9 N, K].
+void winograd_conv(const Values &x, const Matrices &u, const std::optional<Factors> &bias, const Result &y,
+                   bool upsample, bool replicate, std::int64_t crop) {
+    const auto extent = [](const auto &map, std::size_t axis) { return static_cast<std::int64_t>(map.shape(axis)); };
+    Shape shape{};
+    shape.rows = extent(x, 1), shape.columns = extent(x, 2), shape.inputs = extent(x, 3), shape.outputs = extent(y, 3);
+    shape.crop = crop, shape.first = crop / 2, shape.upsample = upsample, shape.replicate = replicate;
+    shape.tile_rows = (extent(y, 1) + crop + 1) / 2 - shape.first;
+    shape.tile_columns = (extent(y, 2) + crop + 1) / 2 - shape.first;
+    shape.border = bias && extent(*bias, 0) != 1;
+    const float *added = bias ? bias->data() : nullptr;
+    nb::gil_scoped_release unlocked;
+    if (x.dtype() == nb::dtype<float>())
+        convolve(shape, extent(x, 0), static_cast<const float *>(x.data()), static_cast<const float *>(u.data()), added,
+                 static_cast<float *>(y.data()));
+    else if (x.dtype().code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Bfloat) && x.dtype().bits == 16)
+        convolve(shape, extent(x, 0), static_cast<const bfloat16 *>(x.data()),
+                 static_cast<const bfloat16 *>(u.data()), added, static_cast<bfloat16 *>(y.data()));
+    else
+        throw std::invalid_argument("x must be float32 or bfloat16");
+}
+
+}  // namespace
+
+void bind_winograd_conv(nb::module_ &module) {
+    using namespace nb::literals;
+    module.def("winograd_conv", &winograd_conv, "x"_a, "u"_a, "bias"_a.none(), "y"_a, "upsample"_a, "replicate"_a,
+               "crop"_a);
+    module.def("has_bfloat16_dot", &winograd::has_dot);
+}
+
+}  // namespace zellige

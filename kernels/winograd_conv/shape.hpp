@@ -1,0 +1,37 @@
+// What a convolution by tiles computes, and its bfloat16 form.
+#pragma once
+
+#include "native.hpp"
+
+namespace zellige::winograd {
+
+constexpr std::int64_t lanes = 16;  // channels that are transformed together
+constexpr std::int64_t block = 32;  // channels of the result that are made together
+constexpr std::int64_t most = 48;   // tiles that a block of channels is made for at once
+
+struct Shape {
+    std::int64_t rows, columns, inputs, outputs;
+    std::int64_t crop;                         // pixels cut off every side of the result
+    std::int64_t first, tile_rows, tile_columns;  // tiles start at tile `first` of both axes
+    bool upsample, replicate, border;          // border: one bias for each of nine places
+
+    std::int64_t stored() const { return (inputs + lanes - 1) / lanes * lanes; }
+    std::int64_t products() const { return upsample ? 9 : 16; }
+    std::int64_t whole(std::int64_t side) const { return upsample ? 2 * side : side; }
+};
+
+// Where the four pixels of a tile are in the result, -1 for those that are cut off, and the rows of their biases.
+struct Target {
+    std::int64_t pixels[4], places[4];
+};
+
+// Whether the processor multiplies pairs of bfloat16 and adds them to float32, which the following take.
+bool has_dot();
+
+void transform_dot(const Shape &shape, const bfloat16 *x, std::int64_t begin, std::int64_t end, std::int64_t plane,
+                   const bfloat16 *zeros, bfloat16 *v);
+
+void multiply_dot(const Shape &shape, const bfloat16 *v, const Target *targets, std::int64_t count, std::int64_t plane,
+                  const bfloat16 *u, std::int64_t channel, const float *bias, float *m, bfloat16 *y);
+
+}  // namespace zellige::winograd
