@@ -1,0 +1,108 @@
+"""What all rewrites of a convolution share: the trained layer read in float64, a plain layer made, and the border."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zellige.errors import ShapeError
+
+from ...kernels.layout import is_channels_last
+from ..models.coco_gan import PaddedConv
+from .fold_weight import fold_weight
+
+__all__ = ["Convolution", "Mode", "bordered", "conv2d", "fill", "read_conv"]
+
+Mode = Literal["zeros", "reflect", "replicate", "circular"]
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution of stride 1 in one group, its numbers in float64 so that sums of them are rounded once.
+
+    Attributes:
+        weight: [K, C, R, R].
+        bias: [K], or None.
+        padding: cells added on every side, (R - 1) / 2 or 0.
+        mode: what is in them.
+        layer: the convolution without parametrisations; its dtype, device and memory format are those of what is made.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    padding: int
+    mode: Mode
+    layer: nn.Conv2d
+
+
+def read_conv(conv: nn.Conv2d, sides: tuple[int, ...] | None = None) -> Convolution:
+    """Read a trained convolution, or refuse it.
+
+    Args:
+        conv: nn.Conv2d or PaddedConv, with or without spectral norm; it is not changed.
+        sides: R that are allowed; None allows all that are odd.
+    Raises:
+        ShapeError: its kernel is not a square of such a side, or it has a stride, a dilation, groups, another padding
+            than none and (R - 1) / 2, or a `forward` of its own.
+    """
+    plain = isinstance(conv, PaddedConv) or (isinstance(conv, nn.Conv2d) and type(conv).forward is nn.Conv2d.forward)
+    if not plain:
+        raise ShapeError(f"The layer is {type(conv).__name__}; it must be nn.Conv2d or PaddedConv.")
+    allowed = "a square of odd side" if sides is None else " or ".join(f"{side}x{side}" for side in sides)
+    down, across = conv.kernel_size
+    if down != across or (down % 2 == 0 if sides is None else down not in sides):
+        raise ShapeError(f"The convolution's kernel is {down}x{across}; it must be {allowed}.")
+    for name, value, one in (
+        ("stride", conv.stride, (1, 1)),
+        ("dilation", conv.dilation, (1, 1)),
+        ("groups", conv.groups, 1),
+    ):
+        if value != one:
+            raise ShapeError(f"The convolution's {name} is {value}; it must be {one}.")
+    same = down // 2
+    padding = (
+        {"same": (same, same), "valid": (0, 0)}.get(conv.padding) if isinstance(conv.padding, str) else conv.padding
+    )
+    if padding not in ((0, 0), (same, same)):
+        raise ShapeError(f"The convolution's padding is {conv.padding}; it must be {same} or 0 on all sides.")
+    mode: Mode = conv.padding_mode
+    cells = padding[0]
+    if isinstance(conv, PaddedConv) and conv.replicate:
+        cells, mode = same, "replicate"
+    layer = fold_weight(conv)
+    bias = None if layer.bias is None else layer.bias.double()
+    return Convolution(layer.weight.double(), bias, cells, mode, layer)
+
+
+def conv2d(
+    weight: Tensor, bias: Tensor | None, padding: int, like: nn.Conv2d, dtype: torch.dtype | None = None
+) -> nn.Conv2d:
+    """Make a convolution [K, C, R, R], zero padded and without gradients, in the dtype of a trained one or another."""
+    outputs, inputs, *kernel = weight.shape
+    made = nn.Conv2d(inputs, outputs, (kernel[0], kernel[1]), padding=padding, bias=bias is not None, device="meta")
+    fill(made, weight, bias, like, dtype)
+    return made
+
+
+def fill(
+    made: nn.Conv2d | nn.ConvTranspose2d,
+    weight: Tensor,
+    bias: Tensor | None,
+    like: nn.Conv2d,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Give a layer its weights, in the dtype of a trained one or another, and laid in memory like its."""
+    dtype = dtype or like.weight.dtype
+    layout = torch.channels_last if is_channels_last(like.weight) else torch.contiguous_format
+    made.weight = nn.Parameter(weight.to(dtype, memory_format=layout), requires_grad=False)
+    made.bias = None if bias is None else nn.Parameter(bias.to(dtype), requires_grad=False)
+    made.eval()
+
+
+def bordered(x: Tensor, cells: int, mode: Mode) -> Tensor:
+    """Pad a map on every side, in its memory format, which F.pad does not keep for circular padding."""
+    layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    name = "constant" if mode == "zeros" else mode
+    return F.pad(x, (cells, cells, cells, cells), mode=name).contiguous(memory_format=layout)
