@@ -89,7 +89,8 @@ class ConstantChannelsConv(nn.Module):
     def border_bias(self, code: Tensor) -> Tensor:
         """What constants [N, c] and the bias add to a pixel, [N, K, R, R] by its place on a map of side R or more.
 
-        Float32, or float64 for such a layer. For 3x3: top, middle, bottom by left, middle, right. All are equal unless the padding is zeros.
+        Float32, or float64 for such a layer. For 3x3: top, middle, bottom by left, middle, right. All are equal unless
+        the padding is zeros.
         """
         vectors = self._vectors(code, self.side, self.side)
         return vectors if self.bordered else vectors.expand(-1, -1, self.side, self.side)

@@ -11,9 +11,10 @@ from zellige.errors import ShapeError
 
 from ...kernels.layout import is_channels_last
 from ..models.coco_gan import PaddedConv
+from ..models.place import BatchInvariantLinear
 from .fold_weight import fold_weight
 
-__all__ = ["Convolution", "Mode", "bordered", "conv2d", "fill", "read_conv"]
+__all__ = ["Convolution", "Mode", "bordered", "conv2d", "fill", "read_conv", "require_plain"]
 
 Mode = Literal["zeros", "reflect", "replicate", "circular"]
 
@@ -47,9 +48,7 @@ def read_conv(conv: nn.Conv2d, sides: tuple[int, ...] | None = None) -> Convolut
         ShapeError: its kernel is not a square of such a side, or it has a stride, a dilation, groups, another padding
             than none and (R - 1) / 2, or a `forward` of its own.
     """
-    plain = isinstance(conv, PaddedConv) or (isinstance(conv, nn.Conv2d) and type(conv).forward is nn.Conv2d.forward)
-    if not plain:
-        raise ShapeError(f"The layer is {type(conv).__name__}; it must be nn.Conv2d or PaddedConv.")
+    require_plain(conv, nn.Conv2d)
     allowed = "a square of odd side" if sides is None else " or ".join(f"{side}x{side}" for side in sides)
     down, across = conv.kernel_size
     if down != across or (down % 2 == 0 if sides is None else down not in sides):
@@ -66,7 +65,8 @@ def read_conv(conv: nn.Conv2d, sides: tuple[int, ...] | None = None) -> Convolut
         {"same": (same, same), "valid": (0, 0)}.get(conv.padding) if isinstance(conv.padding, str) else conv.padding
     )
     if padding not in ((0, 0), (same, same)):
-        raise ShapeError(f"The convolution's padding is {conv.padding}; it must be {same} or 0 on all sides.")
+        either = f"{same} or 0" if same else "0"
+        raise ShapeError(f"The convolution's padding is {conv.padding}; it must be {either} on all sides.")
     mode: Mode = conv.padding_mode
     cells = padding[0]
     if isinstance(conv, PaddedConv) and conv.replicate:
@@ -74,6 +74,19 @@ def read_conv(conv: nn.Conv2d, sides: tuple[int, ...] | None = None) -> Convolut
     layer = fold_weight(conv)
     bias = None if layer.bias is None else layer.bias.double()
     return Convolution(layer.weight.double(), bias, cells, mode, layer)
+
+
+def require_plain(layer: nn.Module, *kinds: type[nn.Module]) -> None:
+    """Refuse a layer that is of none of torch's kinds, or computes something else with its weights.
+
+    Raises:
+        ShapeError: names the layer's class and the kinds.
+    """
+    known: list[type[nn.Module]] = [*kinds, PaddedConv, BatchInvariantLinear]
+    if isinstance(layer, kinds) and any(type(layer).forward is kind.forward for kind in known):
+        return
+    names = " or ".join(f"nn.{kind.__name__}" for kind in kinds)
+    raise ShapeError(f"The layer is {type(layer).__name__}; it must be {names}, without a forward of its own.")
 
 
 def conv2d(

@@ -38,7 +38,7 @@ def fold_weight(layer: Layer, gain: float = 1.0, bias_gain: float = 1.0) -> Laye
         A layer of the same class in evaluation mode, without gradients. With gains it is torch's own class, since a
         subclass would multiply by them again.
     Raises:
-        ShapeError: the layer is of no such class.
+        ShapeError: the layer is of no such class, or has hooks, as those of torch's first spectral norm are.
     Source: Miyato et al. 2018 (spectral norm); Karras et al. 2018 (equalised learning rate).
     """
     kinds: tuple[Any, ...] = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -46,6 +46,8 @@ def fold_weight(layer: Layer, gain: float = 1.0, bias_gain: float = 1.0) -> Laye
     if kind is None:
         names = ", ".join(f"nn.{kind.__name__}" for kind in kinds)
         raise ShapeError(f"The layer is {type(layer).__name__}; it must be one of {names}.")
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        raise ShapeError(f"The layer {type(layer).__name__} has forward hooks, which would be lost; remove them first.")
     dtype = next(layer.parameters()).dtype  # reading the weight would move a spectral norm in training on
     folded: Any = copy.deepcopy(layer).eval().double()
     if parametrize.is_parametrized(folded):

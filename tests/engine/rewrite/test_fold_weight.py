@@ -99,3 +99,9 @@ def test_refuses_other_layers() -> None:
         fold_weight(nn.BatchNorm2d(3))
     expected = "The layer is BatchNorm2d; it must be one of nn.Conv2d, nn.ConvTranspose2d, nn.Linear."
     assert str(error.value) == expected
+
+
+def test_refuses_hooks_that_change_what_a_layer_computes() -> None:
+    with pytest.raises(ShapeError) as error:
+        fold_weight(torch.nn.utils.spectral_norm(nn.Conv2d(3, 5, 3)))
+    assert str(error.value) == "The layer Conv2d has forward hooks, which would be lost; remove them first."

@@ -1,0 +1,87 @@
+"""Batch norm at inference folded into the layer in front of it, or to a scale and a shift.
+
+With the running statistics the norm is linear, y = g (x - mean) / sqrt(var + eps) + b = scale x + shift, and so is the
+layer in front of it: scale (W * x + c) + shift = (scale W) * x + (scale c + shift).
+
+Saves one pass over the map, K H W multiplications a sample; as scale and shift it takes part in the pass of the
+activation (`affine_relu`), which saves that pass and no multiplications. Exact; folded weights are rounded once more,
+in their own dtype. Loses never.
+
+Only into the layer in front, not into the one behind, whose zero padding is not normalised. Conditional batch norm is
+folded to scale and shift by `ConditionalNorm.factors` of engine/models/coco_gan.py: its scale differs by sample, and
+weights do not.
+"""
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from zellige.errors import ShapeError
+
+from .convolution import require_plain
+from .fold_weight import fold_weight
+
+__all__ = ["fold_norm", "scale_shift"]
+
+Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+@torch.no_grad()
+def fold_norm(layer: Layer, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Layer:
+    """Fold a batch norm into the layer whose result it normalises.
+
+    Args:
+        layer: convolution, transposed convolution or linear layer, of any padding, stride and groups; not changed.
+        norm: batch norm with running statistics over the layer's K outputs; not changed.
+    Returns:
+        A layer of the same class and dtype, with a bias, that computes both.
+    Raises:
+        ShapeError: the layer is of no such class, or the norm has other channels or no running statistics.
+    """
+    require_plain(layer, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    scale, shift = _factors(norm)
+    folded: Any = fold_weight(layer)
+    outputs = folded.out_features if isinstance(folded, nn.Linear) else folded.out_channels
+    if len(scale) != outputs:
+        raise ShapeError(f"The norm has {len(scale)} channels; it must have the layer's {outputs}.")
+    weight = folded.weight.double()
+    if isinstance(folded, nn.ConvTranspose2d):  # [C, K / groups, R, R], the groups along C
+        by_group = scale.view(folded.groups, 1, -1, 1, 1)
+        weight = (weight.unflatten(0, (folded.groups, -1)) * by_group).flatten(0, 1)
+    else:
+        weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
+    bias = shift if folded.bias is None else scale * folded.bias.double() + shift
+    for name, value in (("weight", weight), ("bias", bias)):
+        value = value.to(folded.weight.dtype, memory_format=torch.preserve_format)
+        setattr(folded, name, nn.Parameter(value, requires_grad=False))
+    plain: Layer = folded
+    return plain
+
+
+@torch.no_grad()
+def scale_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Fold a batch norm to a scale and a shift, y = scale x + shift.
+
+    Args:
+        norm: batch norm with running statistics; not changed.
+    Returns:
+        Two of [C], in the dtype of the statistics; as [1, C] expanded to [N, C] they are what `affine_relu` takes.
+    Raises:
+        ShapeError: the layer is no batch norm, or has no running statistics.
+    """
+    scale, shift = _factors(norm)
+    assert norm.running_var is not None
+    return scale.to(norm.running_var.dtype), shift.to(norm.running_var.dtype)
+
+
+def _factors(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Scale and shift in float64."""
+    require_plain(norm, nn.BatchNorm1d, nn.BatchNorm2d)
+    if norm.running_mean is None or norm.running_var is None:
+        raise ShapeError("The norm has no running statistics; it must be made with track_running_stats=True.")
+    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    shift = -scale * norm.running_mean.double()
+    return scale, shift if norm.bias is None else shift + norm.bias.double()
