@@ -102,7 +102,7 @@ class TransposedUpConv(nn.Module):
         self.pad = trained.padding == 1 and self.mode != "zeros"
         pairs = trained.weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
         weight = torch.einsum("ar,bs,kcrs->ckab", pairs, pairs, trained.weight)
-        # Cells cut off of the full result: 1, and the row of zeros or 2 of a padded cell that belong to no pixel.
+        # Rows and columns cut off the full result on every side: 1; 2 unpadded; 1 and the 2 of a cell of padding.
         cut = 3 if self.pad else 2 - trained.padding
         inputs, outputs = weight.shape[:2]
         bias = trained.bias
