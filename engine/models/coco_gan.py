@@ -15,7 +15,8 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ...kernels import affine_relu
-from .coco_gan_config import CocoGanConfig, Padding
+from .coco_gan_config import CocoGanConfig
+from .convolutions import PaddedConv, UpConv, trim
 from .place import BatchInvariantLinear, Place
 
 __all__ = ["CocoGanConfig", "ConditionalNorm", "Discriminator", "Generator", "Head", "plain_state"]
@@ -91,22 +92,6 @@ class ConditionalNorm(nn.Module):
         return torch.rsqrt((var * var if self.quirk else var) + self.eps)
 
 
-class PaddedConv(nn.Conv2d):
-    """3x3 convolution padded with zeros or by repeating the border, or not, taking a cell off every side."""
-
-    def __init__(self, inputs: int, outputs: int, padding: Padding) -> None:
-        super().__init__(inputs, outputs, 3, padding=1 if padding == "zeros" else 0)
-        self.replicate = padding == "replicate"
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve [N, C, H, W] to [N, C', H, W], or [N, C', H - 2, W - 2] unpadded."""
-        if self.replicate:
-            # Autocast would widen the map to float32 here, a quarter of a training step's time on a CPU.
-            with torch.autocast(x.device.type, enabled=False):
-                x = F.pad(x, (1, 1, 1, 1), mode="replicate")
-        return super().forward(x)
-
-
 class GeneratorBlock(nn.Module):
     """Residual block: norm, ReLU, [nearest x2], conv, norm, ReLU, conv; shortcut [nearest x2], 1x1 conv, always.
 
@@ -127,7 +112,11 @@ class GeneratorBlock(nn.Module):
         self.spare = (self.margin * (1 + up) - margin - 2) if config.dense else 0
         self.place = Place(config.lattice, config.latent, inputs, side) if config.dense else None
         self.norm1 = ConditionalNorm(config, inputs)
-        self.conv1 = PaddedConv(inputs, outputs, config.padding)
+        self.conv1 = (
+            UpConv(inputs, outputs, config.padding, spare=self.spare)
+            if up
+            else PaddedConv(inputs, outputs, config.padding)
+        )
         self.norm2 = ConditionalNorm(config, outputs)
         self.conv2 = PaddedConv(outputs, outputs, config.padding)
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
@@ -144,9 +133,9 @@ class GeneratorBlock(nn.Module):
         # A 1x1 convolution and nearest up-sampling commute exactly; this order does a quarter of the work.
         x = self.shortcut(x)
         if self.up:
-            x, y = _nearest_x2(x), _nearest_x2(y)
+            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         if self.place is not None:
-            x, y = _trim(x, self.spare + 2), _trim(y, self.spare)
+            x = trim(x, self.spare + 2)
         y = self.conv1(y)
         y = self.norm2.relu(y, condition)
         return x + self.conv2(y)
@@ -327,15 +316,6 @@ def plain_state(module: nn.Module) -> dict[str, Tensor]:
         if parametrize.is_parametrized(part, "weight"):
             state[path + "weight"] = getattr(part, "weight").detach()  # noqa: B009  a computed property
     return state
-
-
-def _trim(x: Tensor, cells: int) -> Tensor:
-    """Without `cells` rows and columns on every side."""
-    return x[:, :, cells : x.shape[2] - cells, cells : x.shape[3] - cells] if cells else x
-
-
-def _nearest_x2(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def _initialise(module: nn.Module, *, spectral: bool) -> None:

@@ -1,15 +1,14 @@
 """The configuration of a COCO-GAN: all that fixes its shapes and its arithmetic."""
 
 import math
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from .convolutions import Padding
 from .coordinates import Lattice, Topology
 
-__all__ = ["CocoGanConfig", "Padding"]
-
-Padding = Literal["zeros", "replicate", "none"]
+__all__ = ["CocoGanConfig"]
 
 
 class CocoGanConfig(BaseModel):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...kernels import glu_layer_norm
+from .convolutions import CodedConv, UpConv
 from .onegan_config import OneGanConfig
 
 __all__ = [
@@ -75,6 +76,7 @@ class GluConv(nn.Module):
         inputs, outputs: channels.
         side: of the result.
         step: "up" doubles the side in front of a 3x3 convolution, "down" halves it by a 4x4 one of stride 2.
+        code: length of a code that joins the features of every pixel.
     """
 
     def __init__(
@@ -84,18 +86,23 @@ class GluConv(nn.Module):
         outputs: int,
         side: int,
         step: Literal["same", "up", "down"] = "same",
+        code: int = 0,
     ) -> None:
         super().__init__()
-        self.up, self.upsampling = step == "up", config.upsampling
-        kernel, stride = (4, 2) if step == "down" else (3, 1)
-        self.conv = nn.Conv2d(inputs, 2 * outputs, kernel, stride, padding=1, bias=config.bias_before_norm)
+        bias = config.bias_before_norm
+        self.conv: nn.Conv2d
+        if code:
+            self.conv = CodedConv(code, inputs, 2 * outputs, bias=bias)
+        elif step == "up":
+            self.conv = UpConv(inputs, 2 * outputs, "zeros", bias=bias, mode=config.upsampling)
+        else:
+            kernel, stride = (4, 2) if step == "down" else (3, 1)
+            self.conv = nn.Conv2d(inputs, 2 * outputs, kernel, stride, padding=1, bias=bias)
         self.norm = GluLayerNorm(config, outputs, side)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps [N, inputs, H, W] to [N, outputs, side, side]."""
-        if self.up:
-            x = F.interpolate(x, scale_factor=2.0, mode=self.upsampling)
-        y: Tensor = self.norm(self.conv(x))
+    def forward(self, x: Tensor, *code: Tensor) -> Tensor:
+        """Maps [N, inputs, H, W], and codes [N, code] where there are any, to [N, outputs, side, side]."""
+        y: Tensor = self.norm(self.conv(x, *code))
         return y
 
 
@@ -124,16 +131,13 @@ class CodedBlock(nn.Module):
 
     def __init__(self, config: OneGanConfig, inputs: int, code: int, outputs: int, side: int) -> None:
         super().__init__()
-        self.join = GluConv(config, code + inputs, inputs, side)
+        self.join = GluConv(config, inputs, inputs, side, code=code)
         self.blocks = nn.Sequential(*(ResidualBlock(config, inputs, side) for _ in range(2)))
         self.last = GluConv(config, inputs, outputs, side)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """Maps [N, inputs, S, S] under codes [N, code] to [N, outputs, S, S]."""
-        tiles = code.to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])
-        # A concatenation is channels-last only where all of its parts are.
-        parts = [t.contiguous(memory_format=torch.channels_last) for t in (tiles, x)]
-        y: Tensor = self.last(self.blocks(self.join(torch.cat(parts, dim=1))))
+        y: Tensor = self.last(self.blocks(self.join(x, code)))
         return y
 
 
@@ -202,8 +206,8 @@ def deep(config: OneGanConfig, width: int) -> nn.Sequential:
 
 
 def weight_dtype(module: nn.Module) -> torch.dtype:
-    """Dtype of a network's first convolution, in which its maps start."""
-    return next(part.weight.dtype for part in module.modules() if isinstance(part, nn.Conv2d))
+    """Dtype of a network's first convolution, trained or rewritten, in which its maps start."""
+    return next(t.dtype for t in (*module.buffers(), *module.parameters()) if t.dim() == 4)
 
 
 def initialise(module: nn.Module) -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from zellige.errors import ShapeError
 
 from ...kernels.layout import is_channels_last
-from ..models.coco_gan import PaddedConv
+from ..models.convolutions import PaddedConv
 from ..models.place import BatchInvariantLinear
 from .fold_weight import fold_weight
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from zellige.engine.models.coco_gan import PaddedConv
+from zellige.engine.models.convolutions import PaddedConv
 from zellige.engine.models.place import BatchInvariantLinear
 from zellige.engine.rewrite.fold_norm import fold_norm, scale_shift
 from zellige.errors import ShapeError

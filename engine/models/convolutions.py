@@ -1,0 +1,71 @@
+"""Convolutions of generators with what is done to the map in front of them, so that a rewrite can replace both.
+
+Each is an nn.Conv2d by its weights and their names; what `engine.rewrite` puts in its place takes the same arguments.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["CodedConv", "PaddedConv", "Padding", "UpConv", "trim"]
+
+Padding = Literal["zeros", "replicate", "none"]
+
+
+class PaddedConv(nn.Conv2d):
+    """3x3 convolution padded with zeros or by repeating the border, or not, taking a cell off every side."""
+
+    def __init__(self, inputs: int, outputs: int, padding: Padding, *, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, 3, padding=1 if padding == "zeros" else 0, bias=bias)
+        self.replicate = padding == "replicate"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve [N, C, H, W] to [N, C', H, W], or [N, C', H - 2, W - 2] unpadded."""
+        if self.replicate:
+            # Autocast would widen the map to float32 here, a quarter of a training step's time on a CPU.
+            with torch.autocast(x.device.type, enabled=False):
+                x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        return super().forward(x)
+
+
+class UpConv(PaddedConv):
+    """The map doubled in side, cut by `spare` cells on every side, then convolved."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        padding: Padding,
+        *,
+        bias: bool = True,
+        mode: Literal["nearest", "bilinear"] = "nearest",
+        spare: int = 0,
+    ) -> None:
+        super().__init__(inputs, outputs, padding, bias=bias)
+        self.mode, self.spare = mode, spare
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve [N, C, H, W] to [N, C', 2H - 2 spare, 2W - 2 spare], or 2 less a side unpadded."""
+        return super().forward(trim(F.interpolate(x, scale_factor=2.0, mode=self.mode), self.spare))
+
+
+class CodedConv(PaddedConv):
+    """A convolution of a code, the same at every pixel, and of a map, in this order of the channels."""
+
+    def __init__(self, code: int, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__(code + inputs, outputs, "zeros", bias=bias)
+        self.code = code
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:  # type: ignore[override]
+        """Convolve [N, C, H, W] under codes [N, code] to [N, C', H, W]."""
+        tiles = code.to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])
+        # A concatenation is channels-last only where all of its parts are.
+        parts = [t.contiguous(memory_format=torch.channels_last) for t in (tiles, x)]
+        return super().forward(torch.cat(parts, dim=1))
+
+
+def trim(x: Tensor, cells: int) -> Tensor:
+    """Without `cells` rows and columns on every side."""
+    return x[:, :, cells : x.shape[2] - cells, cells : x.shape[3] - cells] if cells else x
