@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from zellige.errors import ShapeError
 
 from ...kernels.layout import is_channels_last
-from ..models.convolutions import PaddedConv
+from ..models.convolutions import PaddedConv, Padding
 from ..models.place import BatchInvariantLinear
 from .fold_weight import fold_weight
 
-__all__ = ["Convolution", "Mode", "bordered", "conv2d", "fill", "read_conv", "require_plain"]
+__all__ = ["Convolution", "Mode", "bordered", "conv2d", "fill", "plain", "read_conv", "require_plain"]
 
 Mode = Literal["zeros", "reflect", "replicate", "circular"]
 
@@ -87,6 +87,20 @@ def require_plain(layer: nn.Module, *kinds: type[nn.Module]) -> None:
         return
     names = " or ".join(f"nn.{kind.__name__}" for kind in kinds)
     raise ShapeError(f"The layer is {type(layer).__name__}; it must be {names}, without a forward of its own.")
+
+
+def plain(conv: nn.Conv2d) -> nn.Conv2d:
+    """The convolution alone, of a layer that does something to its map in front of it; weights are shared."""
+    made: nn.Conv2d
+    with torch.device("meta"):
+        if isinstance(conv, PaddedConv):
+            padding: Padding = "replicate" if conv.replicate else "zeros" if conv.padding == (1, 1) else "none"
+            made = PaddedConv(conv.in_channels, conv.out_channels, padding, bias=conv.bias is not None)
+        else:
+            made = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=conv.padding, bias=conv.bias is not None)
+            made.padding_mode = conv.padding_mode
+    made.weight, made.bias = conv.weight, conv.bias
+    return made.eval()
 
 
 def conv2d(

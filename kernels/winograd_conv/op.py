@@ -86,7 +86,7 @@ def winograd_conv(
 def _winograd_conv(
     x: Tensor, matrices: Tensor, bias: Tensor | None, outputs: int, padding: str, crop: int, backend: str | None
 ) -> Tensor:
-    backend = choose_backend(x.device, backend, x.dtype, native=_native_dtypes())
+    backend = choose_backend(x.device, backend, x.dtype, native=native_dtypes())
     y = _result(x, matrices, outputs, crop)
     if x.numel() == 0:
         return y.zero_()
@@ -111,7 +111,8 @@ def _(
     return _result(x, matrices, outputs, crop)
 
 
-def _native_dtypes() -> tuple[torch.dtype, ...]:
+def native_dtypes() -> tuple[torch.dtype, ...]:
+    """Return the dtypes that the C++ kernel takes on this machine."""
     try:
         from .. import _native
     except ImportError:
