@@ -18,12 +18,14 @@ from .models.coco_gan import CocoGanConfig, Discriminator, Generator, Head
 from .panorama.latents import AnchoredLatents, fixed_latent
 from .panorama.render import Renderer, render_file
 from .panorama.scene import Region, Scene, turns
+from .rewrite.plan import rewritten
 
 __all__ = ["CocoGan"]
 
 Pixels = npt.NDArray[np.uint8]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 _BATCH = 128
+_PLANNED = 64  # patches that rewrites are chosen with
 
 
 class CocoGan:
@@ -34,17 +36,21 @@ class CocoGan:
         name: the model goes by this name in reports and errors.
         device: where it runs.
         dtype: of its convolutions; conditions and norms stay in float32.
+        rewrite: run with the exact rewrites that are faster here; `choices` has them.
     Raises:
         CheckpointError: configuration or tensors do not fit.
     """
 
     system = "coco-gan"
 
-    def __init__(self, header: Header, name: str, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, header: Header, name: str, device: torch.device, dtype: torch.dtype, *, rewrite: bool = True
+    ) -> None:
         self.header, self.name, self.device, self.dtype = header, name, device, dtype
         self.config = validated(header, CocoGanConfig)
         self.generator = self._load(Generator, "generator.")
         self.generator.cast_convolutions(dtype)
+        self.choices = rewritten(self.generator, self._patches) if rewrite else []
         self._renderer = Renderer(self.generator, _BATCH, name)
 
     @property
@@ -268,6 +274,13 @@ class CocoGan:
             for moves, axis in zip(moving, self.config.lattice.axes, strict=True)
         )
         return rows, columns
+
+    def _patches(self) -> None:
+        """A small batch of blocks, as panoramas and images are made of."""
+        block = self._block((False, False))
+        count = _PLANNED // (block[0] * block[1])
+        latents = torch.zeros(count, self.config.latent, device=self.device)
+        self.generator(latents, torch.zeros(count, self.config.lattice.dimensions, device=self.device), block)
 
     def _regions(self, jobs: list[tuple[Scene, Region]]) -> Pixels:
         return self._renderer.regions(jobs).cpu().numpy()

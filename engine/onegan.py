@@ -16,6 +16,7 @@ from .images import to_uint8
 from .models.onegan import Codes, Encoding, OneGanConfig, OneGanNetworks
 from .models.onegan_blocks import MapNorm
 from .onegan_classes import Classes, chosen_classes, draw_latents, draw_pairs
+from .rewrite.plan import rewritten
 from .squares import Images, Squares, cut_squares, whole_mask
 
 __all__ = ["BATCH", "PREFIX", "Clusters", "OneGan", "Parts"]
@@ -69,6 +70,7 @@ class OneGan:
         name: the model goes by this name in reports and errors.
         device: where it runs.
         dtype: of its convolutions and the norms behind them; codes, class heads and finished images stay in float32.
+        rewrite: run with the exact rewrites that are faster here; `choices` has them.
     Raises:
         CheckpointError: configuration or tensors do not fit.
     Source: OneGAN, section 4 and supplementary, section D; how the tasks are wired is this project's reading.
@@ -76,10 +78,15 @@ class OneGan:
 
     system = "onegan"
 
-    def __init__(self, header: Header, name: str, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, header: Header, name: str, device: torch.device, dtype: torch.dtype, *, rewrite: bool = True
+    ) -> None:
         self.header, self.name, self.device, self.dtype = header, name, device, dtype
         self.config = validated(header, OneGanConfig)
         self.networks = self._load()
+        self.choices = rewritten(self.networks, self._both_paths) if rewrite else []
+        if device.type == "cpu":
+            make_batch_invariant(self.networks)
 
     @property
     def resolution(self) -> tuple[int, int]:
@@ -245,7 +252,7 @@ class OneGan:
                 torch.from_numpy(part[some]).to(self.device) for part in (children, parents, latents)
             )
             background = None if backgrounds is None else torch.from_numpy(backgrounds[some]).to(self.device)
-            made.append(to_uint8(self.networks.generate(self.networks.codes(child, parent, latent, background)).image))
+            made.append(self.networks(child, parent, latent, background, output="uint8").cpu().numpy())
         return np.concatenate(made)
 
     def _chosen(self, kind: str, classes: Classes | None, count: int) -> Indices | None:
@@ -277,10 +284,13 @@ class OneGan:
         for part in networks.modules():
             if isinstance(part, nn.Conv2d | MapNorm):
                 part.to(self.dtype)
-        networks = networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.device.type == "cpu":
-            make_batch_invariant(networks)
-        return networks
+        return networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _both_paths(self) -> None:
+        """One image through every layer. Wide maps always go through one by one; deep ones gain more in batches."""
+        zeros = torch.zeros(1, dtype=torch.int64, device=self.device)
+        self.networks(zeros, zeros, torch.zeros(1, self.config.latent, device=self.device))
+        self.networks.reconstruct(torch.zeros(1, 3, *self.resolution, device=self.device))
 
 
 def _batches(rows: Rows) -> list[Rows]:

@@ -5,7 +5,6 @@ Where the paper and its reference implementation differ, the paper is the defaul
 """
 
 import math
-from itertools import pairwise
 from typing import Self
 
 import torch
@@ -17,6 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from ...kernels import affine_relu
 from .coco_gan_config import CocoGanConfig
 from .convolutions import PaddedConv, UpConv, trim
+from .parts import part_sizes
 from .place import BatchInvariantLinear, Place
 
 __all__ = ["CocoGanConfig", "ConditionalNorm", "Discriminator", "Generator", "Head", "plain_state"]
@@ -28,8 +28,6 @@ _SMALLEST_CPU_BATCH = 16
 # Dense maps are larger, so fewer do; but their unpadded convolutions round the rows beyond the last block of 16 cells
 # differently. Their sides are even: every four of them have whole blocks.
 _DENSE_CPU_STEP = 4
-# Bytes of a block's widest map. More spill from the caches, and the C heap gives pages back and takes them again.
-_WIDEST_CPU_MAP = 3 * 2**20
 
 
 class ConditionalNorm(nn.Module):
@@ -209,16 +207,9 @@ class Generator(nn.Module):
         return torch.tanh(self.to_image(F.relu(self.norm(x), inplace=True)))
 
     def _sizes(self, number: int, x: Tensor) -> list[int]:
-        """The batches, nearly equal, in which to run the maps in front of block `number`."""
-        count = len(x)
-        if self.training or x.device.type != "cpu":
-            return [count]
-        least, step = self.batching
+        """The batches in which to run the maps in front of block `number`."""
         scale = 4 if self.config.generator_blocks[number][1] else 1
-        most = max(_WIDEST_CPU_MAP // (scale * x[0].nbytes), least)
-        parts = max(min(-(-count // most), count // least), 1)
-        bounds = [-(-count // step) * k // parts * step for k in range(parts)] + [count]
-        return [stop - start for start, stop in pairwise(bounds)]
+        return part_sizes(x, scale * x[0].nbytes, self.training, *self.batching)
 
     def cast_convolutions(self, dtype: torch.dtype) -> Self:
         """Run the convolutions, nearly all of the work, in `dtype`; conditions and norms stay in float32."""

@@ -10,6 +10,7 @@ bypasses and the heads; how they are wired is this project's reading, and its ch
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -111,18 +112,26 @@ class OneGanNetworks(nn.Module):
         self.parent_encoder = ParentEncoder(config)
         self.background_encoder = BackgroundEncoder(config)
 
-    def forward(self, child: Tensor, parent: Tensor, latent: Tensor) -> Tensor:
+    def forward(
+        self,
+        child: Tensor,
+        parent: Tensor,
+        latent: Tensor,
+        background: Tensor | None = None,
+        *,
+        output: Literal["float", "uint8"] = "float",
+    ) -> Tensor:
         """Generate finished images.
 
         Args:
-            child, parent: classes, [N] int64 or probabilities [N, classes].
-            latent: pose codes, [N, latent].
+            child, parent, latent, background: as of `codes`.
+            output: "float" or "uint8".
         Returns:
-            [N, 3, R, R] in [-1, 1], equal to `generate(codes(child, parent, latent)).image` but for rounding.
+            [N, 3, R, R] in [-1, 1], equal to `generate(codes(...)).image` but for rounding; or bytes [N, R, R, 3].
         """
-        codes = self.codes(child, parent, latent)
+        codes = self.codes(child, parent, latent, background)
         foreground, mask = self.foreground(self._foreground_image(codes), codes.parent, codes.child)
-        return mask_composite(foreground, self.background(self._background_image(codes)), mask)
+        return mask_composite(foreground, self.background(self._background_image(codes)), mask, output=output)
 
     def draw(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Classes and pose codes as training draws them: children [N], parents [N], latents [N, latent]."""

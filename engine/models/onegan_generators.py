@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .onegan_blocks import CodedBlock, GluConv, GluLayerNorm, initialise, weight_dtype
 from .onegan_config import OneGanConfig
+from .parts import part_sizes
 
 __all__ = ["BackgroundGenerator", "ForegroundGenerator", "PreImage"]
 
@@ -46,12 +47,13 @@ class BackgroundGenerator(nn.Module):
             *(GluConv(config, widths[k], widths[k + 1], 32 << k, "up") for k in range(len(widths) - 1))
         )
         self.to_image = nn.Conv2d(widths[-1], 3, 3, padding=1)
+        self.widest = 2 * widths[-1] * config.resolution**2  # numbers of a sample's largest map
         initialise(self)
 
     def forward(self, pre_image: Tensor) -> Tensor:
         """Pre-image [N, 16 width, 16, 16] to the background before tanh, [N, 3, R, R]."""
-        y: Tensor = self.to_image(self.blocks(pre_image))
-        return y
+        parts = pre_image.split(part_sizes(pre_image, self.widest * pre_image.element_size(), self.training))
+        return torch.cat([self.to_image(self.blocks(part)) for part in parts])
 
 
 class ForegroundGenerator(nn.Module):
@@ -69,6 +71,7 @@ class ForegroundGenerator(nn.Module):
         self.child = CodedBlock(config, 2 * width, config.child_vector, width, side)
         self.to_image = nn.Conv2d(width, 3, 3, padding=1)
         self.to_mask = nn.Conv2d(width, 1, 3, padding=1)
+        self.widest = 8 * width * side**2  # numbers of a sample's largest map
         initialise(self)
 
     def forward(self, pre_image: Tensor, parent: Tensor, child: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,7 +84,11 @@ class ForegroundGenerator(nn.Module):
         Returns:
             [N, 3, R, R] and [N, 1, R, R].
         """
-        return self.style(self.shape(pre_image, parent), child)
+        sizes = part_sizes(pre_image, self.widest * pre_image.element_size(), self.training)
+        parts = zip(*(t.split(sizes) for t in (pre_image, parent, child)), strict=True)
+        made = [self.style(self.shape(part, shape), style) for part, shape, style in parts]
+        images, masks = (torch.cat(maps) for maps in zip(*made, strict=True))
+        return images, masks
 
     def shape(self, pre_image: Tensor, parent: Tensor) -> Tensor:
         """G_fg1: pre-image and shape vectors to features [N, 2 width, R, R]."""

@@ -29,12 +29,13 @@ from .convolution import plain
 from .up_conv import up_conv
 from .winograd import winograd
 
-__all__ = ["Choice", "apply", "cache_file", "forms", "plan"]
+__all__ = ["Choice", "apply", "cache_file", "forms", "plan", "rewritten"]
 
 logger = logging.getLogger(__name__)
 
 AS_TRAINED = "as trained"
 _MARGIN = 1.03  # a rewrite must win by this much, or noise would decide
+_FEWEST_OUTPUTS = 16  # winograd makes 32 at a time
 _ROUNDS, _SECONDS = 5, 0.25  # measurements of a form: at most so many rounds, and not many after so long
 
 Form = Callable[[], nn.Module]
@@ -76,13 +77,14 @@ def forms(layer: nn.Module) -> dict[str, Form]:
     """The rewrites that a layer has on its device, by name, each as what builds it; none for layers without any."""
     if not isinstance(layer, nn.Conv2d) or layer.kernel_size != (3, 3) or layer.stride != (1, 1) or layer.groups != 1:
         return {}
-    conv, found = partial(plain, layer), dict[str, Form]()
-    tiles = layer.weight.device.type == "cpu" and layer.weight.dtype in native_dtypes()
+    conv, found, on_cpu = partial(plain, layer), dict[str, Form](), layer.weight.device.type == "cpu"
+    tiles = on_cpu and layer.weight.dtype in native_dtypes() and layer.out_channels >= _FEWEST_OUTPUTS
     if isinstance(layer, UpConv):
         if layer.mode != "nearest":
             return {}
         if not layer.spare:
             found["phases"] = lambda: up_conv(conv(), "phases")
+        if not (layer.spare or on_cpu):  # oneDNN's rounds some images by the batch that they come in
             found["transposed"] = lambda: up_conv(conv(), "transposed")
         if tiles:
             found["winograd"] = lambda: winograd(conv(), upsample=True, spare=layer.spare)
@@ -137,6 +139,13 @@ def plan(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
         if any(kept[key] != times for key, times in fresh.items()):  # another process was first
             return plan(network, run)
     return list(found.values())
+
+
+def rewritten(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
+    """Plan and apply; arguments as of `plan`, of which the network is changed."""
+    choices = plan(network, run)
+    apply(network, choices)
+    return choices
 
 
 def apply(network: nn.Module, choices: Sequence[Choice]) -> None:

@@ -72,8 +72,8 @@ void find(const Shape &shape, std::int64_t begin, std::int64_t end, Target *targ
     winograd::Place place(shape, begin);
     for (std::int64_t tile = begin; tile < end; ++tile, place.next(shape), ++targets) {
         for (int i = 0; i < 4; ++i) {
-            const std::int64_t row = (shape.first + place.row) * 2 + i / 2;
-            const std::int64_t column = (shape.first + place.column) * 2 + i % 2;
+            const std::int64_t row = shape.first + place.row * 2 + i / 2;
+            const std::int64_t column = shape.first + place.column * 2 + i % 2;
             const std::int64_t from = place.sample * (high - 2 * shape.crop) + row - shape.crop;
             targets->pixels[i] = inside(row, high) && inside(column, wide)
                                      ? from * (wide - 2 * shape.crop) + column - shape.crop
@@ -149,9 +149,9 @@ void winograd_conv(const Values &x, const Matrices &u, const std::optional<Facto
     const auto extent = [](const auto &map, std::size_t axis) { return static_cast<std::int64_t>(map.shape(axis)); };
     Shape shape{};
     shape.rows = extent(x, 1), shape.columns = extent(x, 2), shape.inputs = extent(x, 3), shape.outputs = extent(y, 3);
-    shape.crop = crop, shape.first = crop / 2, shape.upsample = upsample, shape.replicate = replicate;
-    shape.tile_rows = (extent(y, 1) + crop + 1) / 2 - shape.first;
-    shape.tile_columns = (extent(y, 2) + crop + 1) / 2 - shape.first;
+    shape.crop = crop, shape.first = upsample ? crop / 2 * 2 : crop, shape.upsample = upsample, shape.replicate = replicate;
+    shape.tile_rows = (extent(y, 1) + crop - shape.first + 1) / 2;
+    shape.tile_columns = (extent(y, 2) + crop - shape.first + 1) / 2;
     shape.border = bias && extent(*bias, 0) != 1;
     const float *added = bias ? bias->data() : nullptr;
     nb::gil_scoped_release unlocked;

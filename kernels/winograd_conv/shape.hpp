@@ -12,7 +12,7 @@ constexpr std::int64_t most = 48;   // tiles that a block of channels is made fo
 struct Shape {
     std::int64_t rows, columns, inputs, outputs;
     std::int64_t crop;                         // pixels cut off every side of the result
-    std::int64_t first, tile_rows, tile_columns;  // tiles start at tile `first` of both axes
+    std::int64_t first, tile_rows, tile_columns;  // tiles start at pixel `first` of both axes, before the crop
     bool upsample, replicate, border;          // border: one bias for each of nine places
 
     std::int64_t stored() const { return (inputs + lanes - 1) / lanes * lanes; }

@@ -104,15 +104,15 @@ ZELLIGE_INLINE void back(const Vector (&m)[3], Vector &first, Vector &second) {
 template <typename Storage, int side, typename T>
 ZELLIGE_INLINE void transform_body(const Shape &shape, const T *x, std::int64_t begin, std::int64_t end,
                                    std::int64_t plane, const T *zeros, T *v) {
-    const std::int64_t stored = shape.stored(), step = side == 3 ? 1 : 2;
+    const std::int64_t stored = shape.stored(), step = side == 3 ? 1 : 2, first = shape.first / (side == 3 ? 2 : 1);
     Place place(shape, begin);
     for (std::int64_t tile = begin; tile < end; ++tile, place.next(shape)) {
         const T *pixels[side][side];
         for (int i = 0; i < side; ++i) {
-            std::int64_t row = (shape.first + place.row) * step + i - 1;
+            std::int64_t row = first + place.row * step + i - 1;
             if (shape.replicate) row = std::clamp<std::int64_t>(row, 0, shape.rows - 1);
             for (int j = 0; j < side; ++j) {
-                std::int64_t column = (shape.first + place.column) * step + j - 1;
+                std::int64_t column = first + place.column * step + j - 1;
                 if (shape.replicate) column = std::clamp<std::int64_t>(column, 0, shape.columns - 1);
                 const bool inside = row >= 0 && row < shape.rows && column >= 0 && column < shape.columns;
                 const std::int64_t at = (place.sample * shape.rows + row) * shape.columns + column;

@@ -90,7 +90,7 @@ def test_wide_maps_in_parts_make_the_same_picture(
     whole = Renderer(loaded.generator, 128).region(scene, all_of(scene), "float")
     calls: list[int] = []
     last = loaded.generator.blocks[-1]
-    monkeypatch.setattr("zellige.engine.models.coco_gan._WIDEST_CPU_MAP", 2**12)
+    monkeypatch.setattr("zellige.engine.models.parts.WIDEST_CPU_MAP", 2**12)
     with last.register_forward_pre_hook(lambda _, arguments: calls.append(len(arguments[0]))):
         for batch in (16, 33, 49, 128):
             assert torch.equal(Renderer(loaded.generator, batch).region(scene, all_of(scene), "float"), whole)

@@ -1,0 +1,30 @@
+"""Batches in parts: on a CPU the maps of a wide layer go through in turns that stay in its caches."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+__all__ = ["WIDEST_CPU_MAP", "part_sizes"]
+
+# Bytes of a layer's widest map. More spill from the caches, and the C heap gives pages back and takes them again.
+WIDEST_CPU_MAP = 3 * 2**20
+
+
+def part_sizes(x: Tensor, widest: int, training: bool, least: int = 1, step: int = 1) -> list[int]:
+    """The parts, nearly equal, in which to run a batch.
+
+    Args:
+        x: the batch, [N, ...].
+        widest: bytes that one sample's widest map takes.
+        training: then, as on other devices and in a graph that is written out, the batch is one part.
+        least: samples of a part.
+        step: what all parts but the last are multiples of.
+    """
+    count = len(x)
+    if training or x.device.type != "cpu" or torch.compiler.is_compiling():
+        return [count]
+    most = max(WIDEST_CPU_MAP // widest, least)
+    parts = max(min(-(-count // most), count // least), 1)
+    bounds = [-(-count // step) * k // parts * step for k in range(parts)] + [count]
+    return [stop - start for start, stop in pairwise(bounds)]
