@@ -10,7 +10,7 @@ from .models.onegan_blocks import GluLayerNorm, MapNorm
 
 __all__ = ["make_batch_invariant"]
 
-Layer = Callable[[Tensor], Tensor]
+Layer = Callable[..., Tensor]
 _SMALL = 20480  # numbers of a map
 
 
@@ -55,9 +55,10 @@ def _one_by_one(norm: Layer) -> Layer:
 def _by_two(conv: Layer) -> Layer:
     """A single map of up to 20,480 numbers torch does not give to oneDNN, but to a convolution with other sums."""
 
-    def filled(x: Tensor) -> Tensor:
+    def filled(x: Tensor, *code: Tensor) -> Tensor:
         if len(x) == 1 and x.numel() <= _SMALL:
-            return conv(x.expand(2, -1, -1, -1).contiguous(memory_format=torch.channels_last))[:1]
-        return conv(x)
+            twice = x.expand(2, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+            return conv(twice, *(t.expand(2, -1) for t in code))[:1]
+        return conv(x, *code)
 
     return filled

@@ -23,13 +23,17 @@ SystemT = TypeVar("SystemT", bound=CocoGan | OneGan)
 _SYSTEMS: dict[str, type[CocoGan] | type[OneGan]] = {system.system: system for system in (CocoGan, OneGan)}
 
 
-def load(model: str | os.PathLike[str], device: str = "auto", precision: Precision = "auto") -> CocoGan | OneGan:
+def load(
+    model: str | os.PathLike[str], device: str = "auto", precision: Precision = "auto", *, rewrite: bool = True
+) -> CocoGan | OneGan:
     """Open a model: a bundled name such as "planet", or the path of a checkpoint.
 
     Args:
         model: name or path.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         precision: "auto" (bf16 where the hardware has it, else fp32), "fp32", "bf16", or on CUDA "fp16".
+        rewrite: run with the exact rewrites of layers that are faster here. The first time they are measured, in a
+            second or two; what won is kept in the user's cache folder, or where ZELLIGE_CACHE says.
     Returns:
         the model, ready to generate; its class has the tasks of its system.
     Raises:
@@ -38,7 +42,7 @@ def load(model: str | os.PathLike[str], device: str = "auto", precision: Precisi
         DeviceError: no such device or precision here.
     """
     header = _model_header(find(model))
-    return _opened(_SYSTEMS[header.system], header, device, precision)
+    return _opened(_SYSTEMS[header.system], header, device, precision, rewrite)
 
 
 def load_for(
@@ -127,9 +131,9 @@ def _model_header(path: Path) -> Header:
     return header
 
 
-def _opened(system: type[SystemT], header: Header, device: str, precision: Precision) -> SystemT:
+def _opened(system: type[SystemT], header: Header, device: str, precision: Precision, rewrite: bool = True) -> SystemT:
     chosen = pick_device(device)
-    return system(header, header.path.stem, chosen, pick_precision(precision, chosen))
+    return system(header, header.path.stem, chosen, pick_precision(precision, chosen), rewrite=rewrite)
 
 
 def _resolution(header: Header) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from ...kernels import affine_relu
 from .coco_gan_config import CocoGanConfig
 from .convolutions import PaddedConv, UpConv, trim
-from .parts import part_sizes
+from .parts import joined, part_sizes, parts_of
 from .place import BatchInvariantLinear, Place
 
 __all__ = ["CocoGanConfig", "ConditionalNorm", "Discriminator", "Generator", "Head", "plain_state"]
@@ -201,8 +201,8 @@ class Generator(nn.Module):
         for number in range(first, len(self.blocks)):
             sizes = self._sizes(number, x)
             if len(sizes) > 1:
-                parts = zip(x.split(sizes), condition.split(sizes), coordinates.split(sizes), strict=True)
-                return torch.cat([self._finish(*maps, block=block, first=number) for maps in parts])
+                parts = parts_of(sizes, x, condition, coordinates)
+                return joined([self._finish(*maps, block=block, first=number) for maps in parts])
             x = self.blocks[number](x, condition, coordinates, block)
         return torch.tanh(self.to_image(F.relu(self.norm(x), inplace=True)))
 

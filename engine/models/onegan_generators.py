@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .onegan_blocks import CodedBlock, GluConv, GluLayerNorm, initialise, weight_dtype
 from .onegan_config import OneGanConfig
-from .parts import part_sizes
+from .parts import joined, part_sizes, parts_of
 
 __all__ = ["BackgroundGenerator", "ForegroundGenerator", "PreImage"]
 
@@ -52,8 +52,8 @@ class BackgroundGenerator(nn.Module):
 
     def forward(self, pre_image: Tensor) -> Tensor:
         """Pre-image [N, 16 width, 16, 16] to the background before tanh, [N, 3, R, R]."""
-        parts = pre_image.split(part_sizes(pre_image, self.widest * pre_image.element_size(), self.training))
-        return torch.cat([self.to_image(self.blocks(part)) for part in parts])
+        sizes = part_sizes(pre_image, self.widest * pre_image.element_size(), self.training)
+        return joined([self.to_image(self.blocks(part)) for (part,) in parts_of(sizes, pre_image)])
 
 
 class ForegroundGenerator(nn.Module):
@@ -85,9 +85,9 @@ class ForegroundGenerator(nn.Module):
             [N, 3, R, R] and [N, 1, R, R].
         """
         sizes = part_sizes(pre_image, self.widest * pre_image.element_size(), self.training)
-        parts = zip(*(t.split(sizes) for t in (pre_image, parent, child)), strict=True)
+        parts = parts_of(sizes, pre_image, parent, child)
         made = [self.style(self.shape(part, shape), style) for part, shape, style in parts]
-        images, masks = (torch.cat(maps) for maps in zip(*made, strict=True))
+        images, masks = (joined(maps) for maps in zip(*made, strict=True))
         return images, masks
 
     def shape(self, pre_image: Tensor, parent: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 import re
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,8 +59,8 @@ class Forgetful(Generator):
         error: Callable[[str], BaseException] = torch.OutOfMemoryError,
     ) -> None:
         super().__init__(like.config, spectral=False)
-        self.load_state_dict(like.state_dict())
-        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self._modules = deepcopy(like)._modules  # with rewritten layers, where there are any
+        self.eval()
         self.fails, self.error, self.sizes = fails, error, []
 
     def forward(self, latent: Tensor, coordinates: Tensor, block: tuple[int, int] = (1, 1)) -> Tensor:
