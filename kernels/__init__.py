@@ -10,6 +10,7 @@ try:
     from .mask_composite import mask_composite
     from .nearest_centroid import nearest_centroid
     from .phase_epilogue import phase_epilogue
+    from .plain import plain_operators
     from .rearrange import rearrange
     from .winograd_conv import winograd_conv, winograd_weight
 except ModuleNotFoundError as error:
@@ -28,6 +29,7 @@ __all__ = [
     "mask_composite",
     "nearest_centroid",
     "phase_epilogue",
+    "plain_operators",
     "rearrange",
     "winograd_conv",
     "winograd_weight",

@@ -6,6 +6,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ...kernels import plain
+
 __all__ = ["WIDEST_CPU_MAP", "joined", "part_sizes", "parts_of"]
 
 # Bytes of a layer's widest map. More spill from the caches, and the C heap gives pages back and takes them again.
@@ -23,7 +25,8 @@ def part_sizes(x: Tensor, widest: int, training: bool, least: int = 1, step: int
         step: what all parts but the last are multiples of.
     """
     count = x.shape[0]  # not its len, which would fix the batch of a graph
-    if training or x.device.type != "cpu" or torch.compiler.is_compiling() or torch.compiler.is_exporting():
+    written = plain.active or torch.compiler.is_compiling() or torch.compiler.is_exporting()
+    if training or written or x.device.type != "cpu":
         return [count]
     most = max(WIDEST_CPU_MAP // widest, least)
     parts = max(min(-(-count // most), count // least), 1)

@@ -4,7 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from .. import plain
 from ..dispatch import Backend, choose_backend
 from ..gradients import reference_gradients
 from ..layout import empty_like, empty_map, in_memory_order, is_channels_last, packed
@@ -43,6 +45,10 @@ def affine_relu(
         refuse("x", x, "[N, C, H, W], float32, float16, bfloat16 or float64")
     for name, tensor in (("scale", scale), ("shift", shift)):
         require(name, tensor, x.shape[:2], (torch.float32, x.dtype), "x", x)
+    if plain.active:
+        scale, shift = (t.to(x.dtype)[:, :, None, None] for t in (scale, shift))
+        y = F.relu(x * scale + shift)
+        return F.interpolate(y, scale_factor=2.0, mode="nearest") if upsample else y
     return _affine_relu(x, scale, shift, upsample, backend)
 
 

@@ -4,9 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from zellige.errors import ShapeError
 
+from .. import plain
 from ..dispatch import Backend, choose_backend
 from ..gradients import reference_gradients
 from ..layout import empty_like, in_memory_order, is_channels_last, packed
@@ -62,6 +64,9 @@ def bias_noise_act(
     for name, tensor, shapes in (("noise", noise, ([n, 1, h, w], [1, 1, h, w])), ("strength", strength, ([], [1]))):
         if tensor is not None:
             _require_either(name, tensor, shapes, x)
+    if plain.active:
+        specks = 0 if noise is None or strength is None else (noise * strength).to(x.dtype)
+        return F.leaky_relu(x + specks + bias.to(x.dtype)[:, None, None], slope) * gain
     return _bias_noise_act(x, bias, noise, strength, slope, gain, backend)
 
 

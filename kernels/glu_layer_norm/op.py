@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from zellige.errors import ShapeError
 
+from .. import plain
 from ..dispatch import Backend, choose_backend
 from ..gradients import reference_gradients
 from ..layout import empty_like, empty_map, in_memory_order, is_channels_last, packed
@@ -50,6 +52,9 @@ def glu_layer_norm(
         require(name, tensor, (x.shape[1] // 2,), (torch.float32, x.dtype), "x", x)
     if not 0 < eps < math.inf:
         raise ShapeError(f"eps is {eps}; it must be a finite number above 0.")
+    if plain.active:
+        values, gate = x.chunk(2, dim=1)
+        return F.group_norm(values, 1, weight.to(x.dtype), bias.to(x.dtype), eps) * gate.sigmoid()
     return _glu_layer_norm(x, weight, bias, eps, backend)
 
 

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from zellige.errors import ShapeError
 
+from .. import plain
 from ..dispatch import Backend, choose_backend
+from ..feather_blend.reference import bytes_of
 from ..gradients import reference_gradients
 from ..layout import empty_like, in_memory_order, is_channels_last, packed
 from ..validation import FLOATING, refuse, require
@@ -60,6 +62,11 @@ def mask_composite(
         require(name, tensor, shape, (foreground.dtype,), "foreground", foreground)
     if output not in _OUTPUTS:
         raise ShapeError(f"output is {output!r}; it must be 'float' or 'uint8'.")
+    if plain.active:
+        if logits:
+            foreground, background, mask = foreground.tanh(), background.tanh(), mask.sigmoid()
+        y = background + (foreground - background) * mask
+        return y if output == "float" else bytes_of(y.float().permute(0, 2, 3, 1)).contiguous()
     return _mask_composite(foreground, background, mask, logits, output, backend)
 
 

@@ -5,10 +5,14 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from zellige.errors import ShapeError
 
+from .. import plain
+from ..affine_relu import affine_relu
 from ..dispatch import Backend, choose_backend
+from ..glu_layer_norm import glu_layer_norm
 from ..layout import empty_map, in_memory_order, is_channels_last, packed
 from ..validation import FLOATING, refuse, require
 from .reference import phase_epilogue_reference
@@ -63,6 +67,10 @@ def phase_epilogue(
         require(name, tensor, shape, (torch.float32, x.dtype), "x", x)
     if not 0 < eps < math.inf:
         raise ShapeError(f"eps is {eps}; it must be a finite number above 0.")
+    if plain.active:
+        whole = F.pixel_shuffle(x.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2), 2)
+        by_map = activation == "glu_layer_norm"
+        return glu_layer_norm(whole, weight, bias, eps) if by_map else affine_relu(whole, weight, bias)
     return _phase_epilogue(x, weight, bias, activation, eps, backend)
 
 

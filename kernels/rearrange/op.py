@@ -4,7 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from .. import plain
 from ..dispatch import Backend, choose_backend
 from ..gradients import reference_gradients
 from ..validation import FLOATING, refuse, require
@@ -48,6 +50,8 @@ def rearrange(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, *, ba
     if v.dim() != 3 or not 1 <= v.shape[2] <= _WIDEST:
         refuse("v", v, f"[N, S, Dv], Dv from 1 to {_WIDEST}")
     require("v", v, (*k.shape[:2], v.shape[2]), (q.dtype,), "k", k)
+    if plain.active:
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
     return _rearrange(q, k, v, scale, backend)[0]
 
 
