@@ -249,6 +249,41 @@ def bench_panorama(
     _report(measure(generator, width, height, memory, seed, rounds), as_json)
 
 
+@bench.command("generate")
+def bench_generate(
+    model: Annotated[
+        str, typer.Argument(help="A model's name or path, or onegan-128 or coco-gan-256: random weights.")
+    ],
+    batch: Annotated[str, typer.Option(help="Images a call, such as 1,8,32.")] = "1,8,32",
+    precision: Annotated[str, typer.Option(help="fp32, bf16, or both.")] = "fp32,bf16",
+    against: Annotated[
+        str, typer.Option(help="Peers: eager, compile, onnxruntime, openvino, tensorrt; one that is missing is named.")
+    ] = "eager,compile,onnxruntime,openvino",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, in which all take turns.")] = 7,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the results into this file, anew after each batch.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """A generator against its peers: correct first, then how fast. Ctrl-C ends it with what it has."""
+    from ..benchmarks.generate.compare import compare
+    from ..benchmarks.generate.table import table_of
+    from .device import pick_device
+    from .images import AtomicFile
+
+    batches, precisions, peers = _counts(batch), _names(precision), _names(against)
+    output = None if json_file is None else AtomicFile(json_file)
+    report: dict[str, Any] = {}
+    try:
+        for report in compare(model, batches, precisions, pick_device(device), peers, rounds):
+            if output is not None:
+                with output as file:
+                    file.write(json.dumps(report, indent=1).encode() + b"\n")
+    finally:  # what was measured before it was stopped stays true
+        if report:
+            Console(width=max(Console().width, 140)).print(table_of(report))
+
+
 @bench.command("kernels")
 def bench_kernels(
     names: Annotated[list[str] | None, typer.Argument(help="Kernels; none means all.")] = None,
@@ -332,6 +367,17 @@ def _size(text: str | None) -> tuple[int | None, int | None]:
             f"{text!r} is no size; write WIDTHxHEIGHT such as 16384x128, or 16384x for the model's height"
         ) from None
     return width, height
+
+
+def _names(text: str) -> list[str]:
+    return list(dict.fromkeys(name for name in text.split(",") if name))
+
+
+def _counts(text: str) -> list[int]:
+    try:
+        return [int(count) for count in _names(text)]
+    except ValueError:
+        raise SizeError(f"{text!r} is no list of batches; write whole numbers such as 1,8,32") from None
 
 
 def _setting(text: str) -> tuple[str, Any]:

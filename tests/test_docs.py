@@ -23,6 +23,7 @@ PAGES = [
     "docs/onegan.md",
     "docs/panoramas.md",
     "docs/training.md",
+    "docs/generating.md",
     "docs/kernels.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",

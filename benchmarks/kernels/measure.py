@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["Call", "Times", "alternate", "cache_bytes", "keep_freed_memory", "sets_needed"]
+__all__ = ["Call", "Times", "alternate", "cache_bytes", "keep_freed_memory", "rest", "sets_needed"]
 
 Call = Callable[[], Any]
 
@@ -81,7 +81,7 @@ def alternate(runners: Mapping[str, Sequence[Call]], device: torch.device, *, bu
     return {name: turn.times() for name, turn in turns.items()}
 
 
-def _rest() -> None:
+def rest() -> None:
     """Wait until the threads of the runner before sleep: OpenMP's spin 4 to 10 ms after a call, ONNX Runtime's 40."""
     tasks, own = Path("/proc/self/task"), str(threading.get_native_id())
     end = time.perf_counter() + _LONGEST_REST
@@ -113,7 +113,7 @@ class _Turn:
 
     def take(self) -> None:
         if self._device.type == "cpu":
-            _rest()
+            rest()
         if self._quick < 0.01:  # of a longer call, waking the threads up is no part that counts
             self._run(1)
         self._seconds += self._run(self._count)

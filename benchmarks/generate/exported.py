@@ -1,0 +1,84 @@
+"""A generator in ONNX Runtime and in OpenVINO, with as many threads as torch has."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...kernels import plain_operators
+from .subjects import Inputs, Subject
+
+__all__ = ["onnx_graph", "onnxruntime_function", "openvino_function", "openvino_graph"]
+
+_OPSET = 20
+
+
+def onnxruntime_function(subject: Subject, precision: str, inputs: Inputs, folder: Path) -> Callable[..., Tensor]:
+    """The network in ONNX Runtime, with all of its graph optimisations."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
+    options.log_severity_level = 4
+    graph = onnx_graph(subject, precision, inputs, folder)
+    session = onnxruntime.InferenceSession(graph.read_bytes(), options, providers=["CPUExecutionProvider"])
+    taken = {value.name for value in session.get_inputs()}
+
+    def call(*inputs: Tensor) -> Tensor:
+        given = {f"x{k}": tensor.numpy() for k, tensor in enumerate(inputs) if f"x{k}" in taken}
+        return torch.from_numpy(session.run(None, given)[0])
+
+    return call
+
+
+def openvino_function(subject: Subject, precision: str, inputs: Inputs, folder: Path) -> Callable[..., Tensor]:
+    """The network in OpenVINO, from torch.export; for bf16 the weights of fp32 and its hint for the precision.
+
+    Read from ONNX it lost a third of its speed on OneGAN, whose group norms become instance norms there.
+    """
+    import openvino
+
+    core = openvino.Core()
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+    }  # fmt: skip
+    request = core.compile_model(
+        openvino_graph(subject, precision, inputs, folder), "CPU", settings
+    ).create_infer_request()
+
+    def call(*inputs: Tensor) -> Tensor:
+        found = request.infer([tensor.numpy() for tensor in inputs], share_inputs=True, share_outputs=True)
+        return torch.from_numpy(found[0])
+
+    return call
+
+
+def onnx_graph(subject: Subject, precision: str, inputs: Inputs, folder: Path) -> Path:
+    """The network as ONNX for this batch, exported unless it is there.
+
+    Inputs are named x0, x1 and so on, without those that the result ignores.
+    """
+    path = folder / f"{precision}-{len(inputs[0])}.onnx"
+    if not path.exists():
+        # The exporter without dynamo needs no packages but onnx, and writes the same operators.
+        with plain_operators():
+            torch.onnx.export(
+                subject.at(precision), inputs, path, dynamo=False, opset_version=_OPSET,
+                input_names=[f"x{k}" for k in range(len(inputs))], output_names=["images"],
+            )  # fmt: skip
+    return path
+
+
+def openvino_graph(subject: Subject, precision: str, inputs: Inputs, folder: Path) -> Path:
+    """The network as OpenVINO's own graph for this batch, exported unless it is there; in fp32 for any precision."""
+    import openvino
+
+    path = folder / f"{len(inputs[0])}.xml"
+    if not path.exists():
+        with plain_operators():
+            program = torch.export.export(subject.at("fp32"), inputs)
+        openvino.save_model(openvino.convert_model(program), path, compress_to_fp16=False)
+    return path
