@@ -20,12 +20,12 @@ from .panorama.render import Renderer, render_file
 from .panorama.scene import Region, Scene, turns
 from .rewrite.plan import rewritten
 
-__all__ = ["CocoGan"]
+__all__ = ["PLANNED", "CocoGan"]
 
 Pixels = npt.NDArray[np.uint8]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 _BATCH = 128
-_PLANNED = 64  # patches that rewrites are chosen with
+PLANNED = 64  # patches that rewrites are chosen with
 
 
 class CocoGan:
@@ -278,7 +278,7 @@ class CocoGan:
     def _patches(self) -> None:
         """A small batch of blocks, as panoramas and images are made of."""
         block = self._block((False, False))
-        count = _PLANNED // (block[0] * block[1])
+        count = PLANNED // (block[0] * block[1])
         latents = torch.zeros(count, self.config.latent, device=self.device)
         self.generator(latents, torch.zeros(count, self.config.lattice.dimensions, device=self.device), block)
 

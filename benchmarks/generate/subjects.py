@@ -75,7 +75,7 @@ def subject_of(model: str, device: torch.device) -> Subject:
     if model in REFERENCES:
         return REFERENCES[model](model, device)
     try:
-        loaded = load(model, str(device), "fp32")
+        loaded = load(model, str(device), "fp32", rewrite=False)
     except UnknownModelError as error:
         raise UnknownModelError(f"{error}; or a reference network: {', '.join(REFERENCES)}") from None
     if isinstance(loaded, CocoGan):
