@@ -1,0 +1,105 @@
+"""One interface, several engines: what runs a network on rows of inputs, batch by batch.
+
+| name | runs | how |
+|---|---|---|
+| `torch` | a network of PyTorch | on a CPU directly; on a CUDA device by graphs that are captured once a batch size |
+| `onnx` | a .onnx file | ONNX Runtime, by the provider of the device, into buffers that stay |
+| `tensorrt` | - | not there yet |
+
+A batch of another size may take other kernels, and so give an image other last bits: `split` and `cover` in buckets.py
+say what the batches are, and depend on nothing but the number of images and the buckets.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from zellige.errors import DeviceError
+
+from .buckets import BUCKETS, Usage
+from .inputs import Network, Rows
+from .outputs import As, checked_as, converted, joined
+
+__all__ = ["BUCKETS", "NAMES", "As", "Runtime", "Usage", "checked_as", "converted", "joined", "open_runtime"]
+
+NAMES = ("torch", "onnx")
+
+
+class Runtime(Protocol):
+    """Runs a network. Made by `open_runtime`.
+
+    Attributes:
+        name: as of `open_runtime`.
+        device: where it runs.
+        lends: whether rows that `run` yields are overwritten once the next ones are asked for.
+        usage: what it has run, and padded, since it was opened.
+    """
+
+    name: str
+    device: torch.device
+    lends: bool
+    usage: Usage
+
+    def run(self, inputs: Sequence[Rows], *, host: bool = True) -> Iterator[tuple[int, Tensor]]:
+        """Run the network on every row, in batches, in order.
+
+        Args:
+            inputs: arrays or tensors [N, ...] of one N in host memory; one row an image.
+            host: yield results in host memory; False leaves them on the device, in the order of its current stream.
+        Returns:
+            pairs of a batch's first row and its result, [n, ...]; where the runtime lends, valid until the next pair is
+            asked for. `joined` makes one tensor of them.
+        Raises:
+            ShapeError: the inputs have different numbers of rows, or do not fit the network.
+        """
+        ...
+
+    def warm(self, counts: Iterable[int], example: Sequence[Rows]) -> None:
+        """Do now what the first call would: compile and capture what calls of these numbers of rows need.
+
+        Args:
+            counts: of rows, such as 1, 8 and 32.
+            example: inputs of one row or more, of the shapes and dtypes to come.
+        """
+        ...
+
+
+def open_runtime(
+    name: str, network: Network | Path | bytes, device: torch.device, buckets: Sequence[int] = BUCKETS
+) -> Runtime:
+    """A runtime for a network.
+
+    Args:
+        name: "torch" or "onnx".
+        network: for "torch", a function of tensors [N, ...] to one tensor [N, ...], which lives on the device; for
+            "onnx", the path or the bytes of a model, such as `export_onnx` in onnx_runtime.py writes.
+        device: where it runs.
+        buckets: sizes of batches. On CUDA "torch" runs no others; elsewhere the largest counts, and the last batch of a
+            run is as small as it comes.
+    Raises:
+        DeviceError: there is no such runtime, it cannot run this network, or not on this device.
+        SizeError: a bucket is below 1; MissingExtraError: ONNX Runtime is not installed.
+        CheckpointError: the model cannot be opened.
+    """
+    if name == "tensorrt":
+        raise DeviceError("the runtime 'tensorrt' is not there yet; use 'torch', or export the model and use 'onnx'")
+    if name not in NAMES:
+        raise DeviceError(f"there is no runtime {name!r}; use {' or '.join(map(repr, NAMES))}")
+    if name == "onnx":
+        if not isinstance(network, Path | bytes):
+            raise DeviceError("the runtime 'onnx' runs an ONNX model; give its path or its bytes, or use 'torch'")
+        from .onnx_runtime import OnnxRuntime
+
+        return OnnxRuntime(network, device, buckets)
+    if isinstance(network, Path | bytes):
+        raise DeviceError("the runtime 'torch' runs a network of PyTorch and no ONNX model; use 'onnx' for that")
+    if device.type == "cuda":
+        from .cuda_graphs import GraphRuntime
+
+        return GraphRuntime(network, device, buckets)
+    from .torch_runtime import TorchRuntime
+
+    return TorchRuntime(network, device, buckets)

@@ -1,0 +1,48 @@
+"""What a runtime is given: rows of several tensors, one row an image."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zellige.errors import ShapeError
+
+__all__ = ["Network", "Rows", "as_rows", "repeated"]
+
+Network: TypeAlias = Callable[..., Tensor]
+Rows: TypeAlias = npt.NDArray[Any] | Tensor
+
+
+def as_rows(inputs: Sequence[Rows]) -> tuple[tuple[Tensor, ...], int]:
+    """Inputs as contiguous tensors, without a copy where they are that, and the number of rows.
+
+    Raises:
+        ShapeError: there are no inputs, or they differ in their number of rows.
+    """
+    tensors = tuple(_tensor(rows).detach().contiguous() for rows in inputs)
+    counts = {len(tensor) if tensor.dim() else None for tensor in tensors}
+    if len(counts) != 1 or None in counts:
+        shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors) or "none"
+        raise ShapeError(f"a runtime takes one input or more, all [N, ...] with one N; got {shapes}")
+    return tensors, len(tensors[0])
+
+
+def repeated(example: Sequence[Rows], count: int) -> tuple[Tensor, ...]:
+    """Rows of an example over and over, until there are `count` of them.
+
+    Raises:
+        ShapeError: the example has no row.
+    """
+    tensors, rows = as_rows(example)
+    if not rows:
+        raise ShapeError("an example without rows shows no shapes; give one row or more")
+    return tuple(tensor[torch.arange(count) % rows] for tensor in tensors)
+
+
+def _tensor(rows: Rows) -> Tensor:
+    if isinstance(rows, np.ndarray) and not rows.flags.writeable:  # torch warns of sharing these
+        rows = rows.copy()
+    return torch.as_tensor(rows)

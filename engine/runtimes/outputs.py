@@ -1,0 +1,90 @@
+"""What images are handed over as: arrays of numpy or CuPy, or tensors, on the host or where the model is."""
+
+from collections.abc import Iterable
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+from zellige.errors import DeviceError, MissingExtraError, ShapeError, SizeError
+
+from ...kernels.feather_blend.reference import bytes_of
+
+__all__ = ["As", "checked_as", "converted", "joined"]
+
+As: TypeAlias = Literal["numpy", "torch", "cupy", "float"]
+
+
+def checked_as(as_: str, device: torch.device) -> As:
+    """The kind of images asked for, refused before any is made where it cannot be given.
+
+    Raises:
+        ShapeError: there is no such kind; DeviceError: "cupy" on a CPU; MissingExtraError: CuPy is not installed.
+    """
+    for kind in get_args(As):
+        if kind == as_:
+            if kind == "cupy":
+                _cupy(device)
+            return kind
+    raise ShapeError(f"as_ is {as_!r}; it must be {', '.join(map(repr, get_args(As)[:-1]))} or {get_args(As)[-1]!r}.")
+
+
+def converted(images: Tensor, as_: As) -> Any:
+    """Images in the form asked for.
+
+    Args:
+        images: uint8 [N, H, W, 3], or floating [N, 3, H, W] in [-1, 1], on the model's device.
+        as_: "numpy", a uint8 array [N, H, W, 3] in host memory; "torch", the same as a tensor on the model's device;
+            "cupy", the same as a CuPy array that shares the tensor's memory; "float", a float32 tensor [N, 3, H, W] in
+            [-1, 1] on the model's device, which is what networks take. Of bytes v it is v / 127.5 - 1; floating images
+            become it as they are, and bytes by round((y + 1) * 127.5), half to even, limited to [0, 255].
+    Raises:
+        ShapeError: images are neither; DeviceError: "cupy" on a CPU; MissingExtraError: CuPy is not installed.
+    """
+    finished = images.dtype == torch.uint8 and images.dim() == 4 and images.shape[3] == 3
+    if not finished and not (images.is_floating_point() and images.dim() == 4 and images.shape[1] == 3):
+        raise ShapeError(
+            f"images must be uint8 [N, H, W, 3] or floating [N, 3, H, W]; got {images.dtype} {list(images.shape)}"
+        )
+    if as_ == "float":
+        # Divided before 1 is taken off: v * (2 / 255) - 1 would miss 1.
+        found = images.permute(0, 3, 1, 2).float().div(127.5).sub(1) if finished else images.float()
+    else:
+        found = images if finished else bytes_of(images.float().permute(0, 2, 3, 1)).contiguous()
+    if as_ == "numpy":
+        return found.cpu().numpy()
+    if found.is_inference():  # autograd refuses such tensors, and the caller may train with these
+        found = found.clone()
+    return _cupy(found.device).from_dlpack(found) if as_ == "cupy" else found
+
+
+def joined(batches: Iterable[tuple[int, Tensor]], count: int, *, lent: bool) -> Tensor:
+    """All rows of a run as one tensor.
+
+    Args:
+        batches: what `Runtime.run` yields.
+        count: of rows in all, 1 or more.
+        lent: whether the rows are overwritten later, `Runtime.lends`; if not, a single batch is not copied.
+    Raises:
+        SizeError: there are no rows, whose shape nothing would tell.
+    """
+    whole: Tensor | None = None
+    for start, rows in batches:
+        if whole is None and len(rows) == count and not lent:
+            return rows
+        if whole is None:
+            whole = torch.empty(count, *rows.shape[1:], dtype=rows.dtype, device=rows.device)
+        whole[start : start + len(rows)] = rows
+    if whole is None:
+        raise SizeError(f"{count} images cannot be generated; ask for 1 or more")
+    return whole
+
+
+def _cupy(device: torch.device) -> Any:
+    if device.type != "cuda":
+        raise DeviceError(f"CuPy arrays live on CUDA devices, and this model runs on {device}; use as_='numpy'")
+    try:
+        import cupy
+    except ImportError as error:
+        raise MissingExtraError("cupy", "as_='cupy'", "cuda") from error
+    return cupy
