@@ -1,0 +1,176 @@
+"""ONNX Runtime runs a model file."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zellige.errors import CheckpointError, DeviceError, MissingExtraError, ShapeError
+
+from .buckets import BUCKETS, Usage, checked_buckets, split
+from .inputs import Rows, as_rows, repeated
+from .pipeline import Turn
+
+__all__ = ["OnnxRuntime"]
+
+# Its names of dtypes, and the numbers of ONNX.
+_DTYPES = {
+    "tensor(float)": (torch.float32, 1), "tensor(uint8)": (torch.uint8, 2), "tensor(int8)": (torch.int8, 3),
+    "tensor(int32)": (torch.int32, 6), "tensor(int64)": (torch.int64, 7), "tensor(bool)": (torch.bool, 9),
+    "tensor(float16)": (torch.float16, 10), "tensor(double)": (torch.float64, 11),
+    "tensor(bfloat16)": (torch.bfloat16, 16),
+}  # fmt: skip
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxRuntime:
+    """A session of ONNX Runtime with one output.
+
+    Inputs are read where they lie and the output is written into one buffer of the largest batch, both by binding their
+    addresses. It takes as many threads as torch has when the session is made.
+
+    Args:
+        model: the path or the bytes of a .onnx file whose inputs and output are [N, ...], N of any size.
+        device: CPU or CUDA.
+        buckets: the largest is the size of a batch; the rest is run as it is.
+    Raises:
+        MissingExtraError: ONNX Runtime is not installed; DeviceError: it has no provider for the device.
+        CheckpointError: the model cannot be opened, or has several outputs or a fixed N.
+    """
+
+    name = "onnx"
+    lends = True
+
+    def __init__(self, model: Path | bytes, device: torch.device, buckets: Sequence[int] = BUCKETS) -> None:
+        self.device, self.buckets, self.usage = device, checked_buckets(buckets), Usage()
+        self._what = "the ONNX model" if isinstance(model, bytes) else str(model)
+        self._session = _session(model, self._what, device)
+        self._inputs = {value.name: value for value in self._session.get_inputs()}
+        outputs = self._session.get_outputs()
+        if len(outputs) != 1 or outputs[0].type not in _DTYPES:
+            found = ", ".join(f"{value.name}: {value.type}" for value in outputs)
+            raise CheckpointError(f"{self._what} must have one output, a tensor; it has {found}")
+        fixed = [value.name for value in (*self._inputs.values(), *outputs) if not value.shape or _fixed(value.shape)]
+        if fixed:
+            raise CheckpointError(f"{self._what} has a fixed batch size in {', '.join(fixed)}; export it with any size")
+        self._output, self._turn = outputs[0], Turn()
+        self._buffers: dict[bool, Tensor] = {}
+
+    def run(self, inputs: Sequence[Rows] | Mapping[str, Rows], *, host: bool = True) -> Iterator[tuple[int, Tensor]]:
+        """See `Runtime.run`; inputs in the order of the model, or by their names."""
+        rows, count = as_rows(self._ordered(inputs))
+        for value, tensor in zip(self._inputs.values(), rows, strict=True):
+            dtype, shape = _DTYPES.get(value.type, (value.type, 0))[0], value.shape[1:]
+            same = len(shape) == tensor.dim() - 1 and all(
+                not isinstance(side, int) or side == given for side, given in zip(shape, tensor.shape[1:], strict=True)
+            )
+            if dtype != tensor.dtype or not same:
+                raise ShapeError(
+                    f"the input {value.name!r} must be {dtype} {_shown(value.shape)}; "
+                    f"got {tensor.dtype} {list(tensor.shape)}"
+                )
+        return self._batches(tuple(tensor.cpu() for tensor in rows), count, host)
+
+    def warm(self, counts: Iterable[int], example: Sequence[Rows] | Mapping[str, Rows]) -> None:
+        """See `Runtime.warm`; the memory that a size needs is planned in its first call."""
+        rows = self._ordered(example)
+        with self._turn.taken():
+            for size in sorted({batch.size for count in counts for batch in split(count, self.buckets)}):
+                self._called(repeated(rows, size), size, True)
+
+    def _batches(self, rows: tuple[Tensor, ...], count: int, host: bool) -> Iterator[tuple[int, Tensor]]:
+        with self._turn.taken():
+            for batch in split(count, self.buckets):
+                part = tuple(tensor[batch.start : batch.start + batch.size] for tensor in rows)
+                result = self._called(part, batch.size, host)
+                self.usage.add(batch)
+                yield batch.start, result
+
+    def _called(self, rows: tuple[Tensor, ...], size: int, host: bool) -> Tensor:
+        binding = self._session.io_binding()
+        for value, tensor in zip(self._inputs.values(), rows, strict=True):
+            binding.bind_input(value.name, "cpu", 0, _DTYPES[value.type][1], list(tensor.shape), tensor.data_ptr())
+        result = self._buffer(binding, host)[:size]
+        if result.device.type == "cuda":
+            # The session has a stream of its own; what the caller does with the last result must be over.
+            torch.cuda.current_stream(result.device).synchronize()
+        place, number = result.device.type, result.device.index or 0
+        binding.bind_output(
+            self._output.name, place, number, _DTYPES[self._output.type][1], list(result.shape), result.data_ptr()
+        )
+        self._run(binding)
+        return result
+
+    def _buffer(self, binding: Any, host: bool) -> Tensor:
+        """Of the largest batch; a shape that the file does not tell is read off a first result."""
+        host = host or self.device.type == "cpu"
+        if host not in self._buffers:
+            shape = self._output.shape[1:]
+            if not all(isinstance(side, int) for side in shape):
+                binding.bind_output(self._output.name, "cpu")
+                self._run(binding)
+                shape = binding.get_outputs()[0].shape()[1:]
+            place = torch.device("cpu") if host else self.device
+            self._buffers[host] = torch.empty(
+                self.buckets[-1], *shape, dtype=_DTYPES[self._output.type][0], device=place,
+            )  # fmt: skip
+        return self._buffers[host]
+
+    def _run(self, binding: Any) -> None:
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # its errors have no common class
+            raise ShapeError(f"{self._what} cannot be run on these inputs: {_first_line(error)}") from error
+
+    def _ordered(self, inputs: Sequence[Rows] | Mapping[str, Rows]) -> Sequence[Rows]:
+        names = list(self._inputs)
+        if isinstance(inputs, Mapping):
+            if set(inputs) != set(names):
+                raise ShapeError(f"{self._what} takes the inputs {', '.join(names)}; got {', '.join(inputs) or 'none'}")
+            return [inputs[name] for name in names]
+        if len(inputs) != len(names):
+            raise ShapeError(f"{self._what} takes {len(names)} inputs, {', '.join(names)}; got {len(inputs)}")
+        return inputs
+
+
+def _session(model: Path | bytes, what: str, device: torch.device) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "running ONNX models", "export") from error
+    provider = _PROVIDERS.get(device.type)
+    if provider not in onnxruntime.get_available_providers():
+        raise DeviceError(
+            f"ONNX Runtime as it is installed here does not run on {device.type}; install onnxruntime-gpu in place of "
+            "onnxruntime for CUDA, or use --device cpu"
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.enable_cpu_mem_arena = True
+    options.log_severity_level = 4  # errors come as exceptions
+    providers = [(provider, {"device_id": device.index or 0} if device.type == "cuda" else {})]
+    try:
+        session = onnxruntime.InferenceSession(
+            model if isinstance(model, bytes) else str(model), options, providers=providers
+        )
+    except Exception as error:  # its errors have no common class
+        raise CheckpointError(f"{what} cannot be opened as an ONNX model: {_first_line(error)}") from error
+    if session.get_providers()[0] != provider:  # it goes on without a provider that fails
+        raise DeviceError(f"ONNX Runtime could not start its {provider}; see that its version fits CUDA's and cuDNN's")
+    return session
+
+
+def _fixed(shape: list[Any]) -> bool:
+    return isinstance(shape[0], int)
+
+
+def _shown(shape: list[Any]) -> str:
+    return f"[{', '.join(map(str, ['N', *shape[1:]]))}]"
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
