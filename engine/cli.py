@@ -83,6 +83,7 @@ def generate(
     parent: Annotated[int | None, typer.Option(help="OneGAN: parent class (shape); default the child's.")] = None,
     background: Annotated[int | None, typer.Option(help="OneGAN: background class; default the parent's.")] = None,
     like: Annotated[str | None, typer.Option(help="OneGAN: an image file whose classes to take.")] = None,
+    runtime: Annotated[str, typer.Option(help="torch, or for OneGANs onnx (ONNX Runtime).")] = "torch",
     device: Device = "auto",
     precision: Precision = "auto",
     as_json: Json = False,
@@ -92,7 +93,7 @@ def generate(
 
     from .images import contact_sheet, output_errors, write_png
 
-    generator, make = generation(model, child, parent, background, like, device, precision)
+    generator, make = generation(model, child, parent, background, like, device, precision, runtime)
     began = time.perf_counter()
     images = make(count, seed)
     seconds = time.perf_counter() - began

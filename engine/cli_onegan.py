@@ -110,6 +110,7 @@ def generation(
     like: str | None,
     device: str,
     precision: str,
+    runtime: str = "torch",
 ) -> "tuple[CocoGan | OneGan, Callable[[int, int], Any]]":
     """A model of any system, and what makes images of it from their number and a seed.
 
@@ -123,19 +124,19 @@ def generation(
     if like is not None and len(given) > 1:
         raise TaskError(f"--like takes the classes from an image; leave out --like, or {given[0]}")
     if not given:
-        loaded = load(model, device, precision)  # type: ignore[arg-type]
+        loaded = load(model, device, precision, runtime=runtime)  # type: ignore[arg-type]
         return loaded, loaded.generate
-    chosen = _load(f"generate {given[0]}", model, device, precision)
+    chosen = _load(f"generate {given[0]}", model, device, precision, runtime)
     if like is not None:
         return chosen, lambda count, seed: chosen.like([like], count, seed)[0]
     return chosen, lambda count, seed: chosen.generate(count, seed, **classes)
 
 
-def _load(task: str, model: str, device: str, precision: str) -> "OneGan":
+def _load(task: str, model: str, device: str, precision: str, runtime: str = "torch") -> "OneGan":
     from .library import load_for
     from .onegan import OneGan
 
-    return load_for(OneGan, task, model, device, precision)  # type: ignore[arg-type]
+    return load_for(OneGan, task, model, device, precision, runtime)  # type: ignore[arg-type]
 
 
 def _write(

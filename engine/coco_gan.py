@@ -1,15 +1,15 @@
 """COCO-GAN at work: images, panoramas, regions, interpolations, patch guidance, and beyond the boundary."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from zellige.errors import ShapeError, SizeError, TaskError
+from zellige.errors import DeviceError, ShapeError, SizeError, TaskError
 
 from .checkpoint import Header, read_tensors, validated
 from .device import available_memory, parse_bytes
@@ -19,6 +19,7 @@ from .panorama.latents import AnchoredLatents, fixed_latent
 from .panorama.render import Renderer, render_file
 from .panorama.scene import Region, Scene, turns
 from .rewrite.plan import rewritten
+from .runtimes import As, checked_as, checked_name, converted
 
 __all__ = ["PLANNED", "CocoGan"]
 
@@ -37,6 +38,7 @@ class CocoGan:
         device: where it runs.
         dtype: of its convolutions; conditions and norms stay in float32.
         rewrite: run with the exact rewrites that are faster here; `choices` has them.
+        runtime: "torch"; there is no other yet.
     Raises:
         CheckpointError: configuration or tensors do not fit.
     """
@@ -44,8 +46,17 @@ class CocoGan:
     system = "coco-gan"
 
     def __init__(
-        self, header: Header, name: str, device: torch.device, dtype: torch.dtype, *, rewrite: bool = True
+        self,
+        header: Header,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        rewrite: bool = True,
+        runtime: str = "torch",
     ) -> None:
+        if checked_name(runtime, dtype) != "torch":
+            raise DeviceError(f"COCO-GAN's patches run by the runtime 'torch' alone, not {runtime!r} as yet")
         self.header, self.name, self.device, self.dtype = header, name, device, dtype
         self.config = validated(header, CocoGanConfig)
         self.generator = self._load(Generator, "generator.")
@@ -63,16 +74,27 @@ class CocoGan:
         """fp32, bf16 or fp16."""
         return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
 
-    def generate(self, count: int, seed: int = 0) -> Pixels:
+    def generate(self, count: int, seed: int = 0, *, as_: As = "numpy") -> Any:
         """Images under a seed; image k is the same whatever `count` is.
 
         Args:
             count: number of images, 1 or more.
             seed: 0 or more.
+            as_: "numpy", uint8 [count, H, W, 3]; "torch", the same as a tensor on the model's device; "cupy", the same
+                there by CuPy; "float", a float32 tensor [count, 3, H, W] in [-1, 1], not rounded to bytes.
         Returns:
-            uint8 [count, H, W, 3].
+            the images, as `as_` says.
         """
-        return self.from_latents(self._latents(seed, count))
+        as_ = checked_as(as_, self.device)
+        jobs = self._jobs(self._latents(seed, count), 0)
+        if as_ == "float":
+            return converted(self._made(jobs, "float").permute(0, 3, 1, 2).contiguous(), as_)
+        return converted(self._made(jobs, "uint8"), as_)
+
+    def warm(self, counts: Iterable[int]) -> None:
+        """Do now what the first calls of `generate` for these numbers of images would."""
+        for count in sorted(set(counts)):
+            self.generate(count)
 
     def from_latents(self, latents: npt.NDArray[Any], beyond: int = 0) -> Pixels:
         """One image a latent; every patch of an image gets the same.
@@ -87,11 +109,7 @@ class CocoGan:
             raise ShapeError(f"latents must be [n, {self.config.latent}], not {list(latents.shape)}")
         if not len(latents):
             raise ShapeError("there are no latents; give one or more")
-        images = []
-        for latent in latents:
-            scene = self._still(latent, beyond)
-            images.append((scene, Region(0, 0, scene.height, scene.width)))
-        return np.concatenate([self._regions(images[k : k + 16]) for k in range(0, len(images), 16)])
+        return self._made(self._jobs(latents, beyond), "uint8").cpu().numpy()
 
     def region(self, seed: int, region: Region, index: int = 0) -> Pixels:
         """Only a region of image `index` under a seed: the crop of the whole, for the price of the patches it touches.
@@ -282,8 +300,15 @@ class CocoGan:
         latents = torch.zeros(count, self.config.latent, device=self.device)
         self.generator(latents, torch.zeros(count, self.config.lattice.dimensions, device=self.device), block)
 
-    def _regions(self, jobs: list[tuple[Scene, Region]]) -> Pixels:
-        return self._renderer.regions(jobs).cpu().numpy()
+    def _jobs(self, latents: npt.NDArray[Any], beyond: int) -> list[tuple[Scene, Region]]:
+        """Whole images, one a latent."""
+        scenes = [self._still(latent, beyond) for latent in latents]
+        return [(scene, Region(0, 0, scene.height, scene.width)) for scene in scenes]
+
+    def _made(self, jobs: list[tuple[Scene, Region]], output: Literal["uint8", "float"]) -> Tensor:
+        """Equally large regions, [n, H, W, channels], on the device."""
+        made = [self._renderer.regions(jobs[k : k + 16], output) for k in range(0, len(jobs), 16)]
+        return torch.cat(made) if len(made) > 1 else made[0]
 
     def _load(self, build: Callable[..., ModuleT], prefix: str) -> ModuleT:
         with torch.device("meta"):

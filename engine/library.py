@@ -24,14 +24,16 @@ _SYSTEMS: dict[str, type[CocoGan] | type[OneGan]] = {system.system: system for s
 
 
 def load(
-    model: str | os.PathLike[str], device: str = "auto", precision: Precision = "auto", *, rewrite: bool = True
-) -> CocoGan | OneGan:
+    model: str | os.PathLike[str], device: str = "auto", precision: Precision = "auto", *,
+    rewrite: bool = True, runtime: str = "torch",
+) -> CocoGan | OneGan:  # fmt: skip
     """Open a model: a bundled name such as "planet", or the path of a checkpoint.
 
     Args:
         model: name or path.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         precision: "auto" (bf16 where the hardware has it, else fp32), "fp32", "bf16", or on CUDA "fp16".
+        runtime: "torch", or for OneGANs "onnx": ONNX Runtime, in fp32.
         rewrite: run with the exact rewrites of layers that are faster here. The first time they are measured, in a
             second or two; what won is kept in the user's cache folder, or where ZELLIGE_CACHE says.
     Returns:
@@ -42,7 +44,7 @@ def load(
         DeviceError: no such device or precision here.
     """
     header = _model_header(find(model))
-    return _opened(_SYSTEMS[header.system], header, device, precision, rewrite)
+    return _opened(_SYSTEMS[header.system], header, device, precision, rewrite, runtime)
 
 
 def load_for(
@@ -51,13 +53,14 @@ def load_for(
     model: str | os.PathLike[str],
     device: str = "auto",
     precision: Precision = "auto",
+    runtime: str = "torch",
 ) -> SystemT:
     """Open a model for a task that only one system has, and refuse others before their tensors are read.
 
     Args:
         system: `CocoGan` or `OneGan`.
         task: its name, for the error.
-        model, device, precision: as of `load`.
+        model, device, precision, runtime: as of `load`.
     Raises:
         TaskError: the model is of another system; what `load` raises.
     """
@@ -67,7 +70,7 @@ def load_for(
             f"{task} needs a {system.system} model, and {header.path} holds a {header.system} model; "
             "`zellige models` lists models with their systems"
         )
-    return _opened(system, header, device, precision)
+    return _opened(system, header, device, precision, runtime=runtime)
 
 
 def find(model: str | os.PathLike[str]) -> Path:
@@ -131,9 +134,13 @@ def _model_header(path: Path) -> Header:
     return header
 
 
-def _opened(system: type[SystemT], header: Header, device: str, precision: Precision, rewrite: bool = True) -> SystemT:
+def _opened(
+    system: type[SystemT], header: Header, device: str, precision: Precision, rewrite: bool = True,
+    runtime: str = "torch",
+) -> SystemT:  # fmt: skip
     chosen = pick_device(device)
-    return system(header, header.path.stem, chosen, pick_precision(precision, chosen), rewrite=rewrite)
+    dtype = pick_precision("fp32" if (runtime, precision) == ("onnx", "auto") else precision, chosen)
+    return system(header, header.path.stem, chosen, dtype, rewrite=rewrite, runtime=runtime)
 
 
 def _resolution(header: Header) -> tuple[int, int]:

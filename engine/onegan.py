@@ -1,7 +1,9 @@
 """OneGAN at work: images by class, segmentation, clusters, translation, object removal, backgrounds and objects."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,7 @@ from .models.onegan import Codes, Encoding, OneGanConfig, OneGanNetworks
 from .models.onegan_blocks import MapNorm
 from .onegan_classes import Classes, chosen_classes, draw_latents, draw_pairs
 from .rewrite.plan import rewritten
+from .runtimes import As, Runtime, checked_as, checked_name, converted, exported, joined, open_runtime
 from .squares import Images, Squares, cut_squares, whole_mask
 
 __all__ = ["BATCH", "PREFIX", "Clusters", "OneGan", "Parts"]
@@ -71,6 +74,7 @@ class OneGan:
         device: where it runs.
         dtype: of its convolutions and the norms behind them; codes, class heads and finished images stay in float32.
         rewrite: run with the exact rewrites that are faster here; `choices` has them.
+        runtime: what runs path G: "torch", or "onnx" for ONNX Runtime, which gets the network as it was trained.
     Raises:
         CheckpointError: configuration or tensors do not fit.
     Source: OneGAN, section 4 and supplementary, section D; how the tasks are wired is this project's reading.
@@ -79,11 +83,19 @@ class OneGan:
     system = "onegan"
 
     def __init__(
-        self, header: Header, name: str, device: torch.device, dtype: torch.dtype, *, rewrite: bool = True
+        self,
+        header: Header,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        rewrite: bool = True,
+        runtime: str = "torch",
     ) -> None:
         self.header, self.name, self.device, self.dtype = header, name, device, dtype
         self.config = validated(header, OneGanConfig)
         self.networks = self._load()
+        self._engine, self._runtimes = checked_name(runtime, dtype), dict[str, Runtime]()
         self.choices = rewritten(self.networks, self._both_paths) if rewrite else []
         if device.type == "cpu":
             make_batch_invariant(self.networks)
@@ -106,7 +118,8 @@ class OneGan:
         child: Classes | None = None,
         parent: Classes | None = None,
         background: Classes | None = None,
-    ) -> Pixels:
+        as_: As = "numpy",
+    ) -> Any:
         """Images under a seed; image k is the same whatever `count` is, and has one pose whatever its classes are.
 
         Args:
@@ -115,15 +128,24 @@ class OneGan:
             child: class of style, one or [count]; None draws from those that training pairs with the parent.
             parent: class of shape, likewise; None takes the child's, or draws where training drew them apart.
             background: class of the background; None takes the parent's (or the child's, by the configuration).
+            as_: "numpy", uint8 [count, R, R, 3]; "torch", the same as a tensor on the model's device; "cupy", the same
+                there by CuPy; "float", a float32 tensor [count, 3, R, R] in [-1, 1], not rounded to bytes.
         Returns:
-            uint8 [count, R, R, 3].
+            the images, as `as_` says.
         Raises:
-            SizeError: no images, or a negative seed; TaskError: the model has no such class.
+            SizeError: no images, or a negative seed; TaskError: the model has no such class; ShapeError, DeviceError:
+                there is no such `as_`, or not on this device.
         """
+        as_ = checked_as(as_, self.device)
         latents, shares = draw_latents(self.config, seed, count)
         chosen = self._chosen("child", child, count), self._chosen("parent", parent, count)
         children, parents = draw_pairs(self.config, *chosen, shares)
-        return self._generate(latents, children, parents, self._chosen("background", background, count))
+        return self._generate(latents, children, parents, self._chosen("background", background, count), as_)
+
+    def warm(self, counts: Iterable[int]) -> None:
+        """Do now what the first calls of `generate` for these numbers of images would: prepare, and capture graphs."""
+        classes, latents = np.zeros(1, np.int64), np.zeros((1, self.config.latent), np.float32)
+        self._runtime("uint8").warm(counts, (classes, classes, latents, classes))
 
     def like(self, images: Images, count: int, seed: int = 0) -> Pixels:
         """New images of the classes of each image; the poses are those that `generate` gives under the seed.
@@ -242,18 +264,33 @@ class OneGan:
         mask = self.networks.foreground(encoding.bypass, codes.parent, codes.child)[1]
         return encoding, codes, mask.float().sigmoid()
 
-    @torch.inference_mode()
     def _generate(
-        self, latents: npt.NDArray[np.float32], children: Indices, parents: Indices, backgrounds: Indices | None
-    ) -> Pixels:
-        made = []
-        for some in _batches(np.arange(len(latents))):
-            child, parent, latent = (
-                torch.from_numpy(part[some]).to(self.device) for part in (children, parents, latents)
-            )
-            background = None if backgrounds is None else torch.from_numpy(backgrounds[some]).to(self.device)
-            made.append(self.networks(child, parent, latent, background, output="uint8").cpu().numpy())
-        return np.concatenate(made)
+        self,
+        latents: npt.NDArray[np.float32],
+        children: Indices,
+        parents: Indices,
+        backgrounds: Indices | None,
+        as_: As = "numpy",
+    ) -> Any:
+        if backgrounds is None:
+            backgrounds = parents if self.config.background_classes == "parent" else children
+        runtime = self._runtime("float" if as_ == "float" else "uint8")
+        rows = runtime.run((children, parents, latents, backgrounds), host=as_ == "numpy")
+        return converted(joined(rows, len(latents), lent=runtime.lends), as_)
+
+    def _runtime(self, output: Literal["uint8", "float"]) -> Runtime:
+        """What runs path G to bytes or to floats, opened when it is first asked for."""
+        if output not in self._runtimes:
+            # Compilers read networks as they were trained: what is changed for this engine would fix their batch.
+            networks = self.networks if self._engine == "torch" else self._load()
+            run = partial(networks.forward, output=output)
+            if self._engine == "torch":
+                self._runtimes[output] = open_runtime("torch", run, self.device)
+            else:
+                classes, latents = np.zeros(2, np.int64), np.zeros((2, self.config.latent), np.float32)
+                names = ("child", "parent", "latent", "background")
+                self._runtimes[output] = exported(run, (classes, classes, latents, classes), self.device, names)
+        return self._runtimes[output]
 
     def _chosen(self, kind: str, classes: Classes | None, count: int) -> Indices | None:
         return None if classes is None else chosen_classes(self.config, self.name, kind, classes, count)

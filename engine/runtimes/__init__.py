@@ -23,7 +23,19 @@ from .buckets import BUCKETS, Usage
 from .inputs import Network, Rows
 from .outputs import As, checked_as, converted, joined
 
-__all__ = ["BUCKETS", "NAMES", "As", "Runtime", "Usage", "checked_as", "converted", "joined", "open_runtime"]
+__all__ = [
+    "BUCKETS",
+    "NAMES",
+    "As",
+    "Runtime",
+    "Usage",
+    "checked_as",
+    "checked_name",
+    "converted",
+    "exported",
+    "joined",
+    "open_runtime",
+]
 
 NAMES = ("torch", "onnx")
 
@@ -67,6 +79,33 @@ class Runtime(Protocol):
         ...
 
 
+def checked_name(name: str, dtype: torch.dtype = torch.float32) -> str:
+    """The name of a runtime that can run networks of this dtype, refused before anything is loaded.
+
+    Raises:
+        DeviceError: there is no such runtime, or it runs no such networks.
+    """
+    if name == "tensorrt":
+        raise DeviceError("the runtime 'tensorrt' is not there yet; use 'torch', or export the model and use 'onnx'")
+    if name not in NAMES:
+        raise DeviceError(f"there is no runtime {name!r}; use {' or '.join(map(repr, NAMES))}")
+    if name == "onnx" and dtype != torch.float32:
+        raise DeviceError("the runtime 'onnx' runs networks in fp32; take precision='fp32', or the runtime 'torch'")
+    return name
+
+
+def exported(network: Network, example: Sequence[Rows], device: torch.device, names: Sequence[str]) -> Runtime:
+    """ONNX Runtime for a network that is exported for it now; arguments as of `export_onnx` and `open_runtime`."""
+    import tempfile
+
+    from .onnx_export import export_onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        export_onnx(network, example, path, names)
+        return open_runtime("onnx", path.read_bytes(), device)
+
+
 def open_runtime(
     name: str, network: Network | Path | bytes, device: torch.device, buckets: Sequence[int] = BUCKETS
 ) -> Runtime:
@@ -84,11 +123,7 @@ def open_runtime(
         SizeError: a bucket is below 1; MissingExtraError: ONNX Runtime is not installed.
         CheckpointError: the model cannot be opened.
     """
-    if name == "tensorrt":
-        raise DeviceError("the runtime 'tensorrt' is not there yet; use 'torch', or export the model and use 'onnx'")
-    if name not in NAMES:
-        raise DeviceError(f"there is no runtime {name!r}; use {' or '.join(map(repr, NAMES))}")
-    if name == "onnx":
+    if checked_name(name) == "onnx":
         if not isinstance(network, Path | bytes):
             raise DeviceError("the runtime 'onnx' runs an ONNX model; give its path or its bytes, or use 'torch'")
         from .onnx_runtime import OnnxRuntime
