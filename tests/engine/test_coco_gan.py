@@ -64,6 +64,17 @@ def test_images_differ_and_so_do_their_patches(model: Model, kind: str) -> None:
     assert len(np.unique(patches, axis=0)) == len(patches)
 
 
+def test_images_come_as_arrays_tensors_or_floats(model: Model) -> None:
+    loaded = model("cylinder")
+    loaded.warm([1, 2])
+    pixels = loaded.generate(3, seed=4)
+    tensor, floats = loaded.generate(3, seed=4, as_="torch"), loaded.generate(3, seed=4, as_="float")
+    assert (tensor.numpy() == pixels).all() and not tensor.is_inference()
+    assert (floats.shape, floats.dtype) == ((3, 3, *loaded.resolution), torch.float32)
+    rounded = ((floats.permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255).byte()
+    assert (rounded.int() - tensor.int()).abs().max() <= 1 and len(floats.unique()) > 256
+
+
 @pytest.mark.parametrize("count", [0, -1])
 def test_no_images_are_refused(model: Model, count: int) -> None:
     for task in (model("plane").generate, model("plane").beyond):

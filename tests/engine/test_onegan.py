@@ -14,7 +14,7 @@ from zellige.engine.library import list_models, load_for
 from zellige.engine.onegan import OneGan
 from zellige.engine.onegan_classes import draw_pairs
 from zellige.engine.squares import Squares
-from zellige.errors import CheckpointError, ShapeError, SizeError, TaskError, UnknownModelError
+from zellige.errors import CheckpointError, DeviceError, ShapeError, SizeError, TaskError, UnknownModelError
 
 from .models.tiny_onegan import one_thread, tiny
 
@@ -150,6 +150,51 @@ class TestGeneration:
                 task(0)
             with pytest.raises(SizeError, match="^the seed must be 0 or more, not -1$"):
                 task(1, -1)
+
+
+class TestRuntimes:
+    def test_images_come_as_arrays_tensors_or_floats(self, onegan: OneGanModel) -> None:
+        loaded = onegan()
+        pixels = loaded.generate(3, seed=4)
+        tensor, floats = loaded.generate(3, seed=4, as_="torch"), loaded.generate(3, seed=4, as_="float")
+        assert (tensor.numpy() == pixels).all() and not tensor.is_inference()
+        assert (floats.shape, floats.dtype) == ((3, 3, 64, 64), torch.float32)
+        rounded = ((floats.permute(0, 2, 3, 1) + 1) * 127.5).round().byte()
+        assert (rounded.int() - tensor.int()).abs().max() <= 1 and len(floats.unique()) > 256
+
+    def test_warming_changes_no_image(self, onegan: OneGanModel) -> None:
+        loaded = onegan()
+        pixels = loaded.generate(9, seed=4)
+        loaded.warm([1, 9])
+        assert (loaded.generate(9, seed=4) == pixels).all()
+
+    def test_onnx_runtime_makes_the_same_images(self, onegan_file: ModelFile) -> None:
+        for package in ("onnxruntime", "onnxscript"):
+            pytest.importorskip(package)
+        loaded = zellige.load(onegan_file(), device="cpu", runtime="onnx")
+        assert loaded.precision == "fp32" and isinstance(loaded, OneGan)
+        own = zellige.load(onegan_file(), device="cpu", precision="fp32")
+        for count in (1, 5):
+            found, wanted = (model.generate(count, seed=4).astype(int) for model in (loaded, own))
+            assert abs(found - wanted).max() <= 1
+        chosen = loaded.generate(2, child=6, parent=0, background=1).astype(int)
+        assert abs(chosen - own.generate(2, child=6, parent=0, background=1)).max() <= 1
+
+    def test_what_cannot_run_is_refused_in_a_sentence(self, onegan_file: ModelFile, model_file: ModelFile) -> None:
+        for runtime, precision, sentence in (
+            ("tensorrt", "auto", "^the runtime 'tensorrt' is not there yet; use 'torch', or export the model"),
+            ("jax", "auto", "^there is no runtime 'jax'; use 'torch' or 'onnx'$"),
+            ("onnx", "bf16", "^the runtime 'onnx' runs networks in fp32; take precision='fp32'"),
+        ):
+            with pytest.raises(DeviceError, match=sentence):
+                zellige.load(onegan_file(), device="cpu", precision=precision, runtime=runtime)  # type: ignore[arg-type]
+        with pytest.raises(DeviceError, match="^COCO-GAN's patches run by the runtime 'torch' alone"):
+            zellige.load(model_file("plane"), device="cpu", runtime="onnx")
+        loaded = zellige.load(onegan_file(), device="cpu", precision="fp32")
+        with pytest.raises(ShapeError, match="^as_ is 'jax'; it must be 'numpy', 'torch', 'cupy' or 'float'"):
+            loaded.generate(1, as_="jax")  # type: ignore[arg-type]
+        with pytest.raises(DeviceError, match="^CuPy arrays live on CUDA devices"):
+            loaded.generate(1, as_="cupy")
 
 
 class TestImages:
