@@ -41,6 +41,7 @@ def choose_backend(
     dtype: torch.dtype | None = None,
     *,
     native: tuple[torch.dtype, ...] | None = None,
+    triton: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16),
 ) -> str:
     """Return the backend that was asked for, or the best one for the device and the dtype.
 
@@ -48,7 +49,8 @@ def choose_backend(
         device: where the tensors are.
         backend: a name, or None for the best.
         dtype: of the tensors; None where every backend takes all that the function takes.
-        native: dtypes of the C++ kernel; Triton kernels take float32, float16 and bfloat16.
+        native: dtypes of the C++ kernel.
+        triton: dtypes of the Triton kernel.
 
     Returns:
         One of available_backends(device).
@@ -56,7 +58,7 @@ def choose_backend(
     Raises:
         DeviceError: the named backend does not exist or cannot run here, or not in this dtype.
     """
-    taken = {"triton": (torch.float32, torch.float16, torch.bfloat16), "native": native}
+    taken = {"triton": triton, "native": native}
     available = [
         name
         for name in available_backends(device)

@@ -17,6 +17,7 @@ namespace {
 using winograd::block;
 using winograd::most;
 using winograd::Shape;
+using winograd::tall;
 using winograd::Target;
 
 constexpr std::int64_t own_cache = 3 << 18;    // bytes of a core's own cache that matrices may take
@@ -47,10 +48,12 @@ ZELLIGE_CLONES void multiply_narrow(const Shape &shape, const float *v, const Ta
 
 void multiply(const Shape &shape, const float *v, const Target *targets, std::int64_t count, std::int64_t plane,
               const float *u, std::int64_t channel, const float *bias, float *m, float *y) {
-#if defined(__x86_64__)
+#if defined(ZELLIGE_NARROW)  // to test it where there are wide vectors
+    constexpr bool wide = false;
+#elif defined(__x86_64__)
     static const bool wide = __builtin_cpu_supports("avx512f");
 #else
-    static const bool wide = true;
+    constexpr bool wide = true;
 #endif
     (wide ? multiply_wide : multiply_narrow)(shape, v, targets, count, plane, u, channel, bias, m, y);
 }
@@ -108,12 +111,12 @@ void convolve(const Shape &shape, std::int64_t samples, const T *x, const T *u, 
         float *m = kept(found, products * (most * block + winograd::gap));
         multiply(shape, v, targets, count, plane, u + k * matrices, k * block, bias, m, y);
     };
-    // Twelve rows more than tiles: the last product of a most reads whole ones.
+    // The last product reads rows behind those of the tiles, up to `tall`.
     if (blocks * matrices * static_cast<std::int64_t>(sizeof(T)) <= own_cache) {
-        const std::int64_t room = std::clamp<std::int64_t>(own_sums / bytes / 12 * 12, 12, most);
+        const std::int64_t room = std::clamp<std::int64_t>(own_sums / bytes / tall * tall, tall, most);
         parallel_for(tiles, room, [&](std::int64_t begin, std::int64_t end) {
             const std::int64_t plane = room * stored + winograd::gap;
-            T *v = kept(sums, products * plane + 12 * stored);
+            T *v = kept(sums, products * plane + tall * stored);
             transform(shape, x, begin, end, plane, zeros.data(), v);
             Target targets[most];
             find(shape, begin, end, targets);
@@ -121,9 +124,9 @@ void convolve(const Shape &shape, std::int64_t samples, const T *x, const T *u, 
         });
         return;
     }
-    const std::int64_t room = std::clamp<std::int64_t>(shared_sums / bytes / most * most, most, (tiles + 7) / 8 * 8);
+    const std::int64_t room = std::min(std::max(shared_sums / bytes / most * most, most), tiles);
     const std::int64_t plane = room * stored + winograd::gap;
-    T *v = kept(sums, products * plane + 12 * stored);
+    T *v = kept(sums, products * plane + tall * stored);
     for (std::int64_t first = 0; first < tiles; first += room) {
         const std::int64_t last = std::min(first + room, tiles), runs = (last - first + most - 1) / most;
         parallel_for(last - first, 8, [&](std::int64_t begin, std::int64_t end) {

@@ -2,7 +2,8 @@
 // compiled for it and then run where it is missing.
 #include "winograd_conv/shape.hpp"
 
-#if defined(__x86_64__) && defined(__gnu_linux__)
+// Clang has no such pragma.
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__)
 
 #include <immintrin.h>
 
@@ -15,11 +16,13 @@ namespace zellige::winograd {
 namespace {
 
 struct Dot {
-    static constexpr std::int64_t tall = 12;
+    static constexpr int most_rows = tall;
 
     ZELLIGE_INLINE Vector load(const bfloat16 *from) {
-        const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(from)));
-        return reinterpret_cast<Vector>(_mm512_slli_epi32(wide, 16));
+        // With masks of all, since GCC 12 warns of its own header where there are none.
+        constexpr __mmask16 all = 0xffff;
+        const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from));
+        return reinterpret_cast<Vector>(_mm512_maskz_slli_epi32(all, _mm512_maskz_cvtepu16_epi32(all, halves), 16));
     }
 
     ZELLIGE_INLINE void store(Vector value, bfloat16 *into) {

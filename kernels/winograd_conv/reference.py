@@ -4,14 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..precision import full_precision
 from .weight import PRODUCTS, unpacked
-
-# One axis of the transform of the input, and of that of the result.
-_FORWARD = {
-    False: ((1.0, 0.0, -1.0, 0.0), (0.0, 1.0, 1.0, 0.0), (0.0, -1.0, 1.0, 0.0), (0.0, 1.0, 0.0, -1.0)),
-    True: ((1.0, -1.0, 0.0), (0.0, 1.0, 0.0), (0.0, -1.0, 1.0)),
-}
-_BACK = {False: ((1.0, 1.0, 1.0, 0.0), (0.0, 1.0, -1.0, -1.0)), True: ((1.0, 1.0, 0.0), (0.0, 1.0, 1.0))}
 
 
 def winograd_conv_reference(
@@ -27,17 +21,34 @@ def winograd_conv_reference(
     odd = (0, 0) if upsample else (w % 2, h % 2)
     ring = F.pad(x.to(wide), (1, 1, 1, 1), mode="replicate" if padding == "replicate" else "constant")
     tiles = F.pad(ring, (0, odd[0], 0, odd[1])).unfold(2, side, step).unfold(3, side, step)
-    forward = x.new_tensor(_FORWARD[upsample], dtype=wide)
-    sums = torch.einsum("ia,jb,nctuab->ijntuc", forward, forward, tiles).to(x.dtype).to(wide)
-    down, right = sums.shape[3:5]
-    u = unpacked(matrices).to(wide)[:, :inputs, :outputs]
-    products = torch.bmm(sums.reshape(side * side, -1, inputs), u).view(side, side, n, down, right, outputs)
-    back = x.new_tensor(_BACK[upsample], dtype=wide)
-    y = torch.einsum("pi,qj,ijntuk->nktpuq", back, back, products).reshape(n, outputs, 2 * down, 2 * right)
-    y = y[:, :, :high, :across]
+    sums = _forward(_forward(tiles, 4), 5).permute(4, 5, 0, 2, 3, 1)  # [side, side, N, rows, columns, C] of tiles
+    rounded = sums.to(x.dtype).to(wide).reshape(side * side, -1, inputs)
+    with full_precision(x.device):
+        products = torch.bmm(rounded, unpacked(matrices).to(wide)[:, :inputs, :outputs])
+    y = _back(_back(products.view(*sums.shape[:-1], outputs), 0), 1)  # [2, 2, N, rows, columns, K]
+    y = y.permute(2, 5, 3, 0, 4, 1).reshape(n, outputs, 2 * sums.shape[3], 2 * sums.shape[4])[:, :, :high, :across]
     if bias is not None:
         y = y + (bias.to(wide)[:, None, None] if bias.dim() == 1 else _nine_places(bias.to(wide), high, across))
     return y[:, :, crop : high - crop, crop : across - crop].to(x.dtype)
+
+
+def _forward(tiles: Tensor, axis: int) -> Tensor:
+    """One axis of the transform of the input: 4 values to 4 sums, or 3 of the small map to 3.
+
+    Written as sums, since in a product with a matrix even its zeros would spread what is not finite.
+    """
+    d = tiles.unbind(axis)
+    if len(d) == 3:
+        return torch.stack([d[0] - d[1], d[1], d[2] - d[1]], axis)
+    return torch.stack([d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]], axis)
+
+
+def _back(products: Tensor, axis: int) -> Tensor:
+    """One axis of the transform of the result: to 2 neighbours."""
+    m = products.unbind(axis)
+    if len(m) == 3:
+        return torch.stack([m[0] + m[1], m[1] + m[2]], axis)
+    return torch.stack([m[0] + m[1] + m[2], m[1] - m[2] - m[3]], axis)
 
 
 def _nine_places(bias: Tensor, high: int, across: int) -> Tensor:

@@ -8,12 +8,14 @@ namespace zellige::winograd {
 constexpr std::int64_t lanes = 16;  // channels that are transformed together
 constexpr std::int64_t block = 32;  // channels of the result that are made together
 constexpr std::int64_t most = 48;   // tiles that a block of channels is made for at once
+constexpr std::int64_t tall = 12;   // tiles that one product is made for
+static_assert(most % tall == 0);
 
 struct Shape {
     std::int64_t rows, columns, inputs, outputs;
-    std::int64_t crop;                         // pixels cut off every side of the result
+    std::int64_t crop;                            // pixels cut off every side of the result
     std::int64_t first, tile_rows, tile_columns;  // tiles start at pixel `first` of both axes, before the crop
-    bool upsample, replicate, border;          // border: one bias for each of nine places
+    bool upsample, replicate, border;             // border: one bias for each of nine places
 
     std::int64_t stored() const { return (inputs + lanes - 1) / lanes * lanes; }
     std::int64_t products() const { return upsample ? 9 : 16; }

@@ -1,13 +1,15 @@
 // Convolution by tiles of 2x2 pixels of the result: transform the input, multiply, transform back.
 //
 // A tile reads 4x4 pixels (3x3 of the small map where up-sampling comes first), which become 16 (9) sums; each sum has
-// one matrix of its own, inputs x outputs. Everything here is inlined into functions of one instruction set, and must
-// be included where that set is in force.
+// one matrix of its own, inputs x outputs. Everything here is inlined into functions of one instruction set, must be
+// included where that set is in force, and belongs to the file that includes it: were it shared, the linker could give
+// one file the code that another compiled for more than the processor has.
 #pragma once
 
 #include "winograd_conv/shape.hpp"
 
 namespace zellige::winograd {
+namespace {
 
 // Numbers between planes: without them, what is read together would fall into the same few sets of a cache.
 constexpr std::int64_t gap = 16;
@@ -51,7 +53,7 @@ ZELLIGE_INLINE void write(Vector value, T *into, std::int64_t size) {
 // Products with accumulators of up to `rows` by `vectors` vectors.
 template <int rows, int vectors>
 struct Float {
-    static constexpr std::int64_t tall = rows;
+    static constexpr int most_rows = rows;
 
     ZELLIGE_INLINE Vector load(const float *from) { return *reinterpret_cast<const Vector *>(from); }
     ZELLIGE_INLINE void store(Vector value, float *into) { *reinterpret_cast<Vector *>(into) = value; }
@@ -73,7 +75,7 @@ struct Float {
     }
 };
 
-using Wide = Float<12, 2>;  // 24 accumulators of 64 bytes, of 32 registers
+using Wide = Float<tall, 2>;  // 24 accumulators of 64 bytes, of 32 registers
 
 // One axis of the transform of the input: 4 values to 4 sums, or 3 of the small map to 3.
 ZELLIGE_INLINE void forward(const Vector (&d)[4], Vector (&s)[4]) {
@@ -138,7 +140,7 @@ ZELLIGE_INLINE void transform_body(const Shape &shape, const T *x, std::int64_t 
 }
 
 // Results of `count` tiles in one block of channels.
-//   v: their sums, `plane` numbers from sum to sum.
+//   v: their sums, `plane` numbers from sum to sum; rows behind them, up to a multiple of `tall`, are read and not used.
 //   u: matrices of the block, [products, stored, block] (bfloat16: [products, stored / 2, block, 2]).
 //   m: room for products, [products, most x block + gap].
 template <typename Storage, int side, typename T>
@@ -147,17 +149,19 @@ ZELLIGE_INLINE void multiply_body(const Shape &shape, const T *v, const Target *
                                   T *y) {
     const std::int64_t stored = shape.stored(), left = std::min(block, shape.outputs - channel);
     const std::int64_t product = most * block + gap;
+    // The last product of a run is made for as many tiles as the others, or two thirds or a third of them.
+    constexpr int whole = Storage::most_rows, third = whole / 3;
     for (int t = 0; t < side * side; ++t) {
         const T *matrix = u + t * stored * block;
-        for (std::int64_t k = 0; k < count; k += Storage::tall) {
+        for (std::int64_t k = 0; k < count; k += whole) {
             const T *rows = v + t * plane + k * stored;
             float *into = m + t * product + k * block;
-            if (count - k > Storage::tall / 3 * 2)
-                Storage::template product<Storage::tall>(rows, stored, matrix, into);
-            else if (count - k > Storage::tall / 3)
-                Storage::template product<Storage::tall / 3 * 2>(rows, stored, matrix, into);
+            if (count - k > 2 * third)
+                Storage::template product<whole>(rows, stored, matrix, into);
+            else if (count - k > third)
+                Storage::template product<2 * third>(rows, stored, matrix, into);
             else
-                Storage::template product<Storage::tall / 3>(rows, stored, matrix, into);
+                Storage::template product<third>(rows, stored, matrix, into);
         }
         // The lines of the result are asked for while the products take all of the time.
         for (std::int64_t k = t * count / (side * side); k < (t + 1) * count / (side * side); ++k)
@@ -185,4 +189,5 @@ ZELLIGE_INLINE void multiply_body(const Shape &shape, const T *v, const Target *
     }
 }
 
+}  // namespace
 }  // namespace zellige::winograd

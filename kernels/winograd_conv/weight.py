@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..precision import full_precision
 from ..validation import FLOATING, refuse
 
 __all__ = ["BLOCK", "LANES", "PRODUCTS", "unpacked", "winograd_weight"]
@@ -23,10 +24,11 @@ def winograd_weight(weight: Tensor, *, upsample: bool = False) -> Tensor:
     """Transform a 3x3 kernel for winograd_conv: U = G g G', one matrix of inputs by outputs for each element of U.
 
     G is [[1, 0, 0], [1, 1, 1] / 2, [1, -1, 1] / 2, [0, 0, 1]], and with `upsample` [[1, 0, 0], [1, 1, 1], [0, 0, 1]].
-    Sums are float64, rounded once to weight's dtype.
+    Sums are float64, rounded once to weight's dtype. For inference only: the result has no gradient.
 
     Args:
-        weight: [K, C, 3, 3], of a convolution without stride, dilation or groups; any floating dtype.
+        weight: [K, C, 3, 3], K and C at least 1, of a convolution without stride, dilation or groups; any strides;
+            float32, float16, bfloat16 or float64.
         upsample: the convolution follows nearest up-sampling by 2.
 
     Returns:
@@ -36,11 +38,13 @@ def winograd_weight(weight: Tensor, *, upsample: bool = False) -> Tensor:
     Raises:
         ShapeError: weight has another shape or dtype.
     """
-    if weight.dim() != 4 or weight.shape[2:] != (3, 3) or weight.dtype not in FLOATING:
-        refuse("weight", weight, "[K, C, 3, 3], float32, float16, bfloat16 or float64")
+    shaped = weight.dim() == 4 and weight.shape[0] >= 1 and weight.shape[1] >= 1 and weight.shape[2:] == (3, 3)
+    if not shaped or weight.dtype not in FLOATING:
+        refuse("weight", weight, "[K, C, 3, 3], K and C at least 1, float32, float16, bfloat16 or float64")
     outputs, inputs = weight.shape[:2]
     axis = torch.tensor(_AXIS[upsample], dtype=torch.float64, device=weight.device)
-    matrices = torch.einsum("ia,jb,kcab->ijck", axis, axis, weight.detach().double()).flatten(0, 1)
+    with full_precision(weight.device):
+        matrices = torch.einsum("ia,jb,kcab->ijck", axis, axis, weight.detach().double()).flatten(0, 1)
     filled = F.pad(matrices, (0, -outputs % BLOCK, 0, -inputs % LANES)).to(weight.dtype)
     blocks = filled.unflatten(2, (-1, BLOCK)).permute(2, 0, 1, 3)  # [blocks, P, C', 32]
     pairs = _pairs(weight.dtype)

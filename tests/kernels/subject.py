@@ -42,11 +42,15 @@ class Subject:
         small: for claims that do not depend on sizes; no number in it is 1.
         full: for claims on a device.
         native: dtypes of the C++ kernel, if there is one.
+        triton: whether there is a Triton kernel.
         best: the backend that runs on CPUs unless another is named; None where it has no name.
         equal: backends that give the reference's bits.
         one_order: whether no memory order changes a bit.
         gradients: how many of the tensors, from the first on, have one.
         layouts: names of what the first tensor may lie like.
+        by_pixel: whether the result is channels-last whatever the first tensor is.
+        infinities: whether what eager makes of them is asked for.
+        units: see `judge.assert_as_exact_as_eager`; for what rounds more often than eager.
         kind: whether the result is values, bytes or indices.
     """
 
@@ -67,11 +71,15 @@ class Subject:
     small: Size
     full: Size
     native: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)
+    triton: bool = True
     best: str | None = "native"
     equal: tuple[str, ...] = ()
     one_order: bool = True
     gradients: int = 0
     layouts: Sequence[str] = tuple(LAYOUTS)
+    by_pixel: bool = False
+    infinities: bool = True
+    units: float = 0.5
     kind: str = "values"
 
     def make(self, size: Size, dtype: torch.dtype = torch.float32, seed: int = 0) -> list[Tensor]:
@@ -105,7 +113,7 @@ class Subject:
             exact = self.exact(tensors)
             assert_nearest_bytes(actual, exact.permute(0, 2, 3, 1) if exact.dim() == 4 else exact)
         else:
-            assert_as_exact_as_eager(actual, self.textbook(*tensors), self.exact(tensors))
+            assert_as_exact_as_eager(actual, self.textbook(*tensors), self.exact(tensors), self.units)
 
     def backends(self, dtype: torch.dtype = torch.float32) -> list[str | None]:
         """List what runs on a CPU in a dtype: names, and None where the best backend has no name."""
@@ -114,7 +122,9 @@ class Subject:
             names.append("native")
         if self.best is None:
             names.append(None)
-        return [*names, "triton"]
+        if self.triton:
+            names.append("triton")
+        return names
 
 
 def doubles(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from zellige import kernels
+from zellige.kernels import _native
 
 from . import textbook
 from .judge import DTYPES, ROW_LAYOUTS
@@ -263,6 +264,57 @@ def feather_blend(output: str) -> Subject:
     )
 
 
+def winograd_conv(upsample: bool, border: bool) -> Subject:
+    """With a border: that of the map repeated, biases of nine places, and one pixel cut off every side."""
+
+    def call(x: Tensor, weight: Tensor, bias: Tensor, backend: Any) -> Tensor:
+        matrices = kernels.winograd_weight(weight[0], upsample=upsample)
+        places = bias.unflatten(2, (3, 3)) if border else bias
+        return kernels.winograd_conv(x, matrices, weight.shape[1], places, **options, backend=backend)
+
+    def result(n: int, c: int, k: int, h: int, w: int) -> Size:
+        return n, k, *((1 + upsample) * side - 2 * border for side in (h, w))
+
+    def scaled(tensors: list[Tensor]) -> list[Tensor]:
+        """Such weights that results are of the size of the values, as in a network."""
+        x, weight, bias = tensors
+        return [x, weight / (9 * x.shape[1]) ** 0.5, bias]
+
+    options: dict[str, Any] = {"padding": "replicate", "crop": 1} if border else {}
+    least = 1 if not border else 2 if upsample else 3  # pixels a side
+    channels, sides = st.integers(1, 40), st.integers(least, 12)
+    return Subject(
+        name=f"winograd_conv{' x2' if upsample else ''}{', border' if border else ''}",
+        call=call,
+        textbook=partial(textbook.winograd_conv, upsample=upsample, **options),
+        # What is no map has another rank, so that a map's layout does not change its sides.
+        shapes=lambda n, c, k, h, w: [(n, c, h, w), (1, k, c, 3, 3), (n, k, 9) if border else (k,)],
+        typed=2,
+        finish=scaled,
+        # N, C, K, H, W: single values, one beside a vector, one beside a block, more tiles than one product's.
+        sizes=[
+            (1, 1, 1, least, least),
+            (2, 3, 5, 5, 7),
+            (1, 16, 32, 3, 17),
+            (3, 17, 31, 4, least),
+            (1, 15, 33, 21, 23),
+        ],
+        deep=[(2, 33, 3, 5, 7), (1, 67, 33, 3, 4)],
+        shared=[(2, 12, 40, 33, 34), (3, 150, 96, 9, 11)],  # threads with tiles of their own, and with channels
+        long=lambda values, channels_last: (1, values, 2, 3, 3) if channels_last else (1, 1, 2, 3, values + 2),
+        empty=[(0, 3, 5, 4, 4)],
+        any_size=st.tuples(st.integers(0, 3), channels, channels, sides, sides),
+        result=result,
+        small=(2, 4, 5, 6, 7),  # no 3, which compilers would take for the sides of the weights
+        full=(2, 64, 65, 63, 65),
+        native=(torch.float32, torch.bfloat16) if _native.has_bfloat16_dot() else (torch.float32,),
+        triton=False,
+        by_pixel=True,
+        infinities=False,  # test_winograd_conv.py says what becomes of them
+        units=2.0,  # 1.4 were measured: in halves inputs and weights are rounded once more when they are transformed
+    )
+
+
 SUBJECTS = [
     affine_relu(False),
     affine_relu(True),
@@ -281,7 +333,9 @@ SUBJECTS = [
     nearest_centroid("cosine"),
     feather_blend("float"),
     feather_blend("uint8"),
+    *(winograd_conv(upsample, border) for upsample in (False, True) for border in (False, True)),
 ]
+ON_GPUS = [subject for subject in SUBJECTS if subject.triton]
 DIFFERENTIABLE = [subject for subject in SUBJECTS if subject.gradients]
 
 

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from .judge import DTYPES, assert_as_exact_as_eager, assert_same_bits
 from .subject import Subject, doubles
-from .subjects import DIFFERENTIABLE, SUBJECTS, each
+from .subjects import DIFFERENTIABLE, ON_GPUS, each
 
 pytestmark = pytest.mark.gpu
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-OF_SAMPLES = [s for s in SUBJECTS if s.native and not s.name.startswith("feather")]
+OF_SAMPLES = [s for s in ON_GPUS if s.native and not s.name.startswith("feather")]
 
 
 def on_device(subject: Subject, dtype: torch.dtype, layout: str = "contiguous", seed: int = 0) -> list[Tensor]:
@@ -26,7 +26,7 @@ def layouts(subject: Subject) -> list[str]:
 
 
 @dtypes
-@each()
+@each(ON_GPUS)
 def test_result_is_as_exact_as_eager_in_every_layout(subject, dtype):
     for layout in layouts(subject):
         tensors = on_device(subject, dtype, layout)
@@ -54,7 +54,7 @@ def test_gradients_are_as_exact_as_eager_in_both_orders(subject, dtype):
             assert_as_exact_as_eager(*triple)
 
 
-@each()
+@each(ON_GPUS)
 def test_hundred_runs_give_the_same_bits(subject):
     leaves = subject.leaves([t.cuda() for t in subject.make(subject.sizes[1])])
 
@@ -68,7 +68,7 @@ def test_hundred_runs_give_the_same_bits(subject):
             assert_same_bits(again, once)
 
 
-@each()
+@each(ON_GPUS)
 def test_a_captured_graph_computes_anew(subject):
     static, others = ([t.cuda() for t in subject.make(subject.small, seed=seed)] for seed in (0, 1))
     side = torch.cuda.Stream()
@@ -86,7 +86,7 @@ def test_a_captured_graph_computes_anew(subject):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@each()
+@each(ON_GPUS)
 def test_autocast_changes_no_bit(subject, dtype):
     leaves = subject.leaves([t.cuda() for t in subject.make(subject.small, dtype)])
 

@@ -22,6 +22,10 @@ GOOD = {
     "nearest_centroid": {"points": t(7, 5), "centroids": t(3, 5)},
     "phase_epilogue": {"x": t(2, 24, 4, 5), "weight": t(3), "bias": t(3)},
     "rearrange": {"q": t(2, 3, 4), "k": t(2, 5, 4), "v": t(2, 5, 6)},
+    "winograd_conv": {
+        "x": t(2, 3, 4, 5), "matrices": t(1, 16, 16, 32), "outputs": 6, "bias": t(6), "padding": "zeros", "crop": 0,
+    },
+    "winograd_weight": {"weight": t(6, 3, 3, 3)},
 }  # fmt: skip
 FLOATS = "float32, float16, bfloat16 or float64"
 MAPS = f"it must be [N, C, H, W], {FLOATS}."
@@ -39,6 +43,10 @@ NOISE = "it must be [2, 1, 4, 5] or [1, 1, 4, 5], float32, for x of shape [2, 3,
 STRENGTH = "it must be [] or [1], float32, for x of shape [2, 3, 4, 5]."
 EPS = "it must be a finite number above 0."
 SIZE = "it must be (height, width), each from 1 to 2147483520."
+FILLED = f"it must be [N, C, H, W], C, H and W at least 1, {FLOATS}."
+MATRICES = "it must be what winograd_weight returns for x of shape [2, 3, 4, 5] float32 and 6 outputs."
+KERNEL = f"it must be [K, C, 3, 3], K and C at least 1, {FLOATS}."
+CROP = "it must be 0 or more, and leave at least one of 4x5 pixels."
 MAP, IMAGE = "x of shape [2, 3, 4, 5]", "foreground of shape [2, 3, 4, 5]"
 
 REFUSED = [
@@ -130,6 +138,34 @@ REFUSED = [
      "k is [2, 5, 4] float16; it must be [2, 5, 4] float32 for q of shape [2, 3, 4]."),
     ("rearrange", {"v": t(2, 5, 521)}, "v is [2, 5, 521] float32; it must be [N, S, Dv], Dv from 1 to 520."),
     ("rearrange", {"v": t(2, 4, 6)}, "v is [2, 4, 6] float32; it must be [2, 5, 6] float32 for k of shape [2, 5, 4]."),
+    ("winograd_conv", {"x": t(3, 4, 5)}, f"x is [3, 4, 5] float32; {FILLED}"),
+    ("winograd_conv", {"x": t(2, 3, 4, 5).int()}, f"x is [2, 3, 4, 5] int32; {FILLED}"),
+    *(("winograd_conv", {"x": t(*size)}, f"x is {list(size)} float32; {FILLED}")
+      for size in ((2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0))),
+    ("winograd_conv", {"outputs": 0}, "outputs is 0; it must be at least 1."),
+    ("winograd_conv", {"outputs": -32}, "outputs is -32; it must be at least 1."),
+    ("winograd_conv", {"matrices": t(6, 3, 3, 3)}, f"matrices is [6, 3, 3, 3] float32; {MATRICES}"),
+    ("winograd_conv", {"matrices": t(16, 16, 32)}, f"matrices is [16, 16, 32] float32; {MATRICES}"),
+    ("winograd_conv", {"matrices": t(2, 16, 16, 32)}, f"matrices is [2, 16, 16, 32] float32; {MATRICES}"),
+    ("winograd_conv", {"matrices": t(1, 9, 32, 32)}, f"matrices is [1, 9, 32, 32] float32; {MATRICES}"),
+    ("winograd_conv", {"matrices": t(1, 16, 8, 64).bfloat16()}, f"matrices is [1, 16, 8, 64] bfloat16; {MATRICES}"),
+    ("winograd_conv", {"matrices": t(1, 16, 16, 32).double()}, f"matrices is [1, 16, 16, 32] float64; {MATRICES}"),
+    ("winograd_conv", {"outputs": 33},
+     f"matrices is [1, 16, 16, 32] float32; {MATRICES.replace('6 outputs', '33 outputs')}"),
+    ("winograd_conv", {"bias": t(5)}, f"bias is [5] float32; it must be [6] float32 for {MAP}."),
+    ("winograd_conv", {"bias": t(6).half()}, f"bias is [6] float16; it must be [6] float32 for {MAP}."),
+    ("winograd_conv", {"bias": t(1, 6, 3, 3)},
+     f"bias is [1, 6, 3, 3] float32; it must be [2, 6, 3, 3] float32 for {MAP}."),
+    ("winograd_conv", {"x": t(2, 3, 1, 5), "bias": t(2, 6, 3, 3)},
+     "x is [2, 3, 1, 5] float32; "
+     "it must be a map whose result has 2 pixels a side or more, for a bias of [2, 6, 3, 3]."),
+    ("winograd_conv", {"padding": "reflect"}, "padding is 'reflect'; it must be 'zeros' or 'replicate'."),
+    ("winograd_conv", {"crop": -1}, f"crop is -1; {CROP}"),
+    ("winograd_conv", {"crop": 2}, f"crop is 2; {CROP}"),
+    ("winograd_conv", {"crop": 4, "matrices": t(1, 9, 16, 32)}, f"crop is 4; {CROP.replace('4x5', '8x10')}"),
+    *(("winograd_weight", {"weight": t(*size)}, f"weight is {list(size)} float32; {KERNEL}")
+      for size in ((6, 3, 3), (6, 3, 3, 5), (6, 3, 1, 1), (0, 3, 3, 3), (6, 0, 3, 3))),
+    ("winograd_weight", {"weight": t(6, 3, 3, 3).int()}, f"weight is [6, 3, 3, 3] int32; {KERNEL}"),
 ]  # fmt: skip
 ELSEWHERE = [
     (kernel, name)

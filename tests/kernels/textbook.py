@@ -66,6 +66,24 @@ def distances(points: Tensor, centroids: Tensor, metric: str) -> Tensor:
     return torch.where(far.isfinite(), far, torch.inf)
 
 
+def winograd_conv(
+    x: Tensor, weight: Tensor, bias: Tensor, upsample: bool = False, padding: str = "constant", crop: int = 0
+) -> Tensor:
+    """Convolve the padded map with the weights [1, K, C, 3, 3], and add the biases [K], or [N, K, 9] for nine parts."""
+    wide = torch.promote_types(x.dtype, torch.float32)  # in halves torch's own spreads NaN beyond what reads it
+    if upsample:
+        x = F.interpolate(x, scale_factor=2.0)
+    h, w = x.shape[2:]
+    y = F.conv2d(F.pad(x.to(wide), (1, 1, 1, 1), mode=padding), weight[0].to(wide))
+    if bias.dim() == 1:
+        y += bias[:, None, None]
+    else:
+        for i, row in enumerate((slice(0, 1), slice(1, h - 1), slice(h - 1, h))):
+            for j, column in enumerate((slice(0, 1), slice(1, w - 1), slice(w - 1, w))):
+                y[:, :, row, column] += bias[:, :, 3 * i + j, None, None]
+    return y[:, :, crop : h - crop, crop : w - crop].to(x.dtype)
+
+
 def feather_blend(
     patches: Tensor, positions: Tensor, window_rows: Tensor, window_columns: Tensor, size: tuple[int, int]
 ) -> Tensor:
