@@ -1,4 +1,4 @@
-"""Fused kernels: each folder holds a plain PyTorch reference, a Triton and a C++ kernel, and the public function."""
+"""Fused kernels: each folder holds a plain PyTorch reference, Triton and C++ kernels, and the public function."""
 
 try:
     from .affine_relu import affine_relu

@@ -51,12 +51,16 @@ def compare(
         budget: seconds for every runner, pass and shape.
 
     Raises:
-        TaskError: an unknown kernel or peer, or a result of a kernel that is wrong: no time is given for it.
+        TaskError: an unknown kernel or peer, a kernel that is not for the device, or a result of a kernel that is
+            wrong: no time is given for it.
     """
     for given, known, what in ((names, KERNELS, "kernel"), (against, PEERS, "peer")):
         for name in given:
             if name not in known:
                 raise TaskError(f"there is no {what} {name} to measure; choose from {', '.join(known)}.")
+    for name in names:
+        if next(cases(name, dtypes[0], device), None) is None:
+            raise TaskError(f"{name} is not measured on {device.type}; choose --device cpu.")
     keep_freed_memory()
     report: dict[str, Any] = {"results": [], "skipped": []}
     common = {"cache_bytes": cache_bytes(device), "conditions": _conditions(against)}

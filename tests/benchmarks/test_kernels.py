@@ -31,6 +31,8 @@ from zellige.errors import TaskError
 CPU = torch.device("cpu")
 DTYPES = [torch.float32, torch.bfloat16]
 
+_OF_PRODUCTS = ("rearrange", "nearest_centroid", "winograd_conv")  # whose limit may be the matrix rate
+
 # Every key of a row, and what it may hold.
 ROW = {
     "kernel": str, "shape": str, "dtype": str, "device": str, "pass": str, "runner": str, "form": str,
@@ -113,11 +115,16 @@ def test_every_row_is_complete_and_repeatable_and_a_share_of_a_limit(kernel):
         assert all(isinstance(row[key], kind) for key, kind in ROW.items())
         assert row["command"] == f"zellige bench kernels {kernel} --dtype float32 --device cpu --against eager"
         assert 0 < row["seconds_p10"] <= row["seconds"] <= row["seconds_p90"] and math.isfinite(row["ratio"])
-        assert (row["percent_of_matrix_rate"] is not None) == (kernel in ("rearrange", "nearest_centroid"))
+        assert (row["percent_of_matrix_rate"] is not None) == (kernel in _OF_PRODUCTS)
         assert row["percent_of_limit"] == max(row["percent_of_copy"], row["percent_of_matrix_rate"] or 0.0)
         assert row["calls"] == 2  # one a round
     assert {"processor", "versions", "command"} <= report["conditions"].keys()
     json.dumps(report)
+
+
+def test_a_kernel_for_cpus_is_refused_elsewhere():
+    with pytest.raises(TaskError, match=r"^winograd_conv is not measured on cuda; choose --device cpu\.$"):
+        compare(["winograd_conv"], [torch.float32], torch.device("cuda"), [])
 
 
 @pytest.mark.usefixtures("smallest")

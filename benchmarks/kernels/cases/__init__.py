@@ -6,7 +6,7 @@ import torch
 
 from .case import Case
 from .coco_gan import affine_relu_cases, feather_blend_cases, phase_epilogue_cases
-from .onegan import glu_layer_norm_cases, mask_composite_cases
+from .onegan import glu_layer_norm_cases, mask_composite_cases, winograd_conv_cases
 from .rearranger import nearest_centroid_cases, rearrange_cases
 from .stylegan import bias_noise_act_cases, fir_resample_cases
 
@@ -22,6 +22,7 @@ KERNELS: dict[str, Callable[[torch.dtype, torch.device], Iterator[Case]]] = {
     "mask_composite": mask_composite_cases,
     "nearest_centroid": nearest_centroid_cases,
     "feather_blend": feather_blend_cases,
+    "winograd_conv": winograd_conv_cases,
 }
 
 

@@ -1,17 +1,18 @@
-"""OneGAN's maps: rows that are huge and few, since one sample is one row of the layer norm."""
+"""OneGAN's maps: rows that are huge and few, since one sample is one row of the layer norm; and its convolutions."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import product
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ....kernels import glu_layer_norm, mask_composite
+from ....kernels import glu_layer_norm, mask_composite, winograd_conv, winograd_weight
 from .case import ORDERS, Case, random_map, shape_name, tolerance_of
 
-__all__ = ["glu_layer_norm_cases", "mask_composite_cases"]
+__all__ = ["glu_layer_norm_cases", "mask_composite_cases", "winograd_conv_cases"]
 
 _PLANE, _PIXEL = ORDERS
 
@@ -60,6 +61,54 @@ def mask_composite_cases(dtype: torch.dtype, device: torch.device) -> Iterator[C
             "mask_composite", shape_name((n, 3, side, side), order), inputs, mask_composite, eager, 10 * plane,
             tolerance_of(dtype), training_bytes=(3 * 7 + 2 * 3) * plane, by_pixel=order == _PIXEL,
         )  # fmt: skip
+
+
+def winograd_conv_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
+    """Convolutions of the 128x128 generator, as they are and behind nearest x2, at batch 1 and 8; for CPUs.
+
+    Operations are those of the tiles, which are fewer than the direct sum's by 2.25, or 4 behind x2: a peer that sums
+    directly can reach 44 or 25 % of that limit. Maps by plane are what other runtimes know; the kernel then copies them
+    into channels-last, which its result is in any case. Weights are constants, and may stay in a cache.
+    """
+    if device.type != "cpu":
+        return
+    shapes = [(64, 128, 128, False), (32, 64, 128, False), (64, 128, 64, True), (256, 256, 16, True)]
+    for order in (_PIXEL, _PLANE):
+        for n, (channels, outputs, side, upsample) in product((1, 8), shapes):
+            weight = (torch.randn(outputs, channels, 3, 3) / (9 * channels) ** 0.5).to(dtype)
+            matrices = winograd_weight(weight, upsample=upsample)
+
+            def inputs(shape: tuple[int, ...] = (n, channels, side, side), order: torch.memory_format = order) -> Any:
+                return (random_map(shape, dtype, device, order),)
+
+            def kernel(x: Tensor, matrices: Tensor = matrices, outputs: int = outputs) -> Tensor:
+                return winograd_conv(x, matrices, outputs)
+
+            pixels = n * side * side
+            result = (4 if upsample else 1) * pixels * outputs
+            note = f"to {outputs}{' x2' if upsample else ''}"
+            yield Case(
+                "winograd_conv", shape_name((n, channels, side, side), order, note), inputs, kernel,
+                _Convolution(weight.contiguous(memory_format=order), upsample),
+                (pixels * channels + result) * dtype.itemsize, tolerance_of(dtype),
+                # Of a pixel: 9 products, or 16 for 4 of them.
+                operations=2 * (9 if upsample else 4) * pixels * channels * outputs, by_pixel=order == _PIXEL,
+            )  # fmt: skip
+
+
+class _Convolution(nn.Module):
+    """The direct sum, with its weights as constants."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor, upsample: bool) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.register_buffer("weight", weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.interpolate(x, scale_factor=2.0) if self.upsample else x
+        return F.conv2d(x, self.weight.to(x.dtype), padding=1)
 
 
 def _liger(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
