@@ -39,8 +39,8 @@ def winograd_conv(
     that adds in blocks, its error can be a third. In bfloat16 transformed inputs and weights are rounded: the error is
     2.3 to 2.6 times that of rounding the exact result, root mean square, for 32 to 512 channels.
 
-    For inference only: there is no backward. For CPUs: GPUs have matrix units for the direct sum, and here they run the
-    reference.
+    For inference only: there is no backward. For CPUs: GPUs have matrix units for the direct sum; there the reference
+    runs.
 
     Args:
         x: [N, C, H, W], any strides, C, H and W at least 1; float32, bfloat16, or float16 and float64 (reference only).
