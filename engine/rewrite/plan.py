@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 AS_TRAINED = "as trained"
 _MARGIN = 1.03  # a rewrite must win by this much, or noise would decide
 _FEWEST_OUTPUTS = 16  # winograd makes 32 at a time
-_ROUNDS, _SECONDS = 5, 0.25  # measurements of a form: at most so many rounds, and not many after so long
+_ROUNDS, _FEWEST_ROUNDS, _SECONDS = 7, 3, 0.2  # measurements of a form: so many, or fewer where they take so long
 
 Form = Callable[[], nn.Module]
 
@@ -174,7 +174,7 @@ def _measured(layer: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, float]:
     for turn in range(_ROUNDS):
         for name, form in built.items():
             times[name] = min(times[name], _milliseconds(form, inputs))
-        if turn >= 1 and time.perf_counter() - began > _SECONDS:
+        if turn + 1 >= _FEWEST_ROUNDS and time.perf_counter() - began > _SECONDS:
             break
     return {name: round(value, 4) for name, value in times.items()}
 
