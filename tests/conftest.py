@@ -1,6 +1,7 @@
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -24,6 +25,14 @@ if "ZELLIGE_NATIVE" in os.environ:
 # The same examples on every run, so that a failure repeats; no deadline, because the machine may be busy.
 hypothesis.settings.register_profile("zellige", max_examples=50, deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("zellige")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rewrites_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Choices of rewrites go to a folder of this run, and of this worker, and not to the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZELLIGE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
