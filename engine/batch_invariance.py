@@ -25,11 +25,11 @@ def make_batch_invariant(network: nn.Module) -> None:
     """
     for part in network.modules():
         if isinstance(part, nn.Linear):
-            part.forward = _by_sixteen(part.forward)  # type: ignore[assignment, method-assign]
+            part.forward = _by_sixteen(part.forward)  # type: ignore[method-assign]
         elif isinstance(part, MapNorm) and not isinstance(part, GluLayerNorm):
-            part.forward = _one_by_one(part.forward)  # type: ignore[assignment, method-assign]
+            part.forward = _one_by_one(part.forward)  # type: ignore[method-assign]
         elif isinstance(part, nn.Conv2d):
-            part.forward = _by_two(part.forward)  # type: ignore[assignment, method-assign]
+            part.forward = _by_two(part.forward)  # type: ignore[method-assign]
 
 
 def _by_sixteen(linear: Layer) -> Layer:

@@ -89,16 +89,11 @@ def require_plain(layer: nn.Module, *kinds: type[nn.Module]) -> None:
     raise ShapeError(f"The layer is {type(layer).__name__}; it must be {names}, without a forward of its own.")
 
 
-def plain(conv: nn.Conv2d) -> nn.Conv2d:
+def plain(conv: PaddedConv) -> PaddedConv:
     """The convolution alone, of a layer that does something to its map in front of it; weights are shared."""
-    made: nn.Conv2d
+    padding: Padding = "replicate" if conv.replicate else "zeros" if conv.padding == (1, 1) else "none"
     with torch.device("meta"):
-        if isinstance(conv, PaddedConv):
-            padding: Padding = "replicate" if conv.replicate else "zeros" if conv.padding == (1, 1) else "none"
-            made = PaddedConv(conv.in_channels, conv.out_channels, padding, bias=conv.bias is not None)
-        else:
-            made = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=conv.padding, bias=conv.bias is not None)
-            made.padding_mode = conv.padding_mode
+        made = PaddedConv(conv.in_channels, conv.out_channels, padding, bias=conv.bias is not None)
     made.weight, made.bias = conv.weight, conv.bias
     return made.eval()
 

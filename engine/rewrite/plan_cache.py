@@ -1,0 +1,93 @@
+"""Times of layers' forms on disk, so that they are measured once for all processes of a user.
+
+One JSON object of a layer's key to milliseconds by form. A file or an entry with whatever fault counts as not there and
+is written anew; where nothing can be written, nothing is kept.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Times", "cache_file", "keep", "read"]
+
+logger = logging.getLogger(__name__)
+_LONGEST = 1e9  # milliseconds, which is no time of a layer
+
+Times = dict[str, float]  # milliseconds by form
+
+
+def cache_file() -> Path:
+    """Where times are kept: in the folder ZELLIGE_CACHE, or in zellige/ of the user's cache folder.
+
+    Raises:
+        RuntimeError: neither is set and the user has no home.
+    """
+    if folder := os.environ.get("ZELLIGE_CACHE"):
+        return Path(folder) / "rewrites.json"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "zellige" / "rewrites.json"
+
+
+def read() -> dict[str, Times]:
+    """The times on disk."""
+    try:
+        stored = json.loads(cache_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RuntimeError):  # the last of a file that is nested too deep, too
+        return {}
+    return {key: times for key, times in stored.items() if _are_times(times)} if isinstance(stored, dict) else {}
+
+
+def keep(fresh: dict[str, Times]) -> dict[str, Times]:
+    """Add times to the file, and return those to go by: of another process where it has come first with the same forms.
+
+    Otherwise two processes that start together could choose differently, and their pictures' last bits would differ.
+    """
+    if not fresh:
+        return fresh
+    try:
+        path = cache_file()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path):
+            stored = read()
+            for key, times in fresh.items():
+                if stored.get(key, {}).keys() != times.keys():
+                    stored[key] = times
+            _replace(path, stored)
+    except (OSError, RuntimeError) as error:
+        logger.info("the choice of rewrites is not kept: %s", error)
+        return fresh
+    return {key: stored[key] for key in fresh}
+
+
+def _are_times(value: Any) -> bool:
+    if not isinstance(value, dict) or not value:
+        return False
+    numbers = all(isinstance(time, float | int) and not isinstance(time, bool) for time in value.values())
+    return numbers and all(0 < time < _LONGEST for time in value.values())
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """While no other process writes; a file system without locks may lose entries, which are measured again."""
+    with open(path.with_suffix(".lock"), "ab") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _replace(path: Path, content: dict[str, Times]) -> None:
+    """Write a file anew, so that no reader sees half of it."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
