@@ -209,7 +209,7 @@ class Generator(nn.Module):
     def _sizes(self, number: int, x: Tensor) -> list[int]:
         """The batches in which to run the maps in front of block `number`."""
         scale = 4 if self.config.generator_blocks[number][1] else 1
-        return part_sizes(x, scale * x[0].nbytes, self.training, *self.batching)
+        return part_sizes(x, scale * x.shape[1:].numel() * x.element_size(), self.training, *self.batching)
 
     def cast_convolutions(self, dtype: torch.dtype) -> Self:
         """Run the convolutions, nearly all of the work, in `dtype`; conditions and norms stay in float32."""

@@ -21,15 +21,15 @@ def part_sizes(x: Tensor, widest: int, training: bool, least: int = 1, step: int
         x: the batch, [N, ...].
         widest: bytes that one sample's widest map takes.
         training: then, as on other devices and in a graph that is written out, the batch is one part.
-        least: samples of a part.
-        step: what all parts but the last are multiples of.
+        least: samples of a part, a multiple of `step` or below it.
+        step: what all parts but the last are multiples of; none is smaller.
     """
     count = x.shape[0]  # not its len, which would fix the batch of a graph
     written = plain.active or torch.compiler.is_compiling() or torch.compiler.is_exporting()
     if training or written or x.device.type != "cpu":
         return [count]
     most = max(WIDEST_CPU_MAP // widest, least)
-    parts = max(min(-(-count // most), count // least), 1)
+    parts = max(min(-(-count // most), count // max(least, step)), 1)
     bounds = [-(-count // step) * k // parts * step for k in range(parts)] + [count]
     return [stop - start for start, stop in pairwise(bounds)]
 

@@ -128,7 +128,6 @@ def test_an_entry_that_is_foreign_or_outdated_is_replaced_and_others_stay(
 
 @pytest.mark.parametrize("where", ["below a file", "a folder in its place", "/proc"])
 def test_a_folder_that_cannot_be_written_is_done_without(
-    self,
     timer: Timer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
