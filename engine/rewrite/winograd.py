@@ -6,8 +6,8 @@ G g G' is computed here, once.
 Saves 2.25x of the multiplications, and 4x of those behind nearest x2, where the four phases save 2.25x: 36 become 9.
 
 Exact for zero and replicate padding by one cell, and unpadded, on maps of any size; under a code, whose vectors have
-nine places, on maps of 2 pixels a side or more, and the kernel refuses narrower ones. `winograd_conv` says how large its
-errors are. Vectors by place (`constant_channels`) are added before the result is rounded.
+nine places, on maps of 2 pixels a side or more, and the kernel refuses narrower ones. `winograd_conv` says how large
+its errors are. Vectors by place (`constant_channels`) are added before the result is rounded.
 
 Loses where there are few outputs, as they are made 32 at a time, and where the processor has no wide vectors. There is
 no form for GPUs, whose direct convolutions run on matrix units. Source: Winograd 1980; Lavin & Gray 2016.
