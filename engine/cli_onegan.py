@@ -119,7 +119,7 @@ def generation(
     """
     from .library import load
 
-    classes = {"child": child, "parent": parent, "background": background}
+    classes: dict[str, Any] = {"child": child, "parent": parent, "background": background}
     given = [f"--{name}" for name, value in (classes | {"like": like}).items() if value is not None]
     if like is not None and len(given) > 1:
         raise TaskError(f"--like takes the classes from an image; leave out --like, or {given[0]}")
