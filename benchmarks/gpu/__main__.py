@@ -19,8 +19,8 @@ from .tables import closing_table, describe
 __all__ = ["main"]
 
 # Shares of the time. A part may use what the parts before it left over.
-PARTS = {"conditions": 1, "tests": 7, "compile": 6, "tune": 2, "bench": 10, "panorama": 2, "profile": 2}
-DEFAULT = ("conditions", "tests", "compile", "tune", "bench", "panorama")
+PARTS = {"conditions": 1, "tests": 7, "compile": 6, "tune": 2, "bench": 10, "generate": 6, "panorama": 2, "profile": 2}
+DEFAULT = ("conditions", "tests", "compile", "tune", "bench", "generate", "panorama")
 # Several processes share these; the others measure, and have the device to themselves.
 SHARED = ("tests", "compile")
 _IMPORTED = ("numpy", "PIL", "pydantic", "rich", "safetensors", "torch", "typer")

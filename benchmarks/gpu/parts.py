@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from ..generate import compare as generation
+from ..generate.subjects import REFERENCES
 from ..kernels.cases import KERNELS, Case, cases
 from ..kernels.compare import PASSES, compare_case, inputs_of, runners_of
 from .machine import condition_steps
@@ -22,6 +24,8 @@ Steps = Iterator[tuple[str, Callable[[], dict[str, Any]]]]
 _OF_LIMIT = 85.0  # percent; the aim for kernels that stream
 _RUNNER_SECONDS = 0.06  # of the benchmark, for every pass and shape: about 40 calls of 0.2 ms
 _ROWS = 12
+_PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
+_GENERATING_ROUNDS = 3
 
 
 def _all_cases(options: Options) -> Iterator[tuple[str, Case, torch.dtype]]:
@@ -118,6 +122,22 @@ def _bench_steps(options: Options) -> Steps:
         yield name, call
 
 
+def _generate_steps(options: Options) -> Steps:
+    """Reference networks at batch 1, 8 and 64 against eager and compiled PyTorch, one measurement a step."""
+    device = torch.device(options.device)
+    precisions = [_PRECISIONS[dtype] for dtype in options.dtypes if dtype in _PRECISIONS]
+    for precision in precisions:
+        for model in REFERENCES:
+            for batch in (1, 8, 64):
+                call = partial(_generated, model, batch, precision, device)
+                yield f"{model} {precision} batch {batch}", call
+
+
+def _generated(model: str, batch: int, precision: str, device: torch.device) -> dict[str, Any]:
+    [report] = generation.compare(model, [batch], [precision], device, ["eager", "compile"], _GENERATING_ROUNDS)
+    return report
+
+
 def _profile_steps(options: Options) -> Steps:
     """Where the time goes in the cases that missed their aims in OUT/bench.json."""
     file = Path(options.out) / "bench.json"
@@ -153,6 +173,7 @@ STEPS: dict[str, Callable[[Options], Steps]] = {
     "compile": _compile_steps,
     "tune": _tune_steps,
     "bench": _bench_steps,
+    "generate": _generate_steps,
     "panorama": panorama_steps,
     "profile": _profile_steps,
 }

@@ -61,7 +61,19 @@ def _figures(report: dict[str, Any]) -> list[str]:
         for row in (row for result in results.values() for row in result["results"]):
             kernels.setdefault(f"{row['kernel']} {row['dtype']}", []).append(row)
         return [_bench_line(name, rows) for name, rows in kernels.items()]
+    if report["part"] == "generate":
+        return [_generate_line(name, result) for name, result in results.items()]
     return []
+
+
+def _generate_line(name: str, result: dict[str, Any]) -> str:
+    """Our median, and the best peer's over it."""
+    own = next(row for row in result["results"] if row["runner"] == "zellige")
+    if own["p50_ms"] is None:
+        return f"{name}: {own['reason']}"
+    (by_batch,) = result["speedup_same_precision"].values()
+    (ratio,) = by_batch.values()
+    return f"{name}: {own['p50_ms']:.2f} ms" + ("" if ratio is None else f", {ratio:.2f} x best peer")
 
 
 def _conditions(results: dict[str, dict[str, Any]]) -> list[str]:

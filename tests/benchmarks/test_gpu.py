@@ -73,7 +73,7 @@ def test_without_a_device_it_says_so_in_one_sentence(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("parts", "sentence"),
     [
-        ("tests,magic", "there is no part 'magic'; choose from conditions, tests, compile, tune, bench, panorama, "),
+        ("tests,magic", "there is no part 'magic'; choose from conditions, tests, compile, tune, bench, generate, pan"),
         (",", "no part is chosen; choose from conditions, "),
     ],
 )
@@ -191,6 +191,24 @@ def test_compiling_tuning_profile_and_benchmark_work_on_the_cases_of_the_benchma
 def test_the_device_may_be_twice_as_wrong_as_the_cpu(options):
     result = dict(STEPS["panorama"](options))["planet against the CPU"]()
     assert result["error"] == result["error_of_bf16_on_the_cpu"] > 0
+
+
+def test_generators_are_measured_one_at_a_time(options, monkeypatch):
+    report = {"results": [{"runner": "zellige", "p50_ms": 2.0, "reason": None}],
+              "speedup_same_precision": {"fp32": {"8": 1.25}}}  # fmt: skip
+    asked = []
+
+    def compare(*given: Any) -> Iterator[dict[str, Any]]:
+        asked.append(given[:3])
+        return iter([report])
+
+    monkeypatch.setattr("zellige.benchmarks.gpu.parts.generation.compare", compare)
+    steps = dict(STEPS["generate"](options))
+    assert list(steps)[:2] == ["onegan-128 fp32 batch 1", "onegan-128 fp32 batch 8"] and len(steps) == 6
+    assert steps["onegan-128 fp32 batch 8"]() == report and asked == [("onegan-128", [8], ["fp32"])]
+    steps = [{"step": "onegan-128 fp32 batch 8", "state": "passed", "result": report}]
+    done = {"part": "generate", "passed": True, "stopped": False, "seconds": 1.0, "limit_seconds": 9, "steps": steps}
+    assert closing_table([done]).splitlines()[1].strip() == "onegan-128 fp32 batch 8: 2.00 ms, 1.25 x best peer"
 
 
 def test_the_table_gives_the_worst_and_the_best_of_the_limit_and_to_the_best_peer():
