@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from zellige.errors import SizeError, UnknownRecipeError, ZelligeError
+from zellige.errors import SizeError, TaskError, UnknownRecipeError, ZelligeError
 
 from .cli_onegan import VERBS, generation
 from .cli_options import Device, Json, Model, Precision, Seed
@@ -46,11 +46,30 @@ _debug = False
 
 
 @app.command()
-def info(as_json: Json = False) -> None:
-    """Versions, devices, kernel backends that work here, and the precision that auto picks."""
-    from .info import describe
+def info(
+    model: Annotated[str | None, typer.Argument(help="Describe this model: a bundled name or a path.")] = None,
+    rewrites: Annotated[
+        bool,
+        typer.Option("--rewrites", help="Of the model's layers, how long each form takes here, and which is used."),
+    ] = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """Versions, devices, kernel backends that work here, and the precision that auto picks; or what a model is."""
+    from .info import describe, describe_model, rewrites_table
 
-    _report(describe(), as_json)
+    if model is None:
+        if rewrites:
+            raise TaskError("--rewrites is about a model's layers; name one, such as zellige info planet --rewrites")
+        return _report(describe(), as_json)
+    found = describe_model(model, device, precision, rewrites=rewrites)  # type: ignore[arg-type]
+    if as_json:
+        return _report(found, True)
+    rows = found.pop("rewrites", None)
+    _report(found, False)
+    if rewrites:
+        Console(width=max(Console().width, 140)).print(rewrites_table(rows))
 
 
 @app.command()
@@ -303,8 +322,6 @@ def bench_kernels(
 ) -> None:
     """Kernels against their peers: correct first, then how fast, and of what limit. Ctrl-C ends it with what it has."""
     import torch
-
-    from zellige.errors import TaskError
 
     from ..benchmarks.kernels.compare import compare
     from ..benchmarks.kernels.table import table_of

@@ -1,18 +1,22 @@
-"""What this installation is and what it can use here."""
+"""What this installation is and what it can use here, and what a model is."""
 
+import math
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
+from rich.table import Table
 
 import zellige
 
 from ..kernels import available_backends
-from .device import available_memory, pick_device, pick_precision
+from .device import Precision, available_memory, pick_device, pick_precision
+from .library import load
+from .rewrite.plan import AS_TRAINED
 
-__all__ = ["describe"]
+__all__ = ["describe", "describe_model", "rewrites_table"]
 
 _PACKAGES = ("torch", "triton", "numpy", "safetensors", "pillow", "tifffile", "basemap-data", "cupy-cuda13x")
 
@@ -37,6 +41,49 @@ def describe() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
     }
+
+
+def describe_model(
+    model: str | os.PathLike[str], device: str = "auto", precision: Precision = "auto", *, rewrites: bool = False
+) -> dict[str, Any]:
+    """What a model is, and on request which form each of its layers runs in here.
+
+    Args:
+        model, device, precision: as of `load`, which also says what is raised.
+        rewrites: measure the forms of layers, unless that was done before.
+    Returns:
+        name, system, resolution (WIDTHxHEIGHT), parameters, bytes, licence, description, path, config, device and
+        precision; with `rewrites` a list of `Choice.row()` under that name.
+    """
+    loaded = load(model, device, precision, rewrite=rewrites)
+    header, (height, width) = loaded.header, loaded.resolution
+    found = {
+        "name": loaded.name,
+        "system": loaded.system,
+        "resolution": f"{width}x{height}",
+        "parameters": sum(math.prod(t.shape) for name, t in header.tensors.items() if "running_" not in name),
+        "bytes": header.path.stat().st_size,
+        "licence": header.details.get("licence", "unknown"),
+        "description": header.details.get("description", ""),
+        "path": str(header.path),
+        "config": loaded.config.model_dump(mode="json"),
+        "device": str(loaded.device),
+        "precision": loaded.precision,
+    }
+    return found | ({"rewrites": [choice.row() for choice in loaded.choices]} if rewrites else {})
+
+
+def rewrites_table(rows: list[dict[str, Any]]) -> Table:
+    """Rows of `Choice.row()` for people: a column of milliseconds a form, the chosen one in bold."""
+    forms = list(dict.fromkeys([AS_TRAINED, *(form for row in rows for form in row["milliseconds"])]))
+    table = Table("layer", "given", "dtype", *forms, "gain", "measured", title="milliseconds by form", box=None)
+    for row in rows:
+        times = {form: f"{time:.4g}" for form, time in row["milliseconds"].items()}
+        times[row["form"]] = f"[bold]{times[row['form']]} *[/bold]"
+        when = "before" if row["cached"] else "now"
+        shown = (times.get(form, "") for form in forms)
+        table.add_row(row["layer"], row["shapes"], row["dtype"], *shown, f"{row['gain']:.2f}x", when)
+    return table
 
 
 def _version(package: str) -> str | None:

@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -97,6 +98,13 @@ REFUSED = {
     "hostile pickle, renamed": (panorama(model="evil.safetensors"), "evil.safetensors"),
     "training state": (panorama(model="state.safetensors"), "the state of a training run, not a model"),
     "models of no folder": (("models", "gone"), "gone is not a folder"),
+    "unknown model, info": (("info", "nonsense"), "there is no model 'nonsense'; bundled models: "),
+    "truncated checkpoint, info": (("info", "./cut.safetensors"), "cut.safetensors"),
+    "training state, info": (("info", "./state.safetensors"), "the state of a training run, not a model"),
+    "rewrites of no model": (("info", "--rewrites"), "--rewrites is about a model's layers; name one"),
+    "unknown device, info": (("info", "./cylinder.safetensors", "--device", "tpu"), "use auto, cpu or cuda"),
+    "unknown precision, info": (
+        ("info", "./cylinder.safetensors", "--precision", "fp8"), "there is no precision 'fp8'; use auto, fp32"),
     # sizes and numbers
     "size 0": (panorama("--size", "0x24"), "the width must be positive, not 0"),
     "negative size": (panorama("--size=-32x24"), "the width must be positive, not -32"),
@@ -259,7 +267,33 @@ def test_the_seed_and_not_the_budget_decides_the_picture(run: Run) -> None:
     assert (pictures[0] != pictures[1]).any()
 
 
-@pytest.mark.parametrize("arguments", [("info",), ("models",), generate("-n", 2), panorama()])
+def test_info_says_what_a_model_is(run: Run) -> None:
+    report = one_object(run("info", "./cylinder.safetensors", "--precision", "fp32", "--device", "cpu", "--json"))
+    row = next(row for row in one_object(run("models", ".", "--json"))["models"] if row["name"] == "cylinder")
+    assert {key: report[key] for key in row} == row | {"path": "cylinder.safetensors"}
+    assert (report["device"], report["precision"]) == ("cpu", "fp32")
+    assert report["config"]["topology"] == "cylinder" and "rewrites" not in report
+
+
+def test_info_says_which_forms_layers_have_and_remembers(run: Run) -> None:
+    command = ("info", "./cylinder.safetensors", "--rewrites", "--precision", "fp32", "--device", "cpu")
+    first, second = (one_object(run(*command, "--json"))["rewrites"] for _ in range(2))
+    assert first and all(row.pop("cached") for row in second)
+    assert [{key: row[key] for key in row if key != "cached"} for row in first] == second
+    row = next(row for row in first if row["kind"] == "UpConv")
+    assert row["layer"] == "blocks.0.conv1" and row["dtype"] == "float32"
+    assert {"as trained", "phases"} <= set(row["milliseconds"]) and row["form"] in row["milliseconds"]
+    assert row["gain"] == row["milliseconds"]["as trained"] / row["milliseconds"][row["form"]]
+    status, out, _ = run(*command)
+    assert status == 0
+    for row in first:
+        line = next(line for line in out.splitlines() if line.strip().startswith(row["layer"]))
+        assert f"{row['milliseconds'][row['form']]:.4g} *" in line and line.rstrip().endswith("before")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("info",), ("info", "./cylinder.safetensors"), ("models",), generate("-n", 2), panorama()]
+)
 def test_without_json_people_get_a_table(run: Run, arguments: tuple[object, ...]) -> None:
     status, out, _ = run(*arguments)
     assert status == 0 and out.strip()
@@ -270,7 +304,11 @@ def test_without_json_people_get_a_table(run: Run, arguments: tuple[object, ...]
 def real(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
     words = [sys.executable, "-m", "zellige.engine.cli", *map(str, arguments)]
-    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    # Rewrites are chosen for a number of threads, and decide last bits.
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.run(
+        words, cwd=cwd, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
 
 
 def test_a_refusal_by_the_real_command(folder: Path) -> None:
