@@ -45,7 +45,7 @@ def test_weights_are_those_of_the_file(model_file: ModelFile) -> None:
     from safetensors.torch import load_file
 
     weights = load_file(model_file("guided"))
-    state = load(model_file("guided"), device="cpu", precision="fp32").generator.state_dict()
+    state = load(model_file("guided"), device="cpu", precision="fp32", rewrite=False).generator.state_dict()
     names = {name for name in weights if name.startswith("generator.")}
     assert names and all((state[name.removeprefix("generator.")] == weights[name]).all() for name in names)
 
