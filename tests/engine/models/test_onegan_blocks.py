@@ -89,7 +89,8 @@ def test_a_down_block_halves_with_a_leaky_relu_of_a_fifth() -> None:
 def test_a_code_joins_every_pixel_in_front_of_the_features() -> None:
     block = trained(lambda config: CodedBlock(config, 4, 3, 2, 8))
     x, code = normal(2, 4, 8, 8), normal(2, 3, seed=1)
-    joined = block.join(torch.cat([code[:, :, None, None].expand(2, 3, 8, 8), x], dim=1))
+    together = torch.cat([code[:, :, None, None].expand(2, 3, 8, 8), x], dim=1)
+    joined = block.join.norm(F.conv2d(together, block.join.conv.weight, padding=1))
     assert block.join.conv.weight.shape == (8, 7, 3, 3)
     for residual in block.blocks:
         joined = joined + residual.blocks[1](residual.blocks[0](joined))

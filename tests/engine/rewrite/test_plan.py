@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 from collections.abc import Callable
+from itertools import chain, repeat
 from typing import Any
 
 import pytest
@@ -142,7 +143,7 @@ class TestChoosing:
         assert by_layer(plan(network, run(network)))["up"] == form
 
     def test_the_least_of_the_rounds_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        times = iter([9.0, 9.0, 0.3, 0.5, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0])
+        times = chain([9.0, 9.0, 0.3, 0.5], repeat(9.0))
         monkeypatch.setattr(subject, "_milliseconds", lambda form, inputs: next(times))
         network = nn.Sequential(layer(UpConv, 3, 8, "zeros"))
         (choice,) = plan(network, lambda: network(given()[0]))

@@ -66,7 +66,7 @@ def test_a_code_needs_a_map_with_two_pixels_a_side(sides: tuple[int, int]) -> No
     x, code = random(2, 3, *sides, dtype=torch.float32), random(2, CODE, dtype=torch.float32)
     with pytest.raises(ShapeError) as error:
         module(x, code)
-    allowed = "a map whose result has 2 pixels a side or more, for a bias of nine places"
+    allowed = "a map whose result has 2 pixels a side or more, for a bias of [2, 5, 3, 3]"
     assert str(error.value) == f"x is {list(x.shape)} float32; it must be {allowed}."
 
 
