@@ -32,8 +32,9 @@ demo: install
 	$(VENV)/bin/zellige panorama planet --size 8192x --memory 512MiB --seed 3 --out out/planet.tif --preview out/planet.png
 	@echo "The panorama is out/planet.tif; out/planet.png is a reduced copy."
 
+# Two processes of two threads on two cores: threads that wait for others sleep.
 test: install
-	$(VENV)/bin/python -m pytest -n 2
+	OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest -n 2
 
 # With the Python at hand, because a machine with a GPU may have no network to install from. PARTS and OUT choose what
 # is done and where the JSON goes. Without the safe path the folder zellige/ would be taken for the package.
@@ -67,7 +68,7 @@ sanitize: install
 	$(VENV)/bin/cmake --build build/sanitize
 	ZELLIGE_NATIVE=$$(ls build/sanitize/_native*.so) \
 	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
-	  ASAN_OPTIONS=detect_leaks=0 $(VENV)/bin/python -m pytest -q tests/kernels -k native
+	  ASAN_OPTIONS=detect_leaks=0 OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest -q tests/kernels -k native
 
 clean:
 	rm -rf build dist out .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks $(VENV)/.installed

@@ -301,6 +301,19 @@ def test_without_json_people_get_a_table(run: Run, arguments: tuple[object, ...]
         json.loads(out)
 
 
+@pytest.mark.parametrize(("given", "verb", "policy"), [
+    (None, "models", "PASSIVE"), ("ACTIVE", "models", "ACTIVE"), (None, "bench", None),
+])  # fmt: skip
+def test_threads_sleep_while_they_wait_unless_told_otherwise(
+    run: Run, monkeypatch: pytest.MonkeyPatch, given: str | None, verb: str, policy: str | None
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    run(verb, "--help")
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
+
+
 def real(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
     words = [sys.executable, "-m", "zellige.engine.cli", *map(str, arguments)]
