@@ -301,17 +301,21 @@ def test_without_json_people_get_a_table(run: Run, arguments: tuple[object, ...]
         json.loads(out)
 
 
-@pytest.mark.parametrize(("given", "verb", "policy"), [
-    (None, "models", "PASSIVE"), ("ACTIVE", "models", "ACTIVE"), (None, "bench", None),
+@pytest.mark.parametrize(("given", "verb", "spins"), [
+    ({}, "models", "10000"), ({}, "bench", None), ({"GOMP_SPINCOUNT": "7"}, "models", "7"),
+    ({"OMP_WAIT_POLICY": "PASSIVE"}, "models", None),
 ])  # fmt: skip
-def test_threads_sleep_while_they_wait_unless_told_otherwise(
-    run: Run, monkeypatch: pytest.MonkeyPatch, given: str | None, verb: str, policy: str | None
+def test_threads_spin_briefly_unless_told_otherwise(
+    run: Run, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], verb: str, spins: str | None
 ) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
-    if given is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
     run(verb, "--help")
-    assert os.environ.get("OMP_WAIT_POLICY") == policy
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
+    assert os.environ.get("OMP_WAIT_POLICY") == given.get("OMP_WAIT_POLICY")
 
 
 def real(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
