@@ -1,6 +1,7 @@
 """Which device and which precision a model runs in, and how much memory there is."""
 
 import os
+import platform
 import re
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,7 @@ import torch
 
 from zellige.errors import BudgetError, DeviceError
 
-__all__ = ["Precision", "available_memory", "parse_bytes", "pick_device", "pick_precision", "show_bytes"]
+__all__ = ["Precision", "available_memory", "parse_bytes", "pick_device", "pick_precision", "processor", "show_bytes"]
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -96,3 +97,12 @@ def parse_bytes(text: str | int) -> int:
 def show_bytes(count: int) -> str:
     """Bytes for people, rounded up to whole MiB so that a size that is shown always suffices."""
     return f"{-(-count // 2**20)}MiB"
+
+
+def processor() -> str:
+    """The CPU's name, as the system has it."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -12,7 +12,7 @@ from rich.table import Table
 import zellige
 
 from ..kernels import available_backends
-from .device import Precision, available_memory, pick_device, pick_precision
+from .device import Precision, available_memory, pick_device, pick_precision, processor
 from .library import load
 from .rewrite.plan import AS_TRAINED
 
@@ -31,7 +31,7 @@ def describe() -> dict[str, Any]:
         "default_device": str(pick_device()),
         "devices": {
             str(device): {
-                "name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+                "name": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
                 "free_memory_bytes": available_memory(device),
                 "precision": {torch.bfloat16: "bf16", torch.float32: "fp32"}[pick_precision("auto", device)],
                 "kernel_backends": list(available_backends(device)),
@@ -91,11 +91,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

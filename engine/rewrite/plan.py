@@ -7,13 +7,10 @@ what the first one wrote.
 """
 
 import logging
-import platform
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +20,7 @@ from torch.nn.utils import parametrize
 import zellige
 
 from ...kernels.winograd_conv.op import native_dtypes
+from ..device import processor
 from ..models.convolutions import CodedConv, PaddedConv, UpConv
 from .constant_channels import constant_channels
 from .convolution import plain
@@ -224,12 +222,5 @@ def _key(layer: nn.Module, inputs: tuple[Tensor, ...]) -> str:
 
 @cache
 def _machine(device: str) -> tuple[str, ...]:
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor()
     return name, torch.__version__, zellige.__version__
-
-
-def _processor() -> str:
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return platform.processor() or platform.machine()
