@@ -73,7 +73,7 @@ def test_does_not_take_the_time_of_one_for_another(timer: Timer, monkeypatch: py
             assert "9.9" in subject._key(*cases["first"]) != key
     subject._machine.cache_clear()
     with monkeypatch.context() as patch:
-        patch.setattr(subject, "_processor", lambda: "another processor")
+        patch.setattr(subject, "processor", lambda: "another processor")
         subject._machine.cache_clear()
         assert "another processor" in subject._key(*cases["first"])
     subject._machine.cache_clear()
