@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --constraint constraints.txt
 NATIVE_SOURCES := $(wildcard kernels/*.cpp kernels/*.hpp kernels/*/*.cpp kernels/*/*.hpp)
-FOLDERS := engine kernels training benchmarks
+FOLDERS := engine kernels export training benchmarks
 EMOJI := /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf /usr/share/unicode/emoji/emoji-test.txt
 
 # The package as links, so that engine/ is found as zellige.engine without an installation.
@@ -17,7 +17,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt CMakeLists.txt Makefile $(NATIVE_SOURCES)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) cmake nanobind ninja scikit-build-core
+	$(PIP) cmake nanobind ninja scikit-build-core setuptools
 	$(PIP) --no-build-isolation --editable '.[all,dev]'
 	touch $@
 

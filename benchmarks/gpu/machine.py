@@ -67,7 +67,7 @@ def _version(package: str) -> str | None:
 def _source() -> dict[str, Any]:
     """Which source ran: its commit where git and its folder are there, and a hash of the files in any case."""
     digest = hashlib.sha256()
-    folders = ("zellige", "engine", "kernels", "training", "benchmarks", "tests")
+    folders = ("zellige", "engine", "kernels", "export", "training", "benchmarks", "tests")
     for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
         digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
     found: dict[str, Any] = {"commit": None, "changed": None, "sha256": digest.hexdigest()}

@@ -1,0 +1,1 @@
+"""PyTorch to ONNX and TensorRT, each file checked against PyTorch."""
