@@ -16,8 +16,9 @@ from rich.table import Table
 from zellige.errors import TaskError, UnknownRecipeError, ZelligeError
 
 from .cli_bench import bench
+from .cli_export import export
 from .cli_onegan import VERBS, generation
-from .cli_options import Device, Json, Memory, Model, Precision, Seed, Size, parse_size
+from .cli_options import Device, Json, Memory, Model, Precision, Runtime, Seed, Size, parse_size
 from .cli_options import report as _report
 
 __all__ = ["main"]
@@ -101,7 +102,7 @@ def generate(
     parent: Annotated[int | None, typer.Option(help="OneGAN: parent class (shape); default the child's.")] = None,
     background: Annotated[int | None, typer.Option(help="OneGAN: background class; default the parent's.")] = None,
     like: Annotated[str | None, typer.Option(help="OneGAN: an image file whose classes to take.")] = None,
-    runtime: Annotated[str, typer.Option(help="torch, or for OneGANs onnx (ONNX Runtime).")] = "torch",
+    runtime: Runtime = "torch",
     device: Device = "auto",
     precision: Precision = "auto",
     as_json: Json = False,
@@ -149,6 +150,7 @@ def panorama(
     memory: Memory = None,
     seed: Seed = 0,
     preview: Annotated[Path | None, typer.Option(help="Also write a reduced PNG of the finished file here.")] = None,
+    runtime: Runtime = "torch",
     device: Device = "auto",
     precision: Precision = "auto",
     as_json: Json = False,
@@ -164,7 +166,7 @@ def panorama(
     width, height = parse_size(size)
     if preview is not None:
         AtomicFile(preview)  # a refusal comes before the rendering
-    generator = load_for(CocoGan, "panorama", model, device, precision)  # type: ignore[arg-type]
+    generator = load_for(CocoGan, "panorama", model, device, precision, runtime)  # type: ignore[arg-type]
     with _progress("rendering") as advance:
         report = generator.panorama(out, width, height, memory, seed, advance)
     if preview is not None:
@@ -247,7 +249,7 @@ def evaluate(
     _report({"model": generator.name} | report, as_json)
 
 
-for _verb in VERBS:
+for _verb in (*VERBS, export):
     app.command()(_verb)
 
 

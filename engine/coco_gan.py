@@ -9,15 +9,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from zellige.errors import DeviceError, ShapeError, SizeError, TaskError
+from zellige.errors import ShapeError, SizeError, TaskError
 
 from .checkpoint import Header, read_tensors, validated
 from .device import available_memory, parse_bytes
 from .images import to_uint8
 from .models.coco_gan import CocoGanConfig, Discriminator, Generator, Head
 from .panorama.latents import AnchoredLatents, fixed_latent
+from .panorama.onnx_patches import OnnxPatches
 from .panorama.render import Renderer, render_file
 from .panorama.scene import Region, Scene, turns
+from .rewrite.graphs import rewrite_for_graphs
 from .rewrite.plan import rewritten
 from .runtimes import As, checked_as, checked_name, converted
 
@@ -38,7 +40,7 @@ class CocoGan:
         device: where it runs.
         dtype: of its convolutions; conditions and norms stay in float32.
         rewrite: run with the exact rewrites that are faster here; `choices` has them.
-        runtime: "torch"; there is no other yet.
+        runtime: what makes the patches: "torch", or "onnx" for ONNX Runtime.
     Raises:
         CheckpointError: configuration or tensors do not fit.
     """
@@ -55,14 +57,13 @@ class CocoGan:
         rewrite: bool = True,
         runtime: str = "torch",
     ) -> None:
-        if checked_name(runtime, dtype) != "torch":
-            raise DeviceError(f"COCO-GAN's patches run by the runtime 'torch' alone, not {runtime!r} as yet")
+        checked_name(runtime, dtype)
         self.header, self.name, self.device, self.dtype = header, name, device, dtype
         self.config = validated(header, CocoGanConfig)
-        self.generator = self._load(Generator, "generator.")
-        self.generator.cast_convolutions(dtype)
-        self.choices = rewritten(self.generator, self._patches) if rewrite else []
-        self._renderer = Renderer(self.generator, _BATCH, name)
+        self.generator = self.trained()
+        self._other = self._patches_of_onnx() if runtime == "onnx" else None
+        self.choices = rewritten(self.generator, self._patches) if rewrite and self._other is None else []
+        self._renderer = Renderer(self.generator, _BATCH, name, run=self._other)
 
     @property
     def resolution(self) -> tuple[int, int]:
@@ -73,6 +74,15 @@ class CocoGan:
     def precision(self) -> str:
         """fp32, bf16 or fp16."""
         return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
+
+    @property
+    def still_block(self) -> tuple[int, int]:
+        """Micro patches, down and across, that are made at once where the latent does not move."""
+        return self._block((False, False))
+
+    def trained(self) -> Generator:
+        """The generator as it was trained, read again: for compilers and exporters, which may change it."""
+        return self._load(Generator, "generator.").cast_convolutions(self.dtype)
 
     def generate(self, count: int, seed: int = 0, *, as_: As = "numpy") -> Any:
         """Images under a seed; image k is the same whatever `count` is.
@@ -234,7 +244,8 @@ class CocoGan:
             raise TaskError(f"panorama files hold RGB, not the {self.config.channels} channels of {self.name}")
         budget = available_memory(self.device) // 2 if memory is None else parse_bytes(memory)
         scene = self.scene(width, height, seed)
-        report = render_file(self.generator, scene, Path(out), budget=budget, name=self.name, advance=progress)
+        report = render_file(self.generator, scene, Path(out), budget=budget, name=self.name, advance=progress,
+                             other=self._other)  # fmt: skip
         context = {"device": str(self.device), "precision": self.precision, "seed": seed, "out": str(out)}
         rows, columns = self.config.resolution
         return report | context | {"turns": [scene.height // rows, scene.width // columns]}
@@ -278,7 +289,7 @@ class CocoGan:
             int(last[1] - first[1] + 1),
             lambda rows, columns: np.broadcast_to(latent, (len(rows), len(latent))),
             first=(int(first[0]), int(first[1])),
-            block=self._block((False, False)),
+            block=self.still_block,
         )
 
     def _block(self, moving: tuple[bool, bool]) -> tuple[int, int]:
@@ -293,9 +304,14 @@ class CocoGan:
         )
         return rows, columns
 
+    def _patches_of_onnx(self) -> OnnxPatches:
+        generator = self.trained()
+        rewrite_for_graphs(generator)
+        return OnnxPatches(generator.cpu(), self.device)
+
     def _patches(self) -> None:
         """A small batch of blocks, as panoramas and images are made of."""
-        block = self._block((False, False))
+        block = self.still_block
         count = PLANNED // (block[0] * block[1])
         latents = torch.zeros(count, self.config.latent, device=self.device)
         self.generator(latents, torch.zeros(count, self.config.lattice.dimensions, device=self.device), block)

@@ -18,6 +18,7 @@ from .images import to_uint8
 from .models.onegan import Codes, Encoding, OneGanConfig, OneGanNetworks
 from .models.onegan_blocks import MapNorm
 from .onegan_classes import Classes, chosen_classes, draw_latents, draw_pairs
+from .rewrite.graphs import rewrite_for_graphs
 from .rewrite.plan import rewritten
 from .runtimes import As, Runtime, checked_as, checked_name, converted, exported, joined, open_runtime
 from .squares import Images, Squares, cut_squares, whole_mask
@@ -94,7 +95,7 @@ class OneGan:
     ) -> None:
         self.header, self.name, self.device, self.dtype = header, name, device, dtype
         self.config = validated(header, OneGanConfig)
-        self.networks = self._load()
+        self.networks = self.trained()
         self._engine, self._runtimes = checked_name(runtime, dtype), dict[str, Runtime]()
         self.choices = rewritten(self.networks, self._both_paths) if rewrite else []
         if device.type == "cpu":
@@ -281,12 +282,14 @@ class OneGan:
     def _runtime(self, output: Literal["uint8", "float"]) -> Runtime:
         """What runs path G to bytes or to floats, opened when it is first asked for."""
         if output not in self._runtimes:
-            # Compilers read networks as they were trained: what is changed for this engine would fix their batch.
-            networks = self.networks if self._engine == "torch" else self._load()
-            run = partial(networks.forward, output=output)
             if self._engine == "torch":
+                run = partial(self.networks.forward, output=output)
                 self._runtimes[output] = open_runtime("torch", run, self.device)
             else:
+                # Read again: what is changed for this engine would fix the batch of a graph.
+                networks = self.trained()
+                rewrite_for_graphs(networks)
+                run = partial(networks.forward, output=output)
                 classes, latents = np.zeros(2, np.int64), np.zeros((2, self.config.latent), np.float32)
                 names = ("child", "parent", "latent", "background")
                 self._runtimes[output] = exported(run, (classes, classes, latents, classes), self.device, names)
@@ -311,7 +314,8 @@ class OneGan:
         """Bytes [N, R, R, 3] to float32 [N, 3, R, R] in [-1, 1]."""
         return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
-    def _load(self) -> OneGanNetworks:
+    def trained(self) -> OneGanNetworks:
+        """The networks as they were trained, read again: for compilers and exporters, which may change them."""
         with torch.device("meta"):
             networks = OneGanNetworks(self.config)
         expected = {name: tensor.shape for name, tensor in networks.state_dict().items()}

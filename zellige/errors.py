@@ -7,6 +7,7 @@ __all__ = [
     "DataError",
     "DeviceError",
     "EmptyDataError",
+    "ExportError",
     "LatticeError",
     "MissingExtraError",
     "OutputError",
@@ -85,3 +86,7 @@ class OutputError(ZelligeError):
 
 class TrainingError(ZelligeError):
     """A training run that cannot start, resume or go on."""
+
+
+class ExportError(ZelligeError):
+    """A network that could not be exported, or a file that does not compute what the network does."""

@@ -8,10 +8,15 @@ from torch import Tensor
 
 from ...kernels import plain
 
-__all__ = ["WIDEST_CPU_MAP", "joined", "part_sizes", "parts_of"]
+__all__ = ["WIDEST_CPU_MAP", "is_written", "joined", "part_sizes", "parts_of"]
 
 # Bytes of a layer's widest map. More spill from the caches, and the C heap gives pages back and takes them again.
 WIDEST_CPU_MAP = 3 * 2**20
+
+
+def is_written() -> bool:
+    """Whether what runs is being written out as a graph, in which the batch may have any size."""
+    return plain.active or torch.compiler.is_compiling() or torch.compiler.is_exporting()
 
 
 def part_sizes(x: Tensor, widest: int, training: bool, least: int = 1, step: int = 1) -> list[int]:
@@ -25,8 +30,7 @@ def part_sizes(x: Tensor, widest: int, training: bool, least: int = 1, step: int
         step: what all parts but the last are multiples of; none is smaller.
     """
     count = x.shape[0]  # not its len, which would fix the batch of a graph
-    written = plain.active or torch.compiler.is_compiling() or torch.compiler.is_exporting()
-    if training or written or x.device.type != "cpu":
+    if training or is_written() or x.device.type != "cpu":
         return [count]
     most = max(WIDEST_CPU_MAP // widest, least)
     parts = max(min(-(-count // most), count // max(least, step)), 1)

@@ -94,16 +94,15 @@ def checked_name(name: str, dtype: torch.dtype = torch.float32) -> str:
     return name
 
 
-def exported(network: Network, example: Sequence[Rows], device: torch.device, names: Sequence[str]) -> Runtime:
-    """ONNX Runtime for a network that is exported for it now; arguments as of `export_onnx` and `open_runtime`."""
-    import tempfile
+def exported(
+    network: Network, example: Sequence[Rows], device: torch.device, names: Sequence[str],
+    buckets: Sequence[int] = BUCKETS,
+) -> Runtime:  # fmt: skip
+    """ONNX Runtime for a network that is exported for it now; arguments as of `onnx_graph` and `open_runtime`."""
+    from .onnx_export import onnx_graph
 
-    from .onnx_export import export_onnx
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
-        export_onnx(network, example, path, names)
-        return open_runtime("onnx", path.read_bytes(), device)
+    model = onnx_graph(network, example, names).model
+    return open_runtime("onnx", model.SerializeToString(), device, buckets)
 
 
 def open_runtime(
@@ -114,7 +113,7 @@ def open_runtime(
     Args:
         name: "torch" or "onnx".
         network: for "torch", a function of tensors [N, ...] to one tensor [N, ...], which lives on the device; for
-            "onnx", the path or the bytes of a model, such as `export_onnx` in onnx_runtime.py writes.
+            "onnx", the path or the bytes of a model, such as `zellige export` writes.
         device: where it runs.
         buckets: sizes of batches. On CUDA "torch" runs no others; elsewhere the largest counts, and the last batch of a
             run is as small as it comes.

@@ -1,57 +1,149 @@
-"""A network as an ONNX model of standard operators, for batches of any size."""
+"""A network as an ONNX model for batches of any size."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, redirect_stderr
+from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
+from io import StringIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zellige.errors import MissingExtraError
+from zellige.errors import ExportError, MissingExtraError
 
 from ...kernels import plain_operators
-from ..images import AtomicFile
-from .inputs import Network, Rows, repeated
+from .inputs import Rows, repeated
 
-__all__ = ["export_onnx"]
+__all__ = ["OPSET", "OnnxGraph", "onnx_graph"]
 
-_OPSET = 20
+OPSET = 20
+Translations = Mapping[Callable[..., Any], Callable[..., Any]]
 
 
-def export_onnx(network: Network, example: Sequence[Rows], path: Path, names: Sequence[str] = ()) -> None:
-    """Write a network as a .onnx file; it appears complete or not at all.
+@dataclass(frozen=True)
+class OnnxGraph:
+    """A network that was exported.
+
+    Attributes:
+        model: onnx.ModelProto; equal networks give equal bytes.
+        program: what was exported, by torch.export; a value of the model has the name that its node has here.
+        scopes: of nodes of the model, by name, the module that they come from.
+    """
+
+    model: Any
+    program: torch.export.ExportedProgram
+    scopes: Mapping[str, str]
+
+
+def onnx_graph(
+    network: Callable[..., Tensor | tuple[Tensor, ...]],
+    example: Sequence[Rows],
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = ("images",),
+    translations: Translations | None = None,
+) -> OnnxGraph:
+    """Export a network.
 
     Args:
-        network: tensors [N, ...] to one tensor [N, ...], on a CPU, in evaluation. Nothing in it may choose by N.
+        network: tensors [N, ...] to tensors [N, ...], on a CPU, in evaluation. Nothing in it may choose by N.
         example: inputs of one row or more.
-        path: an existing file is replaced.
-        names: of the inputs, in their order; none calls them x0, x1 and so on.
+        inputs, outputs: names in their order; none calls inputs x0, x1 and so on.
+        translations: of operators of `zellige.kernels`; None writes them as standard operators.
     Raises:
-        MissingExtraError: onnx or onnxscript is not installed; OutputError: the path cannot be written.
+        MissingExtraError: onnx or onnxscript is not installed; ExportError: it cannot be exported.
     """
     for package in ("onnx", "onnxscript"):
         if find_spec(package) is None:
             raise MissingExtraError(package, "exporting ONNX models", "export")
     rows = repeated(example, 2)  # a single row would make the exporter take N for the constant 1
-    names = list(names) or [f"x{k}" for k in range(len(rows))]
-    with warnings.catch_warnings(), torch.inference_mode(), plain_operators():
-        warnings.simplefilter("ignore")  # of the exporter's own deprecations
-        program = torch.onnx.export(
-            _Module(network), rows, dynamo=True, opset_version=_OPSET, input_names=names, output_names=["images"],
-            dynamic_shapes=(tuple({0: torch.export.Dim("N")} for _ in rows),), verbose=False,
-        )  # fmt: skip
-    assert program is not None
-    with AtomicFile(path) as file:
-        file.write(program.model_proto.SerializeToString())
+    standard = plain_operators() if translations is None else nullcontext()
+    # On stderr the exporter tells of packages that it does without, and of its own deprecations.
+    with warnings.catch_warnings(), redirect_stderr(StringIO()), torch.inference_mode(), standard:
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.onnx.export(
+                _Module(network), rows, dynamo=True, opset_version=OPSET, verbose=False,
+                input_names=list(inputs) or [f"x{k}" for k in range(len(rows))], output_names=list(outputs),
+                dynamic_shapes=(tuple({0: torch.export.Dim("N")} for _ in rows),),
+                custom_translation_table=None if translations is None else dict(translations),
+            )  # fmt: skip
+        except Exception as error:  # the exporter's errors have no common class
+            raise ExportError(f"the network cannot be exported to ONNX: {_reason(error)}") from error
+    assert program is not None and program.exported_program is not None
+    scopes = _freed_of_history(program.model)
+    _typed(program.model, program.exported_program)
+    return OnnxGraph(program.model_proto, program.exported_program, scopes)
 
 
 class _Module(nn.Module):
     """What the exporter takes."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Callable[..., Tensor | tuple[Tensor, ...]]) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, *rows: Tensor) -> Tensor:
+    def forward(self, *rows: Tensor) -> Tensor | tuple[Tensor, ...]:
         return self.network(*rows)
+
+
+def _freed_of_history(model: Any) -> dict[str, str]:
+    """Take off what would differ by machine and process, such as paths of sources; the modules' names are kept."""
+    scopes = {}
+    for node in model.graph:
+        names = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
+        if node.name and names:
+            scopes[node.name] = _scope(names)
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.metadata_props.clear()
+    model.graph.name = "network"
+    return scopes
+
+
+def _scope(names: str) -> str:
+    """The longest name of a module in a list of them, without the wrappers' own."""
+    found = [name.strip("' \"") for name in names.strip("[]").split(",")]
+    modules = [name for name in found[:-1] if name]  # the last is the node itself
+    return max(modules, key=len, default="").removeprefix("network.").removeprefix("network.")
+
+
+def _typed(model: Any, program: torch.export.ExportedProgram) -> None:
+    """Give outputs of nodes that ONNX knows no types of those that torch.export found."""
+    import onnx_ir
+
+    found = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    named = {id(value): name for name, value in _outputs(model, program)}
+    for node in model.graph:
+        for value in node.outputs:
+            known = found.get(named.get(id(value), value.name or ""))
+            if value.type is None and isinstance(known, Tensor):
+                value.type = onnx_ir.TensorType(_types()[known.dtype])
+                value.shape = onnx_ir.Shape(["N", *(int(side) for side in known.shape[1:])])
+
+
+def _outputs(model: Any, program: torch.export.ExportedProgram) -> list[tuple[str, Any]]:
+    """The model's outputs, which have names of their own, by the names of their nodes in the program."""
+    return list(zip(program.graph_signature.user_outputs, model.graph.outputs, strict=True))
+
+
+def _types() -> dict[torch.dtype, Any]:
+    from onnx_ir import DataType
+
+    return {
+        torch.float32: DataType.FLOAT, torch.float16: DataType.FLOAT16, torch.bfloat16: DataType.BFLOAT16,
+        torch.uint8: DataType.UINT8, torch.int64: DataType.INT64, torch.bool: DataType.BOOL,
+    }  # fmt: skip
+
+
+def _reason(error: Exception) -> str:
+    """The first cause, which the exporter wraps in advice."""
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
