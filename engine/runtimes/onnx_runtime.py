@@ -1,5 +1,7 @@
 """ONNX Runtime runs a model file."""
 
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from zellige.errors import CheckpointError, DeviceError, MissingExtraError, Shap
 
 from .buckets import BUCKETS, Usage, checked_buckets, split
 from .inputs import Rows, as_rows, repeated
+from .onnx_file import check_model_file
 from .pipeline import Turn
 
 __all__ = ["OnnxRuntime"]
@@ -22,6 +25,9 @@ _DTYPES = {
     "tensor(float16)": (torch.float16, 10), "tensor(double)": (torch.float64, 11),
     "tensor(bfloat16)": (torch.bfloat16, 16),
 }  # fmt: skip
+# Operators of its own that a model may use, beside the standard ones.
+_DOMAINS = ("com.microsoft",)
+_FOLDER = "session.model_external_initializers_file_folder_path"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -37,7 +43,7 @@ class OnnxRuntime:
         buckets: the largest is the size of a batch; the rest is run as it is.
     Raises:
         MissingExtraError: ONNX Runtime is not installed; DeviceError: it has no provider for the device.
-        CheckpointError: the model cannot be opened, or has several outputs or a fixed N.
+        CheckpointError: the model cannot be opened (see onnx_file.py), or has several outputs or a fixed N.
     """
 
     name = "onnx"
@@ -153,10 +159,11 @@ def _session(model: Path | bytes, what: str, device: torch.device) -> Any:
     options.enable_cpu_mem_arena = True
     options.log_severity_level = 4  # errors come as exceptions
     providers = [(provider, {"device_id": device.index or 0} if device.type == "cuda" else {})]
+    checked = check_model_file(model, domains=_DOMAINS)
+    if isinstance(model, Path):  # the bytes that were checked, with external data from where the file lies
+        options.add_session_config_entry(_FOLDER, os.path.realpath(model.parent))
     try:
-        session = onnxruntime.InferenceSession(
-            model if isinstance(model, bytes) else str(model), options, providers=providers
-        )
+        session = onnxruntime.InferenceSession(checked, options, providers=providers)
     except Exception as error:  # its errors have no common class
         raise CheckpointError(f"{what} cannot be opened as an ONNX model: {_first_line(error)}") from error
     if session.get_providers()[0] != provider:  # it goes on without a provider that fails
@@ -173,4 +180,6 @@ def _shown(shape: list[Any]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    # Its codes, and the place and signature in its source, say nothing to those who read the rest.
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (/\S+:\d+ .*?\) (?=\S))?", "", line)

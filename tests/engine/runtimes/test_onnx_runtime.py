@@ -5,14 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from zellige.engine.runtimes import joined, open_runtime
-from zellige.engine.runtimes.buckets import split
 from zellige.engine.runtimes.onnx_runtime import OnnxRuntime
 from zellige.errors import CheckpointError, DeviceError, MissingExtraError, ShapeError, TaskError
 
-from .networks import Painter, rows
+from .networks import rows
 
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -159,45 +157,45 @@ def test_the_cuda_provider_gives_the_same(host: bool) -> None:
     torch.testing.assert_close(found.cpu(), expected(*rows(11)))
 
 
-class TestExport:
-    def test_an_exported_network_gives_the_same_images_for_any_batch(self, tmp_path: Path) -> None:
-        pytest.importorskip("onnxscript")
-        from zellige.engine.runtimes.onnx_export import export_onnx
+class TestUncheckedFiles:
+    """What nobody vouches for is refused before the runtime sees it; see test_onnx_file.py for all that is checked."""
 
-        network, path = Painter(), tmp_path / "painter.onnx"
-        export_onnx(network, rows(1), path, ("classes", "latents"))
-        runtime = OnnxRuntime(path, CPU, (4,))
-        for count in (1, 2, 11):
-            inputs = rows(count, seed=count)
-            found, right = made(runtime, dict(zip(("classes", "latents"), inputs, strict=True)), count), []
-            for batch in split(count, (4,)):
-                right.append(network(*(tensor[batch.start : batch.start + batch.size] for tensor in inputs)))
-            assert found.dtype == torch.uint8
-            # A byte may lie one beside where float32 rounds elsewhere.
-            torch.testing.assert_close(found.float(), torch.cat(right).float(), rtol=0, atol=1)
-
-    def test_kernels_are_exported_as_standard_operators(self, tmp_path: Path) -> None:
-        pytest.importorskip("onnxscript")
-        from zellige.engine.runtimes.onnx_export import export_onnx
-        from zellige.kernels import mask_composite
-
-        class Laid(nn.Module):
-            def forward(self, front: torch.Tensor, back: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-                return mask_composite(front, back, mask, output="uint8")
-
-        path = tmp_path / "laid.onnx"
-        random = torch.Generator().manual_seed(0)
-        inputs = tuple(torch.randn(5, c, 8, 8, generator=random) for c in (3, 3, 1))
-        export_onnx(Laid(), inputs, path)
-        assert {node.domain for node in onnx.load(path).graph.node} <= {"", "ai.onnx"}
-        found = made(OnnxRuntime(path, CPU), inputs, 5)
-        torch.testing.assert_close(found.float(), Laid()(*inputs).float(), rtol=0, atol=1)
-
-    def test_without_onnxscript_the_extra_is_named(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        from zellige.engine.runtimes import onnx_export
-
-        monkeypatch.setattr(onnx_export, "find_spec", lambda name: None if name == "onnxscript" else name)
+    def test_a_model_for_plugins_is_refused_with_what_provides_them(self) -> None:
+        made = onnx.load_from_string(model())
+        made.graph.node[1].domain = "zellige"
         with pytest.raises(
-            MissingExtraError, match=r"^exporting ONNX models needs the package 'onnxscript'; .*\[export"
+            CheckpointError, match="of the domain 'zellige': Zellige's plugins for TensorRT provide them"
         ):
-            onnx_export.export_onnx(Painter(), rows(1), tmp_path / "x.onnx")
+            OnnxRuntime(made.SerializeToString(), CPU)
+
+    def test_operators_of_the_runtime_itself_run(self) -> None:
+        made = onnx.load_from_string(model())
+        made.graph.node[1].output[0] = "p"
+        made.graph.node.append(onnx.helper.make_node("QuickGelu", ["p"], ["y"], domain="com.microsoft", alpha=1.0))
+        made.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+        found = joined(OnnxRuntime(made.SerializeToString(), CPU).run(rows(3)), 3, lent=True)
+        scaled = expected(*rows(3))
+        torch.testing.assert_close(found, scaled * scaled.sigmoid())
+
+    def test_versions_beyond_the_runtime_s_are_refused_by_its_own_sentence(self) -> None:
+        made = onnx.load_from_string(model())
+        made.ir_version = onnx.IR_VERSION
+        try:
+            OnnxRuntime(made.SerializeToString(), CPU)
+        except CheckpointError as error:
+            assert re.match(
+                "the ONNX model cannot be opened as an ONNX model: Unsupported model IR version: ", str(error)
+            )
+        else:
+            pytest.skip("the runtime knows all versions that the package onnx knows")
+
+    @pytest.mark.parametrize("relative", [False, True])
+    def test_external_data_are_read_from_the_folder_of_the_file(
+        self, relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made, path = onnx.load_from_string(model()), tmp_path / "m.onnx"
+        onnx.save(made, path, save_as_external_data=True, location="m.data", size_threshold=0)
+        assert (tmp_path / "m.data").stat().st_size >= 20
+        monkeypatch.chdir(tmp_path if relative else "/")
+        runtime = OnnxRuntime(Path("m.onnx") if relative else path, CPU)
+        assert torch.equal(joined(runtime.run(rows(3)), 3, lent=True), expected(*rows(3)))
