@@ -1,0 +1,190 @@
+"""A model repository for NVIDIA's Triton Inference Server: a model, and what the server should know of it."""
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from zellige.errors import OutputError, SizeError, TaskError
+
+from ..engine.images import output_errors
+from .triton_config import Entry, Word, text_format
+from .triton_model import DATA_TYPES, Model, Port, onnx_model, plan_model
+
+__all__ = ["Port", "export_triton_repository"]
+
+_NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_ENGINES = (".engine", ".plan", ".trt")
+_RANDOM = ("float32", "float16", "bfloat16", "uint8")  # other integers are classes, and random ones exist in no table
+
+
+def export_triton_repository(
+    model: Path,
+    out: Path,
+    *,
+    name: str,
+    max_batch: int = 32,
+    instances: int = 1,
+    device: Literal["cpu", "gpu"] = "gpu",
+    preferred: Sequence[int] = (),
+    max_queue_delay_us: int = 1000,
+    ports: tuple[Sequence[Port], Sequence[Port]] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Write a model and its configuration into a model repository, complete or not at all.
+
+    They are `out/name/config.pbtxt`, and `out/name/1/model.onnx` with its external data or `out/name/1/model.plan`.
+    Requests are put together to batches by the server. Every instance runs once for each size of batch that is named
+    here before it takes requests: random floats and bytes, classes of 0. Where a side beside N is free nothing is run.
+
+    An input [N], such as a class, takes requests of [N, 1]: the server knows no tensors without sides beside N.
+
+    Args:
+        model: a .onnx file whose inputs and outputs are [N, ...], N of any size; or a TensorRT engine (.plan, .engine).
+        out: the repository; made when missing, and may hold other models.
+        name: of the model: letters, digits, ".", "_" and "-", a letter or digit first.
+        max_batch: most images in a batch; an engine must have been built for as many.
+        instances: copies of the model that run at a time, on each GPU or on the CPU.
+        device: where they run, "cpu" or "gpu"; engines run on "gpu" alone.
+        preferred: sizes of batches that no more requests are waited for, such as those an engine was tuned for.
+        max_queue_delay_us: microseconds that a request waits at most for others.
+        ports: inputs and outputs of an engine, which nothing can read without the library that built it.
+        metadata: parameters of the model; those of an ONNX file that begin with "zellige." are taken by themselves.
+    Returns:
+        `name`, `backend`, `config` (the configuration's text), `files` (paths) and `bytes` (their sum).
+    Raises:
+        OutputError: the repository cannot be written, or holds the model already; SizeError: a number is out of range;
+        TaskError: the name, the device or the ports do not do; CheckpointError: the model cannot be served;
+        MissingExtraError: onnx is not installed.
+    Source: Triton Inference Server, user guide, model repository and model configuration.
+    """
+    if not re.fullmatch(_NAME, name):
+        raise TaskError(
+            f"a model cannot be named {name!r}; take letters, digits, '.', '_' and '-', a letter or digit first"
+        )
+    if device not in ("cpu", "gpu"):
+        raise TaskError(f"instances cannot run on {device!r}; take 'cpu' or 'gpu'")
+    _check_range("max_batch", max_batch, 1, 65536)
+    _check_range("instances", instances, 1, 1024)
+    _check_range("max_queue_delay_us", max_queue_delay_us, 0, 10**9)
+    for size in preferred:
+        _check_range("preferred", size, 1, max_batch)
+    target = Path(out) / name
+    _check_target(target)
+    found = _opened(Path(model), device, ports)
+    own = {key: text for key, text in found.metadata.items() if key.startswith("zellige.")}
+    sizes = sorted({*preferred})
+    config = text_format(
+        [
+            ("name", name), ("platform", found.platform), ("backend", found.backend),
+            ("default_model_filename", found.main), ("version_policy", [("latest", [("num_versions", 1)])]),
+            ("max_batch_size", max_batch), *_described(found),
+            ("instance_group", [("count", instances), ("kind", Word(f"KIND_{device.upper()}"))]),
+            ("dynamic_batching", _batching(sizes, max_queue_delay_us)), *_warmup(found, sorted({1, *sizes, max_batch})),
+            *(_parameter(key, text) for key, text in sorted({**own, **(metadata or {})}.items())),
+        ]
+    )  # fmt: skip
+    with _appearing(target) as folder:
+        (folder / "1").mkdir()
+        (folder / "config.pbtxt").write_text(config, encoding="ascii")
+        found.write(folder / "1")
+    files = sorted(path for path in target.rglob("*") if path.is_file())
+    written = sum(path.stat().st_size for path in files)
+    return {"name": name, "backend": found.backend, "config": config, "files": [*map(str, files)], "bytes": written}
+
+
+def _opened(model: Path, device: str, ports: tuple[Sequence[Port], Sequence[Port]] | None) -> Model:
+    if model.suffix == ".onnx":
+        if ports is not None:
+            raise TaskError(f"{model} says itself what its inputs and outputs are; leave out ports")
+        return onnx_model(model)
+    if model.suffix not in _ENGINES:
+        raise TaskError(f"{model} is neither a .onnx file nor an engine ({', '.join(_ENGINES)}); name one of these")
+    if device == "cpu":
+        raise TaskError(f"the engine {model} runs on GPUs alone; take device 'gpu', or a .onnx file")
+    return plan_model(model, ports)
+
+
+def _check_range(what: str, number: int, least: int, most: int) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
+        raise SizeError(f"{what} must be a whole number from {least} to {most}; got {number!r}")
+
+
+def _described(model: Model) -> Iterator[Entry]:
+    for kind, ports in (("input", model.inputs), ("output", model.outputs)):
+        for port in ports:
+            entries: list[Entry] = [("name", port.name), ("data_type", _data_type(port)), ("dims", _dims(port))]
+            yield kind, entries + ([] if len(port.shape) > 1 else [("reshape", [("shape", ())])])
+
+
+def _data_type(port: Port) -> Word:
+    return Word(f"TYPE_{DATA_TYPES[port.dtype][0]}")
+
+
+def _dims(port: Port) -> tuple[int, ...]:
+    """Its sides without N, -1 for those of any size; one of 1 where there is none, which `reshape` takes away."""
+    return tuple(side if isinstance(side, int) else -1 for side in port.shape[1:]) or (1,)
+
+
+def _batching(sizes: Sequence[int], delay: int) -> list[Entry]:
+    preferred: list[Entry] = [("preferred_batch_size", tuple(sizes))] if sizes else []
+    return [*preferred, ("max_queue_delay_microseconds", delay)]
+
+
+def _warmup(model: Model, sizes: Sequence[int]) -> Iterator[Entry]:
+    if any(-1 in _dims(port) for port in model.inputs):
+        return
+    inputs: list[Entry] = []
+    for port in model.inputs:
+        data = "random_data" if port.dtype in _RANDOM else "zero_data"
+        sample: list[Entry] = [("data_type", _data_type(port)), ("dims", _dims(port)), (data, Word("true"))]
+        inputs.append(("inputs", [("key", port.name), ("value", sample)]))
+    for size in sizes:
+        yield "model_warmup", [("name", f"batch of {size}"), ("batch_size", size), *inputs]
+
+
+def _parameter(key: str, text: str) -> Entry:
+    return "parameters", [("key", key), ("value", [("string_value", text)])]
+
+
+def _check_target(target: Path) -> None:
+    with output_errors(target):
+        if (target / "config.pbtxt").exists():
+            raise OutputError(
+                f"{target.parent} holds the model {target.name!r} already; remove {target}, or give another name."
+            )
+        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+            raise OutputError(f"{target} is there and no model of a repository; remove it, or give another name.")
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    """A folder that takes its name once it is complete, and leaves nothing behind where it is not."""
+    temporary = target.with_name(f".zellige-{secrets.token_hex(8)}.partial")
+    made = [folder for folder in target.parents if not os.path.lexists(folder)]
+    with output_errors(target):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            for path in temporary.rglob("*"):
+                _sync(path)
+            os.replace(temporary, target)
+            _sync(target.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if not target.exists():
+                for parent in made:
+                    with suppress(OSError):  # not made, or others are in it by now
+                        parent.rmdir()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
