@@ -1,0 +1,200 @@
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from zellige.engine.checkpoint import read_header, read_tensors, write_checkpoint
+from zellige.engine.cli import main
+from zellige.errors import DeviceError, ExportError, OutputError, TaskError
+from zellige.export import onnx as subject
+from zellige.export.onnx import export_onnx
+from zellige.export.tasks import TASKS
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+ModelFile = Callable[..., Path]
+STANDARD = {"", "ai.onnx"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("exported")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("flavour", ["portable", "fused"])
+@pytest.mark.parametrize("system", ["onegan", "plane", "dense"])
+def test_the_file_computes_what_pytorch_does(
+    folder: Path, model_file: ModelFile, onegan_file: ModelFile, system: str, flavour: Any, precision: str
+) -> None:
+    file = onegan_file() if system == "onegan" else model_file(system)
+    out = folder / f"{system}-{flavour}-{precision}.onnx"
+    report = export_onnx(file, out, flavour=flavour, precision=precision, batches=(1, 5))
+    model = onnx.load(out)
+    domains = {node.domain for node in model.graph.node}
+    assert domains <= STANDARD if flavour == "portable" else "zellige" in domains
+    assert bool(model.functions) == (flavour == "fused")
+    assert {row["batch"] for row in report["verification"]} == {1, 5}
+    assert (report["bytes"], report["opset"]) == (out.stat().st_size, 20)
+    assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("task", TASKS["onegan"])
+def test_every_task_is_exported_in_both_outputs(folder: Path, onegan_file: ModelFile, task: str) -> None:
+    for output, dtypes in (("image", {"uint8", "float32"}), ("float", {"float32"})):
+        report = export_onnx(
+            onegan_file(),
+            folder / f"{task}.onnx",
+            task=task,
+            output=output,
+            flavour="fused",
+            batches=(3,),  # type: ignore[arg-type]
+        )
+        assert {value["dtype"] for value in report["outputs"]} <= dtypes
+        assert all(value["shape"][0] == "N" for value in report["inputs"] + report["outputs"])
+
+
+def test_plain_onnx_runtime_makes_the_images(folder: Path, onegan_file: ModelFile) -> None:
+    out = folder / "alone.onnx"
+    export_onnx(onegan_file(), out, batches=(1,))
+    session = onnxruntime.InferenceSession(out)
+    classes = np.zeros(7, np.int64)
+    latent = np.random.default_rng(0).standard_normal((7, 6), np.float32)
+    (images,) = session.run(None, {"child": classes, "parent": classes, "background": classes, "latent": latent})
+    assert images.shape == (7, 64, 64, 3) and images.dtype == np.uint8
+    singles = [
+        session.run(None, {"child": classes[:1], "parent": classes[:1], "background": classes[:1], "latent": z[None]})[
+            0
+        ]
+        for z in latent
+    ]
+    assert np.abs(np.concatenate(singles).astype(int) - images).max() <= 1
+
+
+def test_the_file_says_what_it_is(folder: Path, model_file: ModelFile) -> None:
+    out = folder / "said.onnx"
+    export_onnx(model_file("plane"), out, task="patches", batches=(1,))
+    model = onnx.load(out)
+    said = {entry.key.removeprefix("zellige."): entry.value for entry in model.metadata_props}
+    assert json.loads(said.pop("config"))["rows"] == 3
+    assert said == {
+        "format": "1", "system": "coco-gan", "model": "plane", "task": "patches", "flavour": "portable",
+        "precision": "fp32", "output": "image", "width": "32", "height": "24", "licence": "CC0",
+    }  # fmt: skip
+    assert model.producer_name == "zellige"
+
+
+def test_exporting_twice_gives_the_same_bytes(folder: Path, onegan_file: ModelFile) -> None:
+    first, second = (
+        export_onnx(onegan_file(), folder / name, flavour="fused", batches=(1,))
+        for name in ("first.onnx", "second.onnx")
+    )
+    assert first["sha256"] == second["sha256"]
+    assert (folder / "first.onnx").read_bytes() == (folder / "second.onnx").read_bytes()
+
+
+def test_openvino_opens_the_portable_file(folder: Path, onegan_file: ModelFile, model_file: ModelFile) -> None:
+    openvino = pytest.importorskip("openvino")
+    for name, file in (("ov-onegan", onegan_file()), ("ov-dense", model_file("dense"))):
+        out = folder / f"{name}.onnx"
+        report = export_onnx(file, out, batches=(3,))
+        compiled = openvino.Core().compile_model(out, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        random = np.random.default_rng(0)
+        inputs = {
+            value["name"]: np.zeros(3, np.int64)
+            if value["dtype"] == "int64"
+            else random.uniform(-1, 1, (3, *value["shape"][1:])).astype(np.float32)
+            for value in report["inputs"]
+        }
+        right = onnxruntime.InferenceSession(out).run(None, inputs)[0]
+        found = compiled(inputs)[0]
+        assert found.shape == right.shape and np.abs(found.astype(int) - right.astype(int)).max() <= 1
+
+
+def test_large_weights_lie_beside_the_file(
+    folder: Path, onegan_file: ModelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject, "EXTERNAL_BYTES", 100_000)
+    there = folder / "large"
+    there.mkdir()
+    report = export_onnx(onegan_file(), there / "large.onnx", batches=(1,))
+    assert sorted(path.name for path in there.iterdir()) == ["large.onnx", "large.onnx.data"]
+    assert report["bytes"] == sum(path.stat().st_size for path in there.iterdir())
+    moved = folder / "moved"
+    shutil.copytree(there, moved)
+    assert onnxruntime.InferenceSession(moved / "large.onnx").get_outputs()[0].name == "images"
+    assert (there / "large.onnx").stat().st_size < 400_000
+
+
+def test_images_that_are_no_numbers_leave_no_file(tmp_path: Path, onegan_file: ModelFile) -> None:
+    header = read_header(onegan_file())
+    tensors = read_tensors(header, {name: tensor.shape for name, tensor in header.tensors.items()})
+    broken = {name: t.clone() for name, t in tensors.items()}
+    broken["networks.foreground.to_image.bias"][:] = torch.nan
+    write_checkpoint(tmp_path / "nan.safetensors", broken, system="onegan", config=header.config)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(
+        ExportError, match=r"^the exported images is not what PyTorch computes: .* No file was written$"
+    ):
+        export_onnx(tmp_path / "nan.safetensors", tmp_path / "out" / "nan.onnx", output="float")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_checkpoint_may_lie_on_a_disk_that_is_not_written(tmp_path: Path, onegan_file: ModelFile) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    model = disk / "model.safetensors"
+    model.write_bytes(onegan_file().read_bytes())
+    disk.chmod(0o555)
+    before = model.stat()
+    try:
+        export_onnx(model, tmp_path / "out.onnx", task="cluster", batches=(1,))
+        assert [path.name for path in disk.iterdir()] == ["model.safetensors"]
+        assert model.stat().st_mtime_ns == before.st_mtime_ns
+    finally:
+        disk.chmod(0o755)
+
+
+def test_what_cannot_be_is_refused_at_once(tmp_path: Path, onegan_file: ModelFile) -> None:
+    file, out = onegan_file(), tmp_path / "x.onnx"
+    with pytest.raises(TaskError, match=r"^there is no flavour 'plain' of ONNX files; use portable or fused$"):
+        export_onnx(file, out, flavour="plain")  # type: ignore[arg-type]
+    with pytest.raises(TaskError, match=r"^there is no output 'jpeg'; use image or float$"):
+        export_onnx(file, out, output="jpeg")  # type: ignore[arg-type]
+    with pytest.raises(DeviceError, match=r"^there is no precision 'int8' for export; use fp32, fp16, bf16$"):
+        export_onnx(file, out, precision="int8")
+    with pytest.raises(OutputError, match=r"there is no folder .*; create it\.$"):
+        export_onnx(file, tmp_path / "none" / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+class TestCommand:
+    @pytest.fixture
+    def run(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+        def call(*words: str) -> tuple[int, str, str]:
+            monkeypatch.setattr("sys.argv", ["zellige", *words])
+            with pytest.raises(SystemExit) as ended:
+                main()
+            return (int(ended.value.code or 0), *capsys.readouterr())
+
+        yield call
+
+    def test_prints_one_object(self, run: Any, tmp_path: Path, onegan_file: ModelFile) -> None:
+        out = tmp_path / "x.onnx"
+        code, printed, _ = run(
+            "export", str(onegan_file()), "--to", "onnx", "--task", "segment", "--out", str(out), "--json"
+        )
+        report = json.loads(printed)
+        assert (code, report["task"], report["out"]) == (0, "segment", str(out))
+        assert report["inputs"] == [{"name": "images", "dtype": "uint8", "shape": ["N", 64, 64, 3]}]
+
+    def test_names_the_formats(self, run: Any, tmp_path: Path, onegan_file: ModelFile) -> None:
+        code, _, said = run("export", str(onegan_file()), "--to", "coreml", "--out", str(tmp_path / "x"))
+        assert code == 2 and said.startswith("zellige: there is no export to 'coreml'; use ")
