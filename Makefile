@@ -52,10 +52,11 @@ typecheck: install
 	$(call layout,build/typing)
 	$(VENV)/bin/mypy
 
-# Every Triton kernel for A100 and H100, with a cache of its own: kernels that were compiled before prove nothing.
+# Every Triton kernel for A100 and H100, and as plugins of TensorRT for all GPUs, with a cache of its own: kernels that were compiled before prove nothing.
 kernels: install
 	rm -rf build/kernels build/kernels-cache
 	TRITON_CACHE_DIR=build/kernels-cache $(VENV)/bin/python -m zellige.kernels.compile --arch 80 --arch 90 --out build/kernels
+	TRITON_CACHE_DIR=build/kernels-cache $(VENV)/bin/python -m zellige.export.plugins.assemble
 	rm -rf build/kernels-cache
 
 # The C++ kernels under AddressSanitizer. Python's own leaks are not looked for. The C++ library is loaded first too, or

@@ -2,13 +2,25 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import import_module
 from inspect import isfunction
 from math import prod
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FLOATS", "FP32", "KERNELS", "LAYOUTS", "SIZES", "TILES", "Variant", "all_variants", "with_wide"]
+__all__ = [
+    "FLOATS",
+    "FP32",
+    "KERNELS",
+    "LAYOUTS",
+    "SIZES",
+    "TILES",
+    "Variant",
+    "all_variants",
+    "variants_by_name",
+    "with_wide",
+]
 
 # Each folder with a triton.py has a function `variants` there.
 KERNELS = tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("*/triton.py")))
@@ -47,7 +59,7 @@ class Variant:
     name: str
     function: Any
     types: Mapping[str, str]
-    constants: Mapping[str, int | bool | None]
+    constants: Mapping[str, int | float | bool | None]
     grid: tuple[Axis, ...]
     divisible: tuple[str, ...] = ()
     warps: int = 4
@@ -81,3 +93,9 @@ def all_variants(names: tuple[str, ...] = KERNELS) -> Iterator[tuple[str, Varian
     for name in names:
         for variant in import_module(f"zellige.kernels.{name}.triton").variants():
             yield name, variant
+
+
+@cache
+def variants_by_name(kernel: str) -> Mapping[str, Variant]:
+    """Return the variants of a kernel by their names."""
+    return {variant.name: variant for _, variant in all_variants((kernel,))}

@@ -15,13 +15,14 @@ import re
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from zellige.errors import DeviceError, OutputError
 
-__all__ = ["compile_kernels", "compile_variants"]
+from .ahead import KERNELS, Variant, all_variants, variants_by_name
+
+__all__ = ["compile_kernels", "compile_variant", "compile_variants"]
 
 MANIFEST_VERSION = 2
 # Constants of kernels that their code does not read: what tells calls apart in tuning, and what shapes come from.
@@ -55,8 +56,6 @@ def compile_kernels(
             Triton interprets kernels in this process.
         OutputError: the folder cannot be written.
     """
-    from .ahead import KERNELS, all_variants
-
     chosen = [(kernel, variant.name) for kernel, variant in all_variants(tuple(names) if names else KERNELS)]
     return compile_variants(out, architectures, chosen, jobs)
 
@@ -67,8 +66,7 @@ def compile_variants(
     """Compile variants by the names of their kernels and their own; otherwise as `compile_kernels`."""
     import triton
 
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        raise DeviceError("TRITON_INTERPRET is 1: Triton would not compile; unset it before zellige is imported.")
+    _require_a_compiler()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -85,30 +83,52 @@ def compile_variants(
     return manifest
 
 
-@cache
-def _variants(kernel: str) -> dict[str, Any]:
-    from .ahead import all_variants
-
-    return {variant.name: variant for _, variant in all_variants((kernel,))}
-
-
 def _build(out: Path, kernel: str, name: str, architecture: int) -> dict[str, Any]:
     """Compile one variant, write its files, and return its entry of the manifest."""
+    entry, code = compile_variant(kernel, variants_by_name(kernel)[name], architecture)
+    files = {}
+    for kind, content in code.items():
+        file = f"{name}.sm_{architecture}.{kind}"
+        (out / file).write_bytes(content)
+        files[kind] = {"file": file, "sha256": hashlib.sha256(content).hexdigest()}
+    return {**entry, **files}
+
+
+def compile_variant(
+    kernel: str, variant: Variant, architecture: int, ptx_version: int | None = None
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Compile one variant.
+
+    Args:
+        kernel: its folder.
+        variant: one of `ahead.py`, or one made from it with other constants.
+        architecture: compute capability, such as 80.
+        ptx_version: of the PTX, such as 80 for 8.0; None takes the newest that Triton's assembler reads.
+
+    Returns:
+        Its entry of the manifest, without files, and the code by kind, "cubin" and "ptx".
+
+    Raises:
+        DeviceError: it does not compile, or not to the parameters that it lists, or Triton interprets kernels here.
+    """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    variant = _variants(kernel)[name]
+    _require_a_compiler()
     order = {argument: place for place, argument in enumerate(variant.jitted.arg_names)}
-    constants = {argument: 0 for argument in _OF_TUNING if argument in order} | variant.constants
-    signature = variant.types | dict.fromkeys(constants, "constexpr")
+    constants = {**{argument: 0 for argument in _OF_TUNING if argument in order}, **variant.constants}
+    signature = {**variant.types, **dict.fromkeys(constants, "constexpr")}
     source = ASTSource(
         fn=variant.jitted,
         signature={argument: signature[argument] for argument in order},
         constexprs=constants,
         attrs={(order[argument],): [["tt.divisibility", 16]] for argument in variant.divisible},
     )
-    options = {"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": variant.fp_fusion}
+    options = {
+        "num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": variant.fp_fusion,
+        "ptx_version": ptx_version,
+    }  # fmt: skip
     arguments = [[argument, variant.types[argument]] for argument in order if argument in variant.types]
     try:
         built = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
@@ -116,16 +136,9 @@ def _build(out: Path, kernel: str, name: str, architecture: int) -> dict[str, An
         if built.metadata.shared > 1024 * _SHARED.get(architecture // 10, 48):
             raise ValueError(f"it needs {built.metadata.shared} bytes of shared memory.")
     except Exception as error:
-        raise DeviceError(f"{name} does not compile for sm_{architecture}: {error}") from error
-    files = {}
-    for kind in ("cubin", "ptx"):
-        content = built.asm[kind]
-        content = content if isinstance(content, bytes) else content.encode()
-        file = f"{name}.sm_{architecture}.{kind}"
-        (out / file).write_bytes(content)
-        files[kind] = {"file": file, "sha256": hashlib.sha256(content).hexdigest()}
-    return {
-        "name": name,
+        raise DeviceError(f"{variant.name} does not compile for sm_{architecture}: {error}") from error
+    entry = {
+        "name": variant.name,
         "kernel": kernel,
         "arch": architecture,
         "entry": built.metadata.name,
@@ -138,8 +151,13 @@ def _build(out: Path, kernel: str, name: str, architecture: int) -> dict[str, An
         "stages": variant.stages,
         "fp_fusion": variant.fp_fusion,
         "shared_bytes": built.metadata.shared,
-        **files,
     }
+    return entry, {"cubin": built.asm["cubin"], "ptx": built.asm["ptx"].encode()}
+
+
+def _require_a_compiler() -> None:
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        raise DeviceError("TRITON_INTERPRET is 1: Triton would not compile; unset it before zellige is imported.")
 
 
 def _hidden_pointers(ptx: str, kinds: list[str]) -> int:
@@ -158,8 +176,6 @@ def main() -> None:
     # Read when Triton is imported. Line numbers would put this machine's paths into the files.
     os.environ.pop("TRITON_INTERPRET", None)
     os.environ.setdefault("TRITON_DISABLE_LINE_INFO", "1")
-    from .ahead import KERNELS
-
     parser = argparse.ArgumentParser("python -m zellige.kernels.compile", description="Build kernels ahead of time.")
     parser.add_argument("--arch", type=int, action="append", help="compute capability, such as 80; may be repeated")
     parser.add_argument("--kernel", action="append", choices=KERNELS, help="only these; may be repeated")

@@ -17,7 +17,7 @@ def affine_relu_triton(x: Tensor, scale: Tensor, shift: Tensor, y: Tensor, upsam
     """Compute y from packed maps; scale and shift are contiguous float32."""
     n, channels, rows, columns = x.shape
     _forward[grid_of_tiles(n, channels, rows * columns)](
-        x, scale, shift, y, channels, rows * columns, columns,
+        x, scale, shift, channels, rows * columns, columns, y,
         CHANNELS_LAST=channels_last, UPSAMPLE=upsample, SIZE=size_class(x.numel()),
         enable_fp_fusion=False,  # the C++ kernel and the reference round twice too
     )  # fmt: skip
@@ -52,10 +52,10 @@ def _forward(
     x,
     scale,
     shift,
-    y,
     channels,
     pixels,
     columns,
+    y,
     CHANNELS_LAST: tl.constexpr,
     UPSAMPLE: tl.constexpr,
     SIZE: tl.constexpr,

@@ -23,7 +23,7 @@ def glu_layer_norm_triton(x: Tensor, weight: Tensor, bias: Tensor, y: Tensor, ep
     pixels = rows * columns
     normal = statistics_triton(x, *((pixels, channels) if channels_last else (1, channels * pixels)), eps)
     _forward[grid_of_tiles(n, channels, pixels)](
-        x, weight, bias, normal, y, channels, pixels, CHANNELS_LAST=channels_last, SIZE=size_class(y.numel()),
+        x, weight, bias, normal, channels, pixels, y, CHANNELS_LAST=channels_last, SIZE=size_class(y.numel()),
         enable_fp_fusion=False,  # the C++ kernel and the reference round twice too
     )  # fmt: skip
 
@@ -69,9 +69,9 @@ def statistics_triton(x: Tensor, runs: int, length: int, eps: float) -> Tensor:
     moments = torch.empty(4, samples, parts, dtype=torch.float32, device=x.device)
     normal = torch.empty(samples, 3, dtype=torch.float32, device=x.device)
     grid = (samples * parts,)
-    _moments[grid](x, moments, samples, runs, length, RUNS=down, LENGTH=across, enable_fp_fusion=False)
+    _moments[grid](x, samples, runs, length, moments, RUNS=down, LENGTH=across, enable_fp_fusion=False)
     block = min(triton.next_power_of_2(parts), _PARTS)
-    _combine[(samples,)](moments, normal, samples, parts, eps, BLOCK=block, enable_fp_fusion=False)
+    _combine[(samples,)](moments, samples, parts, eps, normal, BLOCK=block, enable_fp_fusion=False)
     return normal
 
 
@@ -85,7 +85,7 @@ def normalised(value, normal, sample):
 
 
 @triton.jit
-def _moments(x, moments, samples, runs, length, RUNS: tl.constexpr, LENGTH: tl.constexpr):
+def _moments(x, samples, runs, length, moments, RUNS: tl.constexpr, LENGTH: tl.constexpr):
     # Count, mean, what rounding took from the mean, and the squares around it, of one part held in registers.
     length_blocks = tl.cdiv(length, LENGTH)
     parts = tl.cdiv(runs, RUNS) * length_blocks
@@ -113,7 +113,7 @@ def _moments(x, moments, samples, runs, length, RUNS: tl.constexpr, LENGTH: tl.c
 
 
 @triton.jit
-def _combine(moments, normal, samples, parts, eps, BLOCK: tl.constexpr):
+def _combine(moments, samples, parts, eps, normal, BLOCK: tl.constexpr):
     # In float64, which costs nothing for so few values: float32 could not hold the mean beside a small deviation.
     sample = tl.program_id(0)
     stride = tl.cast(samples, tl.int64) * parts
@@ -156,9 +156,9 @@ def _forward(
     weight,
     bias,
     normal,
-    y,
     channels,
     pixels,
+    y,
     CHANNELS_LAST: tl.constexpr,
     SIZE: tl.constexpr,
     VALUES: tl.constexpr,

@@ -22,7 +22,7 @@ def mask_composite_triton(
     kernel = _values if by_value else _planes
     length = rows * columns * (channels if by_value else 1)
     kernel[lambda chosen: (n * triton.cdiv(length, chosen["VALUES"]),)](
-        foreground, background, mask, y, length, CHANNELS=channels, LOGITS=logits, CHANNELS_LAST=channels_last,
+        foreground, background, mask, length, y, CHANNELS=channels, LOGITS=logits, CHANNELS_LAST=channels_last,
         BYTES=y.dtype == torch.uint8, SIZE=size_class(y.numel()),
         # Without fused multiply-adds finished images give the reference's bits; the kernel waits for memory anyway.
         enable_fp_fusion=False,
@@ -89,8 +89,8 @@ def _planes(
     foreground,
     background,
     mask,
-    y,
     pixels,
+    y,
     CHANNELS: tl.constexpr,
     LOGITS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
@@ -115,8 +115,8 @@ def _values(
     foreground,
     background,
     mask,
-    y,
     values,
+    y,
     CHANNELS: tl.constexpr,
     LOGITS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,

@@ -26,7 +26,7 @@ def phase_epilogue_triton(
     else:
         normal = torch.empty(0, dtype=torch.float32, device=x.device)
     _forward[grid_of_tiles(n, channels, pixels)](
-        x, weight, bias, normal, y, channels, pixels, columns,
+        x, weight, bias, normal, channels, pixels, columns, y,
         GATED=gated, CHANNELS_LAST=channels_last, SIZE=size_class(y.numel()),
         enable_fp_fusion=False,  # the activations alone round twice too
     )  # fmt: skip
@@ -39,10 +39,10 @@ def _forward(
     weight,
     bias,
     normal,
-    y,
     channels,
     pixels,
     columns,
+    y,
     GATED: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     SIZE: tl.constexpr,

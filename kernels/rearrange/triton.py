@@ -38,7 +38,7 @@ def rearrange_triton(q: Tensor, k: Tensor, v: Tensor, y: Tensor, log_sums: Tenso
         return n * triton.cdiv(tokens, chosen["QUERIES"]), column_blocks(width, chosen)
 
     _forward[grid](
-        q, k, v, y, log_sums, scale, tokens, keys, DK=key_width, DV=width, CHUNK=chunk(key_width),
+        q, k, v, scale, tokens, keys, y, log_sums, DK=key_width, DV=width, CHUNK=chunk(key_width),
         **sizes(n * tokens, keys), enable_fp_fusion=True,  # no sum here equals another backend's in every bit
     )  # fmt: skip
 
@@ -85,11 +85,11 @@ def _forward(
     q,
     k,
     v,
-    y,
-    log_sums,
     scale,
     tokens,
     keys,
+    y,
+    log_sums,
     DK: tl.constexpr,
     DV: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -134,10 +134,11 @@ def _forward(
     store_rows(y, row, count, column, limit, main / total[:, None], QUERIES, MAIN, DV)
     if TAIL:
         store_rows(y, row, count, column + MAIN, limit, tail / total[:, None], QUERIES, TAIL, DV)
-    query = tl.arange(0, QUERIES)
-    # Programs of one row have the same sums: the first writes them.
-    written = tl.where(column == 0, count, 0)
-    tl.store(log_sums + row + query, highest + tl.log(total), mask=query < written)
+    if log_sums is not None:
+        query = tl.arange(0, QUERIES)
+        # Programs of one row have the same sums: the first writes them.
+        written = tl.where(column == 0, count, 0)
+        tl.store(log_sums + row + query, highest + tl.log(total), mask=query < written)
 
 
 @triton.jit
@@ -276,35 +277,48 @@ def _backward_keys(
         store_rows(dv, row, count, v_column + V_MAIN, v_limit, v_tail, KEYS, V_TAIL, DV)
 
 
+# Of each pass: the kernel, its configurations, the widths whose columns programs share, the rows of a block, and what
+# it reads and writes beside q, k, v and log_sums.
+_PASSES: dict[str, tuple[Any, list[triton.Config], dict[str, str], str, tuple[str, ...]]] = {
+    "forward": (_forward, FORWARD, {"": "DV"}, "QUERIES", ("y",)),
+    "backward_queries": (_backward_queries, BACKWARD, {"": "DK"}, "QUERIES", ("gradient", "dq")),
+    "backward_keys": (_backward_keys, BACKWARD, {"K_": "DK", "V_": "DV"}, "KEYS", ("gradient", "dk", "dv")),
+}
+
+
+def configured(step: str, dtype: str, key_width: int, width: int) -> list[Variant]:
+    """Return a pass in every configuration that fits the widths, the largest blocks last."""
+    function, configurations, owned, rows, others = _PASSES[step]
+    pointer, ends = FLOATS[dtype], {"DK": key_width, "DV": width}
+    chunks = {"CHUNK": chunk(key_width)}
+    types = dict.fromkeys(("q", "k", "v"), pointer) | {"log_sums": FP32} | dict.fromkeys(others, pointer)
+    if step != "forward":
+        chunks = {"K_CHUNK": chunk(key_width), "V_CHUNK": chunk(width)}
+        types |= {"deltas": FP32}
+    found = []
+    for config in fitting_blocks(configurations, [ends[name] for name in owned.values()], 4 if pointer == FP32 else 2):
+        chosen = ends | chunks | config.kwargs
+        for prefix, name in owned.items():
+            chosen |= {argument: value(chosen) for argument, value in widths(prefix, name).items()}
+        blocks = max(column_blocks(ends[name], chosen) for name in owned.values())
+        grid = ((("samples",), ("tokens" if rows == "QUERIES" else "keys", rows)), ((blocks,),))
+        numbers = {"scale": "fp32", "tokens": "i32", "keys": "i32"}
+        variant = Variant(
+            f"rearrange_{step}_{dtype}_{key_width}_{width}", function, types | numbers, chosen, grid, tuple(types),
+            warps=config.num_warps, stages=config.num_stages, fp_fusion=True,
+        )  # fmt: skip
+        found.append(variant)
+    return found
+
+
 def variants() -> Iterator[Variant]:
     """What is built ahead of time: rearrange_PASS_DTYPE_DK_DV.
 
     The passes are forward, deltas (for Dv alone), backward_queries and backward_keys; all pointers are to multiples of
     16 bytes.
     """
-    for (dtype, pointer), (key_width, width) in product(FLOATS.items(), _WIDTHS):
-        bytes_each = 4 if pointer == FP32 else 2
-        inputs = dict.fromkeys(("q", "k", "v"), pointer) | {"log_sums": FP32}
-        sizes = {"scale": "fp32", "tokens": "i32", "keys": "i32"}
-        ends = {"DK": key_width, "DV": width}
-        slopes = inputs | {"gradient": pointer, "deltas": FP32}
-        chunks = {"K_CHUNK": chunk(key_width), "V_CHUNK": chunk(width)}
-        for step, function, configurations, owned, rows, types, constants in (
-            ("forward", _forward, FORWARD, {"": "DV"}, "QUERIES", inputs | {"y": pointer}, {"CHUNK": chunk(key_width)}),
-            ("backward_queries", _backward_queries, BACKWARD, {"": "DK"}, "QUERIES", slopes | {"dq": pointer}, chunks),
-            ("backward_keys", _backward_keys, BACKWARD, {"K_": "DK", "V_": "DV"}, "KEYS",
-             slopes | {"dk": pointer, "dv": pointer}, chunks),
-        ):  # fmt: skip
-            config = fitting_blocks(configurations, [ends[name] for name in owned.values()], bytes_each)[-1]
-            chosen = ends | constants | config.kwargs
-            for prefix, name in owned.items():
-                chosen |= {argument: value(chosen) for argument, value in widths(prefix, name).items()}
-            blocks = max(column_blocks(ends[name], chosen) for name in owned.values())
-            grid = ((("samples",), ("tokens" if rows == "QUERIES" else "keys", rows)), ((blocks,),))
-            yield Variant(
-                f"rearrange_{step}_{dtype}_{key_width}_{width}", function, types | sizes, chosen, grid, tuple(types),
-                warps=config.num_warps, stages=config.num_stages, fp_fusion=True,
-            )  # fmt: skip
+    for dtype, (key_width, width), step in product(FLOATS, _WIDTHS, _PASSES):
+        yield configured(step, dtype, key_width, width)[-1]
     for (dtype, pointer), width in product(FLOATS.items(), sorted({width for _, width in _WIDTHS})):
         types = {"gradient": pointer, "y": pointer, "deltas": FP32}
         constants = {"DV": width, "COLUMNS": triton.next_power_of_2(width)}
