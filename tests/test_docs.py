@@ -37,7 +37,7 @@ def blocks(page: str, language: str) -> list[str]:
 SNIPPETS = [(page, k, code) for page in PAGES for k, code in enumerate(blocks(page, "python"))]
 COMMANDS = [
     (page, line)
-    for page in PAGES
+    for page in [*PAGES, "docs/deploying.md"]  # whose snippets test_deploying.py runs
     for block in blocks(page, "sh")
     for line in block.splitlines()
     if line.startswith("zellige ")
