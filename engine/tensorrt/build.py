@@ -1,0 +1,162 @@
+"""An ONNX model to an engine, by TensorRT or by TensorRT-RTX; whatever fails, fails in a sentence."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from zellige.errors import CheckpointError, DeviceError
+
+from .driver import devices
+from .flavours import FLAVOURS, Flavour, FlavourName, flavour_for
+from .graph import DTYPES, Graph, Profile, Value, check_profiles, read_graph
+from .messages import kept_log, parse_fault, plain
+
+__all__ = ["PROFILE", "EngineFile", "Profile", "build_engine", "checked_targets", "profiles_of"]
+
+PROFILE: Profile = (1, 8, 32)
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """An engine as bytes, and how it was made.
+
+    Attributes:
+        content: what belongs into a file, and is loaded by the flavour and version that wrote it.
+        report: for JSON: `flavour`, `library`, `version`, `targets`, `device`, `profiles`, `bytes`, `seconds`,
+            `inputs` and `outputs` as `{"name", "dtype", "shape"}`, and `metadata`, which the ONNX model had.
+    """
+
+    content: bytes
+    report: dict[str, Any]
+
+
+def build_engine(
+    model: Path | bytes,
+    *,
+    flavour: FlavourName | None = None,
+    targets: Sequence[str] = (),
+    profile: Profile | Sequence[Profile] = PROFILE,
+) -> EngineFile:
+    """Build an engine from an ONNX model.
+
+    Types are those of the model, and TF32 is off. TensorRT-RTX needs no GPU; of a small graph it makes the same bytes
+    every time, of a large one it numbers and places temporaries differently, and the size stays the same. Full TensorRT
+    builds for the GPU at hand, and chooses by measurement.
+
+    Args:
+        model: the path or the bytes of a .onnx file with inputs [N, ...], of which N alone may be of any size.
+        flavour: "rtx", "full", or None for the one that fits of those installed.
+        targets: GPUs to build for, such as "sm_86"; TensorRT-RTX alone can, and takes all with bfloat16 for none.
+        profile: the least, usual and largest batch; or several such, each tuned for its own usual batch.
+    Raises:
+        MissingExtraError: the flavour, or onnx, is not installed.
+        DeviceError: no such flavour or target, or no GPU where one is needed.
+        SizeError: a profile that is none.
+        CheckpointError: the model cannot be read, or not be built; names the node where there is one.
+    """
+    chosen = flavour_for(flavour, bool(targets), "building TensorRT engines")
+    wanted = checked_targets(chosen, targets)
+    graph = read_graph(model, chosen)
+    profiles = profiles_of(profile)
+    check_profiles(graph, profiles)
+    if "sm_75" in wanted and graph.bfloat16:
+        raise DeviceError(
+            f"{graph.what} computes in bfloat16, which sm_75 does not have; leave sm_75 out, or export it in fp16"
+        )
+    library = chosen.library("building TensorRT engines")
+    present = devices() if not chosen.targets else ()
+    if not chosen.targets and not present:
+        raise DeviceError(
+            f"{chosen.title} builds for the GPU at hand, and there is no CUDA device here; build where it will run, or "
+            f"take the flavour 'rtx', which builds for {', '.join(FLAVOURS['rtx'].targets)} without one"
+        )
+    began = time.perf_counter()
+    content, inputs, outputs = _built(library, chosen, graph, wanted, profiles)
+    return EngineFile(
+        content,
+        {
+            "flavour": chosen.name, "library": chosen.module, "version": library.__version__,
+            "targets": list(wanted) or [present[0].capability], "device": present[0].name if present else None,
+            "profiles": [list(one) for one in profiles], "bytes": len(content),
+            "seconds": time.perf_counter() - began, "inputs": [value.row() for value in inputs],
+            "outputs": [value.row() for value in outputs], "metadata": graph.metadata,
+        },
+    )  # fmt: skip
+
+
+def profiles_of(profile: Profile | Sequence[Profile]) -> tuple[Profile, ...]:
+    """Profiles, of one or of several."""
+    several = [profile] if profile and isinstance(profile[0], int) else profile
+    return tuple(cast(Profile, tuple(one)) for one in cast(Sequence[Profile], several))
+
+
+def checked_targets(flavour: Flavour, targets: Sequence[str]) -> tuple[str, ...]:
+    """The targets to build for, each once and in ascending order; none for the GPU at hand.
+
+    Raises:
+        DeviceError: the flavour does not build for one of them.
+    """
+    if targets and not flavour.targets:
+        raise DeviceError(
+            f"{flavour.title} builds for the GPU at hand, and not for {', '.join(targets)}; leave the targets out, or "
+            "take the flavour 'rtx'"
+        )
+    for target in targets:
+        if target not in flavour.targets:
+            raise DeviceError(
+                f"{flavour.title} does not build for {target}; it does for {', '.join(flavour.targets)}. Full TensorRT "
+                "builds for the GPU at hand, whatever it is: take the flavour 'full' there"
+            )
+    wanted = targets or flavour.usual
+    return tuple(target for target in flavour.targets if target in wanted)
+
+
+def _built(
+    library: Any, flavour: Flavour, graph: Graph, targets: Sequence[str], profiles: Sequence[Profile]
+) -> tuple[bytes, tuple[Value, ...], tuple[Value, ...]]:
+    log = kept_log(library)
+    builder = library.Builder(log)
+    # Since TensorRT 11 networks are strongly typed without asking, and the flag changes nothing.
+    network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = library.OnnxParser(network, log)
+    if not parser.parse(graph.content):
+        raise CheckpointError(f"{graph.what} cannot be built: {parse_fault(parser, flavour.title)}")
+    inputs = tuple(_value(network.get_input(number)) for number in range(network.num_inputs))
+    outputs = tuple(_value(network.get_output(number)) for number in range(network.num_outputs))
+    config = _config(library, builder, flavour, graph, targets, profiles)
+    content = builder.build_serialized_network(network, config)
+    if content is None:
+        reason = next((text for text in map(plain, log.errors) if text), "it does not say why")
+        raise CheckpointError(f"{flavour.title} cannot build {graph.what} for {_for(targets, profiles)}: {reason}")
+    return bytes(content), inputs, outputs
+
+
+def _config(
+    library: Any, builder: Any, flavour: Flavour, graph: Graph, targets: Sequence[str], profiles: Sequence[Profile]
+) -> Any:
+    config = builder.create_builder_config()
+    config.clear_flag(library.BuilderFlag.TF32)
+    for flag in flavour.flags:
+        config.set_flag(getattr(library.BuilderFlag, flag))
+    for profile in profiles:
+        shapes = builder.create_optimization_profile()
+        for value in graph.inputs:
+            shapes.set_shape(value.name, *[(batch, *value.shape[1:]) for batch in profile])
+        if config.add_optimization_profile(shapes) < 0:
+            raise CheckpointError(f"{flavour.title} refuses the profile {profile} for {graph.what}; take another one")
+    if targets:
+        config.num_compute_capabilities = len(targets)
+    for number, target in enumerate(targets):
+        config.set_compute_capability(getattr(library.ComputeCapability, target.replace("sm_", "SM")), number)
+    return config
+
+
+def _value(tensor: Any) -> Value:
+    return Value(tensor.name, DTYPES[tensor.dtype.name], tuple(tensor.shape))
+
+
+def _for(targets: Sequence[str], profiles: Sequence[Profile]) -> str:
+    batches = " and ".join(f"batches of {least} to {most}" for least, _, most in profiles)
+    return f"{', '.join(targets) or 'this GPU'} and {batches}"

@@ -1,0 +1,36 @@
+"""ONNX to TensorRT: an engine's file, and what was built as a report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..engine.images import AtomicFile
+from ..engine.tensorrt.build import PROFILE, EngineFile, Profile, build_engine
+from ..engine.tensorrt.flavours import FlavourName
+
+__all__ = ["EngineFile", "Profile", "build_engine", "export_tensorrt"]
+
+
+def export_tensorrt(
+    model: Path | bytes,
+    out: Path,
+    *,
+    flavour: FlavourName | None = None,
+    targets: Sequence[str] = (),
+    profile: Profile | Sequence[Profile] = PROFILE,
+) -> dict[str, Any]:
+    """Build an engine from an ONNX model and write it to a file, which appears complete or not at all.
+
+    Args:
+        model, flavour, targets, profile: as of `build_engine`.
+        out: an existing file is replaced.
+    Returns:
+        the report of `EngineFile`, and `path`.
+    Raises:
+        OutputError: the path cannot be written, which is looked at first; what `build_engine` raises.
+    """
+    file = AtomicFile(out)
+    built = build_engine(model, flavour=flavour, targets=targets, profile=profile)
+    with file as writer:
+        writer.write(built.content)
+    return built.report | {"path": str(out)}
