@@ -1,0 +1,182 @@
+"""Engines on disk, each built once for all processes of a user.
+
+A file `engines/KEY.engine` in the cache folder is a line of JSON and the engine. The line holds the engine's sha256 and
+what it was built from, so that a file with whatever fault counts as not there and is written anew. Where nothing can be
+written nothing is kept.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+__all__ = ["EngineKey", "cache_folder", "cached"]
+
+logger = logging.getLogger(__name__)
+_FORMAT = 1
+_LONGEST_LINE = 2**16
+_EXPIRES = (
+    900.0  # seconds; engines of large networks took minutes to build, and a builder that hangs must not stop others
+)
+_POLL = 0.05  # seconds
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """Everything that an engine depends on.
+
+    Attributes:
+        graph: sha256 of the ONNX model, in hexadecimal; its weights and types are part of it.
+        profiles: least, usual and largest batch of each.
+        targets: that it is built for; of full TensorRT the capability of the device.
+        device: name of the device that it is built on; empty where none is needed.
+        flavour: "rtx" or "full".
+        versions: of the libraries that build it, by name.
+    """
+
+    graph: str
+    profiles: tuple[tuple[int, int, int], ...]
+    targets: tuple[str, ...]
+    device: str
+    flavour: str
+    versions: Mapping[str, str]
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON has it."""
+        facts: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return facts
+
+    @property
+    def name(self) -> str:
+        """Of its file: 32 hexadecimal digits."""
+        text = json.dumps(self.facts(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def cache_folder() -> Path:
+    """Where engines are kept: `engines` in the folder ZELLIGE_CACHE, or in zellige/ of the user's cache folder.
+
+    Raises:
+        RuntimeError: neither is set and the user has no home.
+    """
+    if folder := os.environ.get("ZELLIGE_CACHE"):
+        return Path(folder) / "engines"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "zellige" / "engines"
+
+
+def cached(key: EngineKey, build: Callable[[], bytes], expires: float = _EXPIRES) -> bytes:
+    """The engine of a key: read where it is kept, else built, and kept where that is possible.
+
+    While one process builds, others wait for its engine. They stop waiting when it ends, however it ends, or when it
+    holds the lock for longer than `expires`; then they build for themselves.
+
+    Args:
+        key: what it is built from.
+        build: makes it; what it raises is raised here, and the next process tries again.
+        expires: age of a lock that counts no more, in seconds.
+    """
+    try:
+        path = cache_folder() / f"{key.name}.engine"
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        logger.info("the engine is not kept: %s", error)
+        return build()
+    content = _read(path, key)
+    if content is not None:
+        return content
+    with _alone(path, expires):
+        content = _read(path, key)  # of the process that held the lock before
+        if content is None:
+            if path.exists():
+                logger.warning("%s is damaged or of another version; the engine is built again", path)
+            content = build()
+            _keep(path, key, content)
+    return content
+
+
+def _read(path: Path, key: EngineKey) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            line = file.readline(_LONGEST_LINE)
+            content = file.read()
+        head = json.loads(line)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError):
+        head = None
+    digest = hashlib.sha256(content).hexdigest() if head else ""
+    if head != _head(key, digest):
+        return None
+    return content
+
+
+def _head(key: EngineKey, digest: str) -> dict[str, Any]:
+    return {"format": _FORMAT, "sha256": digest, "key": key.facts()}
+
+
+def _keep(path: Path, key: EngineKey, content: bytes) -> None:
+    """Write a file anew, so that no reader sees half of it; what killed processes left of it goes."""
+    try:
+        for left in path.parent.glob(f"{path.stem}.*.partial"):
+            left.unlink(missing_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}.", suffix=".partial")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(json.dumps(_head(key, hashlib.sha256(content).hexdigest())).encode() + b"\n")
+                file.write(content)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        logger.info("the engine is not kept: %s", error)
+
+
+@contextmanager
+def _alone(path: Path, expires: float) -> Iterator[None]:
+    """While no other process builds this engine. The system frees the lock of a process that ends, however it ends."""
+    lock = path.with_suffix(".lock")
+    held = _taken(lock, expires)
+    try:
+        yield
+    finally:
+        if held is not None:
+            with suppress(OSError):
+                lock.unlink()  # before it is freed, so that who opens it later locks another file
+            held.close()
+
+
+def _taken(lock: Path, expires: float) -> IO[bytes] | None:
+    """The lock's file, locked; None where it expired, or where files cannot be locked."""
+    while True:
+        try:
+            file = open(lock, "ab")  # noqa: SIM115 - it is locked as long as it is open
+        except OSError:
+            return None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.utime(file.fileno())
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+                return file
+            file.close()  # who held it has removed it meanwhile
+        except BlockingIOError:
+            age = time.time() - os.fstat(file.fileno()).st_mtime
+            file.close()
+            if age > expires:
+                logger.warning("%s is held for %.0f s; the engine is built without waiting for it", lock, age)
+                return None
+            time.sleep(_POLL)
+        except FileNotFoundError:
+            file.close()
+        except OSError:  # a file system without locks
+            file.close()
+            return None
