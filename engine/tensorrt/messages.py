@@ -38,7 +38,10 @@ def plain(message: str) -> str:
     if not kept:
         return ""
     text = _PREFIX.sub("", _PLACE.sub("", kept[0])).removeprefix("Assertion failed: ")
-    return re.sub(r"\s+", " ", text).strip().rstrip(".")
+    text = re.sub(r"\s+", " ", text).strip()
+    if text.count(")") > text.count("("):  # of the bracket that began in the prefix
+        text = text.removesuffix(")")
+    return text.rstrip(". ")
 
 
 def parse_fault(parser: Any, title: str) -> str:

@@ -1,0 +1,65 @@
+"""An engine from a file: one that was built, or an ONNX model, which is built for this device and kept."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import zellige
+from zellige.errors import CheckpointError
+
+from .build import build_engine, checked_targets
+from .cache import EngineKey, cached
+from .driver import devices
+from .engine import BUCKETS, Engine, cupy_for, has_device
+from .flavours import FlavourName, flavour_for, flavour_of_file
+from .graph import Profile, read_graph
+
+__all__ = ["open_engine"]
+
+
+def open_engine(
+    model: Path | bytes,
+    buckets: Sequence[int] = BUCKETS,
+    *,
+    device: int = 0,
+    memory: int | None = None,
+    flavour: FlavourName | None = None,
+) -> Engine:
+    """Open an engine; of an ONNX model one is built, with a profile for each bucket alone, and kept for the next time.
+
+    Args:
+        model: the path or the bytes of an engine or of an ONNX model.
+        buckets, device, memory: as of `Engine`.
+        flavour: that builds, as of `build_engine`.
+    Raises:
+        what `Engine` and `build_engine` raise.
+    """
+    has_device(device)
+    try:
+        content = model if isinstance(model, bytes) else model.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{model!s} cannot be read: {error.strerror or error}; give the path of an engine or of an ONNX model"
+        ) from error
+    if flavour_of_file(content) is None:
+        content = _built(model, buckets, device, flavour)
+    return Engine(content, buckets, device=device, memory=memory)
+
+
+def _built(model: Path | bytes, buckets: Sequence[int], device: int, name: FlavourName | None) -> bytes:
+    flavour, here = flavour_for(name, False, "running TensorRT engines"), devices()[device]
+    library = flavour.library("running TensorRT engines")
+    # Of TensorRT-RTX an engine goes by the capability alone, and others of the same kind can have it.
+    targets = checked_targets(flavour, [here.capability]) if flavour.targets else ()
+    profiles = _profiles(buckets)
+    key = EngineKey(
+        hashlib.sha256(read_graph(model, flavour).content).hexdigest(), profiles, targets or (here.capability,),
+        "" if flavour.targets else here.name, flavour.name,
+        {flavour.module: library.__version__, "zellige": zellige.__version__},
+    )  # fmt: skip
+    with cupy_for(flavour).cuda.Device(device):  # full TensorRT builds for the current one
+        return cached(key, lambda: build_engine(model, flavour=flavour.name, targets=targets, profile=profiles).content)
+
+
+def _profiles(buckets: Sequence[int]) -> tuple[Profile, ...]:
+    return tuple((size, size, size) for size in sorted(set(buckets)))
