@@ -57,7 +57,8 @@ class CocoGan:
         rewrite: bool = True,
         runtime: str = "torch",
     ) -> None:
-        checked_name(runtime, dtype)
+        if checked_name(runtime, dtype, device) == "tensorrt":
+            raise DeviceError("COCO-GAN's patches run by the runtimes 'torch' and 'onnx', not by 'tensorrt' as yet")
         self.header, self.name, self.device, self.dtype = header, name, device, dtype
         self.config = validated(header, CocoGanConfig)
         self.generator = self.trained()

@@ -33,7 +33,7 @@ def load(
         model: name or path.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         precision: "auto" (bf16 where the hardware has it, else fp32), "fp32", "bf16", or on CUDA "fp16".
-        runtime: "torch", or "onnx": ONNX Runtime, in fp32.
+        runtime: "torch"; "onnx", ONNX Runtime, in fp32; or for OneGANs "tensorrt", on CUDA.
         rewrite: run with the exact rewrites of layers that are faster here. The first time they are measured, in a
             second or two; what won is kept in the user's cache folder, or where ZELLIGE_CACHE says.
     Returns:

@@ -29,6 +29,7 @@ Pixels = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 Rows = TypeVar("Rows", Pixels, Indices, Tensor)
 
+_CPU = torch.device("cpu")
 BATCH = 16  # most images in one pass: memory does not grow with their number
 PREFIX = "networks."  # of the tensors of OneGanNetworks in a model file
 
@@ -75,7 +76,7 @@ class OneGan:
         device: where it runs.
         dtype: of its convolutions and the norms behind them; codes, class heads and finished images stay in float32.
         rewrite: run with the exact rewrites that are faster here; `choices` has them.
-        runtime: what runs path G: "torch", or "onnx" for ONNX Runtime, which gets the network as it was trained.
+        runtime: what runs path G: "torch", or "onnx" or "tensorrt", which get the network as it was trained.
     Raises:
         CheckpointError: configuration or tensors do not fit.
     Source: OneGAN, section 4 and supplementary, section D; how the tasks are wired is this project's reading.
@@ -95,8 +96,8 @@ class OneGan:
     ) -> None:
         self.header, self.name, self.device, self.dtype = header, name, device, dtype
         self.config = validated(header, OneGanConfig)
-        self.networks = self.trained()
-        self._engine, self._runtimes = checked_name(runtime, dtype), dict[str, Runtime]()
+        self.networks = self.trained(device)
+        self._engine, self._runtimes = checked_name(runtime, dtype, device), dict[str, Runtime]()
         self.choices = rewritten(self.networks, self._both_paths) if rewrite else []
         if device.type == "cpu":
             make_batch_invariant(self.networks)
@@ -292,7 +293,9 @@ class OneGan:
                 run = partial(networks.forward, output=output)
                 classes, latents = np.zeros(2, np.int64), np.zeros((2, self.config.latent), np.float32)
                 names = ("child", "parent", "latent", "background")
-                self._runtimes[output] = exported(run, (classes, classes, latents, classes), self.device, names)
+                self._runtimes[output] = exported(
+                    self._engine, run, (classes, classes, latents, classes), self.device, names
+                )
         return self._runtimes[output]
 
     def _chosen(self, kind: str, classes: Classes | None, count: int) -> Indices | None:
@@ -314,14 +317,14 @@ class OneGan:
         """Bytes [N, R, R, 3] to float32 [N, 3, R, R] in [-1, 1]."""
         return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
-    def trained(self) -> OneGanNetworks:
+    def trained(self, device: torch.device = _CPU) -> OneGanNetworks:
         """The networks as they were trained, read again: for compilers and exporters, which may change them."""
         with torch.device("meta"):
             networks = OneGanNetworks(self.config)
         expected = {name: tensor.shape for name, tensor in networks.state_dict().items()}
         tensors = read_tensors(self.header, expected, PREFIX)
         networks.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
-        networks = networks.eval().requires_grad_(False).to(self.device)
+        networks = networks.eval().requires_grad_(False).to(device)
         for part in networks.modules():
             if isinstance(part, nn.Conv2d | MapNorm):
                 part.to(self.dtype)

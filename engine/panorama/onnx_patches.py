@@ -36,7 +36,7 @@ class OnnxPatches:
         example = torch.zeros(1, config.latent), torch.zeros(1, config.lattice.dimensions)
         run = partial(self.generator, block=block)
         names = ("latent", "coordinates")
-        self._runtimes[block] = exported(run, example, self.device, names, buckets=(most,)), most
+        self._runtimes[block] = exported("onnx", run, example, self.device, names, (most,)), most
 
     def __call__(self, latents: Tensor, coordinates: Tensor, block: tuple[int, int]) -> Tensor:
         """Generate blocks of micro patches; see `Generator`."""

@@ -4,7 +4,7 @@
 |---|---|---|
 | `torch` | a network of PyTorch | on a CPU directly; on a CUDA device by graphs that are captured once a batch size |
 | `onnx` | a .onnx file | ONNX Runtime, by the provider of the device, into buffers that stay |
-| `tensorrt` | - | not there yet |
+| `tensorrt` | a .onnx file, or an engine that was built of one | TensorRT, by graphs. Untested on a GPU |
 
 A batch of another size may take other kernels, and so give an image other last bits: `split` and `cover` in buckets.py
 say what the batches are, and depend on nothing but the number of images and the buckets.
@@ -37,7 +37,7 @@ __all__ = [
     "open_runtime",
 ]
 
-NAMES = ("torch", "onnx")
+NAMES = ("torch", "onnx", "tensorrt")
 
 
 class Runtime(Protocol):
@@ -79,30 +79,30 @@ class Runtime(Protocol):
         ...
 
 
-def checked_name(name: str, dtype: torch.dtype = torch.float32) -> str:
-    """The name of a runtime that can run networks of this dtype, refused before anything is loaded.
+def checked_name(name: str, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> str:
+    """The name of a runtime that can run networks of this dtype on this device, refused before anything is loaded.
 
     Raises:
-        DeviceError: there is no such runtime, or it runs no such networks.
+        DeviceError: there is no such runtime, or it runs no such networks, or not there.
     """
-    if name == "tensorrt":
-        raise DeviceError("the runtime 'tensorrt' is not there yet; use 'torch', or export the model and use 'onnx'")
     if name not in NAMES:
-        raise DeviceError(f"there is no runtime {name!r}; use {' or '.join(map(repr, NAMES))}")
+        raise DeviceError(f"there is no runtime {name!r}; use {', '.join(map(repr, NAMES[:-1]))} or {NAMES[-1]!r}")
+    if name == "tensorrt" and device is not None and device.type != "cuda":
+        raise DeviceError(f"the runtime 'tensorrt' runs on CUDA devices, and not on {device}; use 'torch' or 'onnx'")
     if name == "onnx" and dtype != torch.float32:
         raise DeviceError("the runtime 'onnx' runs networks in fp32; take precision='fp32', or the runtime 'torch'")
     return name
 
 
 def exported(
-    network: Network, example: Sequence[Rows], device: torch.device, names: Sequence[str],
+    name: str, network: Network, example: Sequence[Rows], device: torch.device, names: Sequence[str],
     buckets: Sequence[int] = BUCKETS,
 ) -> Runtime:  # fmt: skip
-    """ONNX Runtime for a network that is exported for it now; arguments as of `onnx_graph` and `open_runtime`."""
+    """A runtime for a network that is exported for it now; arguments as of `open_runtime` and `onnx_graph`."""
     from .onnx_export import onnx_graph
 
     model = onnx_graph(network, example, names).model
-    return open_runtime("onnx", model.SerializeToString(), device, buckets)
+    return open_runtime(name, model.SerializeToString(), device, buckets)
 
 
 def open_runtime(
@@ -111,20 +111,25 @@ def open_runtime(
     """A runtime for a network.
 
     Args:
-        name: "torch" or "onnx".
+        name: "torch", "onnx" or "tensorrt".
         network: for "torch", a function of tensors [N, ...] to one tensor [N, ...], which lives on the device; for
-            "onnx", the path or the bytes of a model, such as `zellige export` writes.
+            "onnx", the path or the bytes of a model, such as `zellige export` writes; for "tensorrt", such a model or
+            an engine that was built of one.
         device: where it runs.
-        buckets: sizes of batches. On CUDA "torch" runs no others; elsewhere the largest counts, and the last batch of a
-            run is as small as it comes.
+        buckets: sizes of batches. On CUDA "torch" and "tensorrt" run no others; elsewhere the largest counts, and the
+            last batch of a run is as small as it comes.
     Raises:
         DeviceError: there is no such runtime, it cannot run this network, or not on this device.
-        SizeError: a bucket is below 1; MissingExtraError: ONNX Runtime is not installed.
+        SizeError: a bucket is below 1; MissingExtraError: ONNX Runtime, or TensorRT or CuPy, is not installed.
         CheckpointError: the model cannot be opened.
     """
-    if checked_name(name) == "onnx":
+    if checked_name(name, device=device) != "torch":
         if not isinstance(network, Path | bytes):
-            raise DeviceError("the runtime 'onnx' runs an ONNX model; give its path or its bytes, or use 'torch'")
+            raise DeviceError(f"the runtime {name!r} runs an ONNX model; give its path or its bytes, or use 'torch'")
+        if name == "tensorrt":
+            from .tensorrt_runtime import TensorRtRuntime
+
+            return TensorRtRuntime(network, device, buckets)
         from .onnx_runtime import OnnxRuntime
 
         return OnnxRuntime(network, device, buckets)

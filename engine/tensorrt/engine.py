@@ -95,7 +95,7 @@ class Engine:
             ShapeError: inputs that the engine does not take; DeviceError: it fails, with its words.
             BudgetError: the memory does not suffice.
         """
-        count = self._count(inputs)
+        count = self.check(inputs)
         with self._turn, self._device, self._within_memory():
             current = self._cupy.cuda.get_current_stream()
             self._stream.wait_event(current.record())
@@ -185,7 +185,12 @@ class Engine:
                 f"batches of {self.buckets[-1]} images need more memory than {limit}; give more, or smaller buckets"
             ) from error
 
-    def _count(self, inputs: Mapping[str, Any]) -> int:
+    def check(self, inputs: Mapping[str, Any]) -> int:
+        """The number of rows of inputs that `run` takes.
+
+        Raises:
+            ShapeError: the engine does not take them.
+        """
         names = [value.name for value in self.inputs]
         if set(inputs) != set(names):
             raise ShapeError(f"the engine takes the inputs {', '.join(names)}; got {', '.join(inputs) or 'none'}")

@@ -182,8 +182,12 @@ class TestRuntimes:
 
     def test_what_cannot_run_is_refused_in_a_sentence(self, onegan_file: ModelFile, model_file: ModelFile) -> None:
         for runtime, precision, sentence in (
-            ("tensorrt", "auto", "^the runtime 'tensorrt' is not there yet; use 'torch', or export the model"),
-            ("jax", "auto", "^there is no runtime 'jax'; use 'torch' or 'onnx'$"),
+            (
+                "tensorrt",
+                "auto",
+                "^the runtime 'tensorrt' runs on CUDA devices, and not on cpu; use 'torch' or 'onnx'$",
+            ),
+            ("jax", "auto", "^there is no runtime 'jax'; use 'torch', 'onnx' or 'tensorrt'$"),
             ("onnx", "bf16", "^the runtime 'onnx' runs networks in fp32; take precision='fp32'"),
         ):
             with pytest.raises(DeviceError, match=sentence):

@@ -15,8 +15,8 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(
     ("name", "network", "sentence"),
     [
-        ("tensorrt", b"", "the runtime 'tensorrt' is not there yet; use 'torch', or export the model and use 'onnx'"),
-        ("jax", b"", "there is no runtime 'jax'; use 'torch' or 'onnx'"),
+        ("tensorrt", b"", "the runtime 'tensorrt' runs on CUDA devices, and not on cpu; use 'torch' or 'onnx'"),
+        ("jax", b"", "there is no runtime 'jax'; use 'torch', 'onnx' or 'tensorrt'"),
         ("torch", b"", "the runtime 'torch' runs a network of PyTorch and no ONNX model; use 'onnx' for that"),
         ("torch", Path("x"), "the runtime 'torch' runs a network of PyTorch and no ONNX model; use 'onnx' for that"),
         ("onnx", Painter(), "the runtime 'onnx' runs an ONNX model; give its path or its bytes, or use 'torch'"),

@@ -1,0 +1,95 @@
+"""TensorRT runs an engine's file, or an ONNX model that it builds one of. Untested on a GPU."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from zellige.errors import CheckpointError, ShapeError
+
+from ..tensorrt.opened import open_engine
+from .buckets import BUCKETS, Usage, checked_buckets, cover
+from .inputs import Rows, as_rows
+
+__all__ = ["TensorRtRuntime"]
+
+
+class TensorRtRuntime:
+    """An engine with one output. Untested on a GPU.
+
+    Batches are of the buckets' sizes, each a CUDA graph; precision is the file's. Of an ONNX model an engine is built
+    for this device when the runtime is opened, and kept in the cache folder.
+
+    Args:
+        model: the path or the bytes of an engine or of an ONNX model, whose inputs and output are [N, ...].
+        device: CUDA.
+        buckets: sizes of batches, of those that the engine holds.
+    Raises:
+        DeviceError: there is no such device; CheckpointError: the model cannot be opened, or has several outputs.
+        MissingExtraError: CuPy or TensorRT is not installed; SizeError: a bucket is below 1.
+    """
+
+    name = "tensorrt"
+    lends = False
+
+    def __init__(self, model: Path | bytes, device: torch.device, buckets: Sequence[int] = BUCKETS) -> None:
+        self.device, self.usage = device, Usage()
+        self._engine = open_engine(model, checked_buckets(buckets), device=device.index or 0)
+        self.buckets = self._engine.buckets
+        if len(self._engine.outputs) != 1:
+            found = ", ".join(value.name for value in self._engine.outputs)
+            raise CheckpointError(f"a TensorRT engine must have one output to be run; this one has {found}")
+        self._output = self._engine.outputs[0].name
+
+    def run(self, inputs: Sequence[Rows] | Mapping[str, Rows], *, host: bool = True) -> Iterator[tuple[int, Tensor]]:
+        """See `Runtime.run`; inputs in the order of the engine, or by their names."""
+        arrays, count = self._arrays(inputs)
+        return self._batches(arrays, count, host)
+
+    def warm(self, counts: Iterable[int], example: Sequence[Rows] | Mapping[str, Rows]) -> None:
+        """See `Runtime.warm`."""
+        self._arrays(example)
+        self._engine.warm({batch.size for count in counts for batch in cover(count, self.buckets)})
+        self._account()
+
+    def _batches(self, arrays: Mapping[str, Any], count: int, host: bool) -> Iterator[tuple[int, Tensor]]:
+        import cupy
+
+        for batch in cover(count, self.buckets):
+            part = {name: array[batch.start : batch.start + batch.count] for name, array in arrays.items()}
+            # The engine waits for what CuPy calls the current stream, which shall be torch's.
+            with cupy.cuda.ExternalStream(torch.cuda.current_stream(self.device).cuda_stream):
+                result = self._engine.run(part, host=host)[self._output]
+                rows = torch.from_numpy(result) if host else from_dlpack(result)
+            self.usage.add(batch)
+            self._account()
+            yield batch.start, rows
+
+    def _account(self) -> None:
+        self.usage.graphs, self.usage.eager = list(self._engine.graphs), self._engine.eager
+
+    def _arrays(self, inputs: Sequence[Rows] | Mapping[str, Rows]) -> tuple[dict[str, Any], int]:
+        names = [value.name for value in self._engine.inputs]
+        if isinstance(inputs, Mapping):
+            if set(inputs) != set(names):
+                raise ShapeError(f"the engine takes the inputs {', '.join(names)}; got {', '.join(inputs) or 'none'}")
+            inputs = [inputs[name] for name in names]
+        if len(inputs) != len(names):
+            raise ShapeError(f"the engine takes {len(names)} inputs, {', '.join(names)}; got {len(inputs)}")
+        tensors, _ = as_rows(inputs)
+        arrays = {name: _array(name, tensor) for name, tensor in zip(names, tensors, strict=True)}
+        return arrays, self._engine.check(arrays)
+
+
+def _array(name: str, tensor: Tensor) -> Any:
+    """The tensor's own memory as an array: numpy's of the host, CuPy's of the device."""
+    if tensor.dtype == torch.bfloat16:  # numpy has none, and no exported model takes it
+        raise ShapeError(f"the input {name!r} is bfloat16; give float32, which the model casts by itself")
+    if tensor.device.type == "cpu":
+        return tensor.numpy()
+    import cupy
+
+    return cupy.from_dlpack(tensor)
