@@ -27,6 +27,9 @@ class TensorRtRuntime:
         model: the path or the bytes of an engine or of an ONNX model, whose inputs and output are [N, ...].
         device: CUDA.
         buckets: sizes of batches, of those that the engine holds.
+    Attributes:
+        library: that runs the engine, with its version.
+        names: of the inputs, in their order.
     Raises:
         DeviceError: there is no such device; CheckpointError: the model cannot be opened, or has several outputs.
         MissingExtraError: CuPy or TensorRT is not installed; SizeError: a bucket is below 1.
@@ -42,6 +45,7 @@ class TensorRtRuntime:
         if len(self._engine.outputs) != 1:
             found = ", ".join(value.name for value in self._engine.outputs)
             raise CheckpointError(f"a TensorRT engine must have one output to be run; this one has {found}")
+        self.library, self.names = self._engine.library, tuple(value.name for value in self._engine.inputs)
         self._output = self._engine.outputs[0].name
 
     def run(self, inputs: Sequence[Rows] | Mapping[str, Rows], *, host: bool = True) -> Iterator[tuple[int, Tensor]]:
@@ -72,7 +76,7 @@ class TensorRtRuntime:
         self.usage.graphs, self.usage.eager = list(self._engine.graphs), self._engine.eager
 
     def _arrays(self, inputs: Sequence[Rows] | Mapping[str, Rows]) -> tuple[dict[str, Any], int]:
-        names = [value.name for value in self._engine.inputs]
+        names = self.names
         if isinstance(inputs, Mapping):
             if set(inputs) != set(names):
                 raise ShapeError(f"the engine takes the inputs {', '.join(names)}; got {', '.join(inputs) or 'none'}")

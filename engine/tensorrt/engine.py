@@ -38,6 +38,7 @@ class Engine:
         memory: most bytes of inputs, outputs, results and contexts; None for no limit. Weights come on top: TensorRT
             allocates them itself.
     Attributes:
+        library: that runs it, with its version.
         inputs, outputs: names, dtypes and shapes, in the engine's order.
         profiles: least, usual and largest batch of each.
         buckets: that are run, ascending.
@@ -58,6 +59,7 @@ class Engine:
             raise CheckpointError("this is no TensorRT engine; build one with: zellige export MODEL --to tensorrt")
         self._cupy = cupy_for(flavour)
         self._library, self._eager = flavour.library(_PURPOSE), flavour.eager
+        self.library = f"{flavour.title} {self._library.__version__}"
         self._log, self._turn = kept_log(self._library), threading.Lock()
         self._device, self._memory = self._cupy.cuda.Device(device), memory
         with self._device:
@@ -67,7 +69,7 @@ class Engine:
             if self._engine is None:
                 reason = next((text for text in map(plain, self._log.errors) if text), "it does not say why")
                 raise CheckpointError(
-                    f"{flavour.title} {self._library.__version__} cannot load this engine on {name}: {reason}; build "
+                    f"{self.library} cannot load this engine on {name}: {reason}; build "
                     "it with this version, for this device"
                 )
             self._stream = self._cupy.cuda.Stream(non_blocking=True)
@@ -164,10 +166,8 @@ class Engine:
         """Everything at once, for the largest bucket, so that what fits the first time fits always."""
         if self._buffers:
             return
-        number = range(len(self.profiles))
-        # Address 0 would mean that nothing was given.
-        needed = max(1, *(self._engine.get_device_memory_size_for_profile_v2(profile) for profile in number))
-        scratch = self._cupy.empty(needed, np.uint8)
+        # What any profile needs; not nothing, since address 0 would mean that nothing was given.
+        scratch = self._cupy.empty(max(1, self._engine.device_memory_size_v2), np.uint8)
         self._buffers = {
             value.name: self._cupy.zeros((self.buckets[-1], *value.shape[1:]), np.dtype(value.dtype))
             for value in (*self.inputs, *self.outputs)

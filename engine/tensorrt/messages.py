@@ -7,7 +7,7 @@ from typing import Any
 __all__ = ["kept_log", "parse_fault", "plain"]
 
 logger = logging.getLogger(__name__)
-_PLACE = re.compile(r"\s*In \w+ at \S+")
+_PLACE = re.compile(r"\s*In \w+ at \S+|\[\w+\.cpp:\d+: \w+\]\s*")
 _PREFIX = re.compile(r"^.*?Error Code \d+: [\w ]+ \(")
 # Consequences of another fault, or of having no driver, which building on a CPU does not need.
 _NOISE = re.compile(r"catchCudaError|^Invalid Node - |^(Assertion failed: )?(false|creator && .*)$")

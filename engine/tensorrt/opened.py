@@ -14,7 +14,7 @@ from .engine import BUCKETS, Engine, cupy_for, has_device
 from .flavours import FlavourName, flavour_for, flavour_of_file
 from .graph import Profile, read_graph
 
-__all__ = ["open_engine"]
+__all__ = ["built_for", "open_engine"]
 
 
 def open_engine(
@@ -42,11 +42,21 @@ def open_engine(
             f"{model!s} cannot be read: {error.strerror or error}; give the path of an engine or of an ONNX model"
         ) from error
     if flavour_of_file(content) is None:
-        content = _built(model, buckets, device, flavour)
+        content = built_for(model, buckets, device, flavour)
     return Engine(content, buckets, device=device, memory=memory)
 
 
-def _built(model: Path | bytes, buckets: Sequence[int], device: int, name: FlavourName | None) -> bytes:
+def built_for(model: Path | bytes, buckets: Sequence[int], device: int = 0, name: FlavourName | None = None) -> bytes:
+    """An engine of an ONNX model for a device, with a profile for each bucket alone: of the cache, or built now.
+
+    Args:
+        model: the path or the bytes of an ONNX model.
+        buckets, device: as of `Engine`.
+        name: of the flavour.
+    Raises:
+        what `build_engine` raises; DeviceError: there is no such device.
+    """
+    has_device(device)
     flavour, here = flavour_for(name, False, "running TensorRT engines"), devices()[device]
     library = flavour.library("running TensorRT engines")
     # Of TensorRT-RTX an engine goes by the capability alone, and others of the same kind can have it.

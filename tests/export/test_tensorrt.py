@@ -24,6 +24,7 @@ from zellige.errors import CheckpointError, DeviceError, MissingExtraError, Outp
 from zellige.export.tensorrt import build_engine, export_tensorrt
 
 from ..engine.models.tiny_onegan import tiny, trained
+from ..engine.tensorrt.stand_in_cuda import devices as devices_of_driver
 from .graphs import BFLOAT16, FLOAT, HALF, convolution, gated, model, node, relu, weight
 
 RTX = importlib.util.find_spec("tensorrt_rtx") is not None
@@ -361,3 +362,31 @@ def test_building_needs_neither_torch_nor_triton() -> None:
 def test_full_builds_for_the_device_at_hand() -> None:
     report = build_engine(convolution(FLOAT), flavour="full").report
     assert (report["device"], report["targets"]) == (devices()[0].name, [devices()[0].capability])
+
+
+@builds
+class TestFull:
+    """TensorRT-RTX under the name of full TensorRT, whose interface it shares, and a driver with a card."""
+
+    @pytest.fixture(autouse=True)
+    def card(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import tensorrt_rtx
+
+        monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_rtx)
+        devices_of_driver(monkeypatch, ("A large card", 9, 0))
+
+    def test_builds_for_the_device_at_hand(self) -> None:
+        report = build_engine(convolution(HALF), flavour="full").report
+        assert (report["flavour"], report["device"], report["targets"]) == ("full", "A large card", ["sm_90"])
+
+    def test_expands_functions_that_are_no_plugins(self) -> None:
+        assert build_engine(gated(function=True), flavour="full").report["bytes"] > 10_000
+
+    def test_refuses_our_nodes_whose_plugin_is_not_registered(self) -> None:
+        refused(
+            CheckpointError,
+            "the ONNX model cannot be built: TensorRT cannot run the node 'the AffineRelu' (AffineRelu); export the "
+            "model with other operators, or use the runtime 'onnx'",
+            gated(function=False),
+            flavour="full",
+        )

@@ -90,6 +90,7 @@ class EngineOfTensorRT:
         self.values: dict[str, tuple[str, tuple[int, ...]]] = described["values"]
         self.batches: list[tuple[int, int, list[int]]] = []
         self.settings: list[Any] = []
+        self.device_memory_size_v2 = SCRATCH
         self.num_io_tensors, self.num_optimization_profiles = len(self.values), len(self.profiles)
 
     def get_tensor_name(self, number: int) -> str:
@@ -106,9 +107,6 @@ class EngineOfTensorRT:
 
     def get_tensor_profile_shape(self, name: str, number: int) -> list[tuple[int, ...]]:
         return [(batch, *self.values[name][1]) for batch in self.profiles[number]]
-
-    def get_device_memory_size_for_profile_v2(self, number: int) -> int:
-        return SCRATCH * (number + 1) // len(self.profiles)  # the last profile needs the most
 
     def create_runtime_config(self) -> Any:
         config = SimpleNamespace()
