@@ -1,4 +1,4 @@
-"""A generator in ONNX Runtime and in OpenVINO, with as many threads as torch has."""
+"""A generator in ONNX Runtime and in OpenVINO, with as many threads as torch has, and in TensorRT on CUDA devices."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,10 +6,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...engine.runtimes import joined
+from ...engine.runtimes.tensorrt_runtime import TensorRtRuntime
+from ...engine.tensorrt.opened import built_for
 from ...kernels import plain_operators
 from .subjects import Inputs, Subject
 
-__all__ = ["onnx_graph", "onnxruntime_function", "openvino_function", "openvino_graph"]
+__all__ = [
+    "onnx_graph",
+    "onnxruntime_function",
+    "openvino_function",
+    "openvino_graph",
+    "tensorrt_engine",
+    "tensorrt_function",
+]
 
 _OPSET = 20
 
@@ -56,6 +66,20 @@ def openvino_function(subject: Subject, precision: str, inputs: Inputs, folder: 
     return call
 
 
+def tensorrt_function(
+    subject: Subject, precision: str, inputs: Inputs, folder: Path
+) -> tuple[Callable[..., Tensor], str]:
+    """The network in TensorRT or TensorRT-RTX, in a CUDA graph of this batch; and the library with its version."""
+    engine, batch = tensorrt_engine(subject, precision, inputs, folder), len(inputs[0])
+    runtime = TensorRtRuntime(engine, subject.device, (batch,))
+
+    def call(*inputs: Tensor) -> Tensor:
+        given = {f"x{k}": tensor for k, tensor in enumerate(inputs) if f"x{k}" in runtime.names}
+        return joined(runtime.run(given, host=False), batch, lent=runtime.lends)
+
+    return call, runtime.library
+
+
 def onnx_graph(subject: Subject, precision: str, inputs: Inputs, folder: Path) -> Path:
     """The network as ONNX for this batch, exported unless it is there.
 
@@ -81,4 +105,14 @@ def openvino_graph(subject: Subject, precision: str, inputs: Inputs, folder: Pat
         with plain_operators():
             program = torch.export.export(subject.at("fp32"), inputs)
         openvino.save_model(openvino.convert_model(program), path, compress_to_fp16=False)
+    return path
+
+
+def tensorrt_engine(subject: Subject, precision: str, inputs: Inputs, folder: Path) -> Path:
+    """The network as an engine for this batch and the subject's device, built unless it is there."""
+    batch = len(inputs[0])
+    path = folder / f"{precision}-{batch}.engine"
+    if not path.exists():
+        graph = onnx_graph(subject, precision, inputs, folder)
+        path.write_bytes(built_for(graph, (batch,), subject.device.index or 0))
     return path

@@ -25,7 +25,8 @@ _CALLS = 3
 def peak_bytes(model: str, device: torch.device, runner: str, precision: str, batch: int, folder: Path) -> int | None:
     """What a runner adds at most to a process that has loaded its packages: weights, plans and all that a call needs.
 
-    What was needed to get ready, and is free again, does not count. On CUDA: what torch's allocator reserves.
+    What was needed to get ready, and is free again, does not count. On CUDA: what torch's allocator reserves; of
+    TensorRT, which allocates by itself and keeps what it has, what the device has less of free memory.
 
     Args:
         model: as for `subject_of`.
@@ -54,8 +55,11 @@ def _measure(model: str, device_name: str, name: str, precision: str, batch: int
     before = resident_bytes()
     with torch.no_grad():
         subject = subject_of(model, device)
+        free = _free(device)
         runner = make_runner(name, subject, precision, batch, Path(folder))
         runner.call()
+        if name == "tensorrt":
+            return free - _free(device)
         del subject
         gc.collect()
         with measured_peak(device) as peak:
@@ -63,6 +67,11 @@ def _measure(model: str, device_name: str, name: str, precision: str, batch: int
             for _ in range(_CALLS):
                 runner.call()
     return peak.bytes + (max(held, 0) if device.type == "cpu" else 0)
+
+
+def _free(device: torch.device) -> int:
+    """Bytes of a CUDA device that nobody has; 0 of others."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 def _load_packages(runner: str, device: torch.device) -> None:

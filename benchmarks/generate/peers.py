@@ -15,7 +15,14 @@ from torch import Tensor
 
 from ...kernels import plain_operators
 from ..kernels.exported import Unmeasured, first_line
-from .exported import onnx_graph, onnxruntime_function, openvino_function, openvino_graph
+from .exported import (
+    onnx_graph,
+    onnxruntime_function,
+    openvino_function,
+    openvino_graph,
+    tensorrt_engine,
+    tensorrt_function,
+)
 from .ours import ours
 from .subjects import Inputs, Subject
 
@@ -60,11 +67,13 @@ def write_graph(name: str, subject: Subject, precision: str, batch: int, folder:
     Raises:
         Unmeasured: its package is not installed, or the export fails.
     """
-    if name not in ("onnxruntime", "openvino") or subject.device.type != "cpu":
+    writers = {"cpu": {"onnxruntime": onnx_graph, "openvino": openvino_graph}, "cuda": {"tensorrt": tensorrt_engine}}
+    write = writers[subject.device.type].get(name)
+    if write is None:
         return
     with _unmeasured(name):
-        import_module(name)
-        write = onnx_graph if name == "onnxruntime" else openvino_graph
+        if name != "tensorrt":  # whose package is one of two
+            import_module(name)
         write(subject, precision, subject.inputs(batch), folder)
 
 
@@ -87,7 +96,10 @@ def _make(name: str, subject: Subject, precision: str, inputs: Inputs, folder: P
     if name == "compile":
         return _compiled(subject, precision, inputs)
     if name == "tensorrt":
-        raise Unmeasured("tensorrt is not available here: nothing is exported to it yet")
+        if subject.device.type != "cuda":
+            raise Unmeasured(f"tensorrt is not available here: it runs on CUDA devices, and not on {subject.device}")
+        call, library = tensorrt_function(subject, precision, inputs, folder)
+        return _bound(call, inputs, library)
     if subject.device.type != "cpu":
         raise Unmeasured(f"{name} is measured on CPUs only")
     function = onnxruntime_function if name == "onnxruntime" else openvino_function

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from zellige.benchmarks.generate import compare as comparing
 from zellige.benchmarks.generate.compare import judged, speedup
+from zellige.benchmarks.generate.exported import onnx_graph
 from zellige.benchmarks.generate.peak import peak_bytes
 from zellige.benchmarks.generate.peers import PEERS, make_runner, plain
 from zellige.benchmarks.generate.subjects import subject_of
@@ -25,6 +26,7 @@ from zellige.engine.cli import app
 from zellige.engine.models.coco_gan import CocoGanConfig, Generator
 from zellige.engine.models.onegan import OneGanConfig, OneGanNetworks
 from zellige.engine.onegan import PREFIX
+from zellige.engine.tensorrt.build import build_engine
 from zellige.errors import SizeError, TaskError, UnknownModelError, ZelligeError
 
 CPU = torch.device("cpu")
@@ -104,7 +106,8 @@ def test_every_row_and_every_key_is_there(system, model, tmp_path):
         assert all(isinstance(row[key], kind) for key, kind in ALWAYS.items())
         if row["reason"] is not None:
             assert row["runner"] == "tensorrt" and row["p50_ms"] is None
-            assert row["reason"].startswith("tensorrt is not available here") and row["reason"] in result.stdout
+            assert row["reason"] == "tensorrt is not available here: it runs on CUDA devices, and not on cpu"
+            assert row["reason"] in result.stdout
             continue
         assert all(isinstance(row[key], kind) for key, kind in FIGURES.items())
         assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] and row["calls"] == 2
@@ -191,6 +194,31 @@ def test_every_runner_makes_the_images_of_the_plain_network(name, system, model,
         for precision in ("fp32", "bf16")[: 1 if name == "onnxruntime" else 2]:
             judged(make_runner(name, subject, precision, 2, tmp_path).call(), wanted, precision)
     assert wanted.std() > 0.01
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("system", ["onegan", "coco-gan"])
+def test_the_graph_of_every_system_is_one_that_tensorrt_builds(system, precision, model, tmp_path):
+    pytest.importorskip("tensorrt_rtx")
+    subject = subject_of(model(system), CPU)
+    graph = onnx_graph(subject, precision, subject.inputs(2), tmp_path)
+    report = build_engine(graph, flavour="rtx", profile=(2, 2, 2)).report
+    (images,) = report["outputs"]
+    assert (images["dtype"], images["shape"]) == ("float32", list(subject.network(*subject.inputs(2)).shape))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_tensorrt_makes_the_images_of_the_plain_network(precision, model, tmp_path):
+    device = torch.device("cuda")
+    subject = subject_of(model("onegan"), device)
+    try:
+        runner = make_runner("tensorrt", subject, precision, 2, tmp_path)
+    except Unmeasured as reason:
+        pytest.skip(str(reason))
+    with torch.no_grad():
+        judged(runner.call(), plain(subject.network)(*subject.inputs(2)), precision)
 
 
 @pytest.mark.slow
