@@ -1,5 +1,6 @@
 """What an ONNX model must be before a parser of TensorRT sees it: some faults there end the process, or pass unseen."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ DTYPES = {
     "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT32": "int32", "INT64": "int64", "INT8": "int8",
     "UINT8": "uint8", "BOOL": "bool",
 }  # fmt: skip
+_TAGS = re.compile(r"\[\w+Error\] |Inference error\(s\): ")
+_NODE = re.compile(r"\(op_type:(\w+)(?:, node name: ([^)]*))?\): (.*)")
 _STANDARD = ("", "ai.onnx")
 
 
@@ -67,7 +70,7 @@ def read_graph(model: Path | bytes, flavour: Flavour) -> Graph:
         flavour: that will parse it.
     Raises:
         CheckpointError: no ONNX model with inputs and outputs, a node of a domain that it does not know, an input of
-            another dynamic dimension than the batch, or a type that it would change.
+            another dynamic dimension than the batch, a type that it would change, or shapes that contradict each other.
         MissingExtraError: onnx is not installed.
     """
     what = "the ONNX model" if isinstance(model, bytes) else str(model)
@@ -85,6 +88,7 @@ def read_graph(model: Path | bytes, flavour: Flavour) -> Graph:
                 f"{what} has {value.name!r} in {value.dtype}; {flavour.title} takes and gives {known}: export it in "
                 "one of them"
             )
+    _check_shapes(proto, what)
     metadata = {entry.key: entry.value for entry in proto.metadata_props if entry.key.startswith("zellige.")}
     return Graph(what, proto.SerializeToString(), inputs, outputs, _computes_in_bfloat16(proto), metadata)
 
@@ -159,6 +163,22 @@ def _check_nodes(proto: Any, what: str, flavour: Flavour) -> None:
             f"{what} holds the node {node.name!r} ({node.op_type}) of the domain {node.domain!r}, and {flavour.title} "
             "has no plugins; export the model with standard operators"
         )
+
+
+def _check_shapes(proto: Any, what: str) -> None:
+    """Refuse shapes that contradict each other: such a `TopK` or `Reshape` ends the process in TensorRT-RTX 1.7.
+
+    Types are left to TensorRT, since ONNX does not know bfloat16 for operators that all runtimes have in it.
+    """
+    from onnx.shape_inference import InferenceError, infer_shapes
+
+    try:
+        infer_shapes(proto, strict_mode=True)
+    except InferenceError as error:
+        text = _TAGS.sub("", str(error).strip().split("\n")[-1]).strip().rstrip(".")
+        if found := _NODE.match(text):
+            text = f"the node {found[2] or ''!r} ({found[1]}): {found[3]}"
+        raise CheckpointError(f"{what} contradicts itself: {text}; export it again") from error
 
 
 def _nodes(graph: Any) -> Iterator[Any]:

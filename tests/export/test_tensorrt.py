@@ -168,7 +168,34 @@ class TestRefusedModels:
 
     def test_a_node_whose_sides_do_not_fit(self) -> None:
         graph = model([node("MatMul", "x", "w")], weights=[weight("w", 5, 4)])
-        with pytest.raises(CheckpointError, match=r"refuses the node 'the MatMul' \(MatMul\): .*; correct this node"):
+        refused(
+            CheckpointError,
+            "the ONNX model contradicts itself: the node 'the MatMul' (MatMul): Incompatible dimensions for matrix "
+            "multiplication; export it again",
+            graph,
+        )
+
+    def test_a_node_that_would_end_the_process(self) -> None:
+        graph = model(
+            [helper.make_node("TopK", ["x", "k"], ["y", "places"], name="the TopK")], (FLOAT, ("N", 4, 4)),
+            (FLOAT, ("N", 4, 4)), [numpy_helper.from_array(np.ones((4, 4), np.int64), "k")],
+        )  # fmt: skip
+        refused(
+            CheckpointError,
+            "the ONNX model contradicts itself: the node 'the TopK' (TopK): K input must be a one-dimensional tensor "
+            "of size 1; export it again",
+            graph,
+        )
+
+    def test_an_output_that_is_not_what_the_model_says(self) -> None:
+        with pytest.raises(
+            CheckpointError, match=r"^the ONNX model contradicts itself: the node 'the Cast' \(Cast\): "
+        ):
+            build_engine(model([node("Cast", to=HALF)]))
+
+    def test_an_operator_that_it_has_for_other_types_alone(self) -> None:
+        graph = model([node("Mod", "x", "w")], weights=[weight("w", 4)])
+        with pytest.raises(CheckpointError, match=r"cannot run the node 'the Mod' \(Mod\): .* floating point types"):
             build_engine(graph)
 
     def test_our_nodes_without_their_functions(self) -> None:
