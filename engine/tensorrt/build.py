@@ -41,9 +41,9 @@ def build_engine(
 ) -> EngineFile:
     """Build an engine from an ONNX model.
 
-    Types are those of the model, and TF32 is off. TensorRT-RTX needs no GPU; of a small graph it makes the same bytes
-    every time, of a large one it numbers and places temporaries differently, and the size stays the same. Full TensorRT
-    builds for the GPU at hand, and chooses by measurement.
+    Types are those of the model, and TF32 is off. TensorRT-RTX needs no GPU. For profiles of one batch each, such as
+    8,8,8, it makes the same bytes every time; for a range of batches of a large graph it numbers and places temporaries
+    differently, and the size stays the same. Full TensorRT builds for the GPU at hand, and chooses by measurement.
 
     Args:
         model: the path or the bytes of a .onnx file with inputs [N, ...], of which N alone may be of any size.
