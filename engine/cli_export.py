@@ -1,23 +1,26 @@
 """The verb `zellige export`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zellige.errors import TaskError
+from zellige.errors import SizeError, TaskError
 
 from .cli_options import Json, Model, report
 
+if TYPE_CHECKING:
+    from ..export.tensorrt import Profile
+
 __all__ = ["export"]
 
-FORMATS = ("onnx",)
+FORMATS = ("onnx", "tensorrt", "triton-repository")
 
 
 def export(
     model: Model,
-    out: Annotated[Path, typer.Option(help="The file; an existing one is replaced.")],
-    to: Annotated[str, typer.Option(help="onnx.")] = "onnx",
+    out: Annotated[Path, typer.Option(help="The file, replaced if it exists, or the folder of a repository.")],
+    to: Annotated[str, typer.Option(help="onnx, tensorrt or triton-repository.")] = "onnx",
     task: Annotated[
         str,
         typer.Option(
@@ -26,20 +29,50 @@ def export(
         ),
     ] = "generate",
     flavour: Annotated[
-        str,
-        typer.Option(help="portable: standard operators alone; fused: our kernels as nodes, with functions for each."),
-    ] = "portable",
+        str | None,
+        typer.Option(
+            help="onnx: portable (standard operators alone) or fused (our kernels as nodes). tensorrt: rtx or full; "
+            "default the one installed. triton-repository: portable (ONNX) or full (a TensorRT engine)."
+        ),
+    ] = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16; inputs and outputs are the same.")] = "fp32",
     output: Annotated[str, typer.Option(help="image: bytes [N, H, W, 3]; float: float32 [N, 3, H, W].")] = "image",
+    target: Annotated[str, typer.Option(help="rtx: GPUs to build for, such as sm_86,sm_89,sm_120.")] = "",
+    profile: Annotated[
+        list[str] | None, typer.Option(help="tensorrt: least, usual and largest batch; may be repeated.")
+    ] = None,
+    max_batch: Annotated[int, typer.Option(help="triton-repository: most images in a batch.")] = 32,
+    instances: Annotated[int, typer.Option(help="triton-repository: copies of the model that run at a time.")] = 1,
+    serve_on: Annotated[str, typer.Option(help="triton-repository: cpu or gpu.")] = "gpu",
     as_json: Json = False,
 ) -> None:
-    """Export a task of a model, checked against PyTorch in ONNX Runtime; a file that is not equal is not kept."""
+    """Export a task of a model, checked against PyTorch; what does not compute the same is not kept."""
     if to not in FORMATS:
-        raise TaskError(f"there is no export to {to!r}; use {' or '.join(FORMATS)}")
-    from ..export.onnx import export_onnx
+        raise TaskError(f"there is no export to {to!r}; use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    chosen: dict[str, Any] = {"task": task, "precision": precision, "output": output}
+    if to == "onnx":
+        from ..export.onnx import export_onnx
 
-    found = export_onnx(model, out, task=task, flavour=flavour, precision=precision, output=output)  # type: ignore[arg-type]
-    _show(found, as_json)
+        return _show(export_onnx(model, out, flavour=flavour or "portable", **chosen), as_json)  # type: ignore[arg-type]
+    if to == "tensorrt":
+        from ..export.formats import PROFILE, export_engine
+
+        targets = [name for name in target.split(",") if name]
+        profiles = [_profile(text) for text in profile or ()] or [PROFILE]
+        found = export_engine(model, out, flavour=flavour, targets=targets, profiles=profiles, **chosen)  # type: ignore[arg-type]
+        return _show(found, as_json)
+    from ..export.formats import export_repository
+
+    chosen |= {"max_batch": max_batch, "instances": instances, "device": serve_on}
+    _show(export_repository(model, out, flavour=flavour or "portable", **chosen), as_json)  # type: ignore[arg-type]
+
+
+def _profile(text: str) -> "Profile":
+    try:
+        least, usual, largest = map(int, text.split(","))
+    except ValueError:
+        raise SizeError(f"{text!r} is no profile; write the least, usual and largest batch, such as 1,8,32") from None
+    return least, usual, largest
 
 
 def _show(found: dict[str, Any], as_json: bool) -> None:

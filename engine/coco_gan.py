@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from zellige.errors import ShapeError, SizeError, TaskError
+from zellige.errors import DeviceError, ShapeError, SizeError, TaskError
 
 from .checkpoint import Header, read_tensors, validated
 from .device import available_memory, parse_bytes

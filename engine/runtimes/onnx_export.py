@@ -1,8 +1,9 @@
 """A network as an ONNX model for batches of any size."""
 
+import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, redirect_stderr
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from importlib.util import find_spec
 from io import StringIO
@@ -59,9 +60,7 @@ def onnx_graph(
             raise MissingExtraError(package, "exporting ONNX models", "export")
     rows = repeated(example, 2)  # a single row would make the exporter take N for the constant 1
     standard = plain_operators() if translations is None else nullcontext()
-    # On stderr the exporter tells of packages that it does without, and of its own deprecations.
-    with warnings.catch_warnings(), redirect_stderr(StringIO()), torch.inference_mode(), standard:
-        warnings.simplefilter("ignore")
+    with _quiet(), torch.inference_mode(), standard:
         try:
             program = torch.onnx.export(
                 _Module(network), rows, dynamo=True, opset_version=OPSET, verbose=False,
@@ -75,6 +74,20 @@ def onnx_graph(
     scopes = _freed_of_history(program.model)
     _typed(program.model, program.exported_program)
     return OnnxGraph(program.model_proto, program.exported_program, scopes)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter tells of packages that it does without, and of its own deprecations."""
+    logger = logging.getLogger("torch.onnx._internal.exporter")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 class _Module(nn.Module):

@@ -5,25 +5,20 @@ import json
 import re
 import subprocess
 import sys
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import nn
 
-from zellige.engine.models.onegan import OneGanNetworks
-from zellige.engine.models.onegan_blocks import MapNorm
-from zellige.engine.runtimes.onnx_export import export_onnx
 from zellige.engine.tensorrt.driver import devices
 from zellige.errors import CheckpointError, DeviceError, MissingExtraError, OutputError, SizeError
+from zellige.export.onnx import export_onnx
 from zellige.export.tensorrt import build_engine, export_tensorrt
 
-from ..engine.models.tiny_onegan import tiny, trained
 from ..engine.tensorrt.stand_in_cuda import devices as devices_of_driver
 from .graphs import BFLOAT16, FLOAT, HALF, convolution, gated, model, node, relu, weight
 
@@ -87,16 +82,11 @@ class TestBuilt:
         assert build_engine(convolution(FLOAT, 4), profile=(4, 4, 4)).report["inputs"][0]["shape"] == [4, 3, 8, 8]
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-    def test_a_onegan_of_random_weights_is_built(self, dtype: torch.dtype, tmp_path: Path) -> None:
-        networks = trained(OneGanNetworks, tiny()).eval().requires_grad_(False)
-        for part in networks.modules():
-            if isinstance(part, nn.Conv2d | MapNorm):
-                part.to(dtype)
-        classes, latents = np.zeros(2, np.int64), np.zeros((2, networks.config.latent), np.float32)
-        names = ("child", "parent", "latent", "background")
+    def test_a_onegan_is_the_same_bytes_for_single_batches(
+        self, tmp_path: Path, onegan_file: Callable[..., Path]
+    ) -> None:
         path = tmp_path / "onegan.onnx"
-        export_onnx(partial(networks.forward, output="uint8"), (classes, classes, latents, classes), path, names)
+        export_onnx(onegan_file(), path, precision="bf16", batches=(1,))
         first, second = build_engine(path), build_engine(path)
         fixed = [build_engine(path, profile=[(1, 1, 1), (8, 8, 8)]).content for _ in range(2)]
         assert [(value["name"], value["dtype"], value["shape"]) for value in first.report["inputs"]] == [

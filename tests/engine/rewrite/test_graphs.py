@@ -34,8 +34,13 @@ def test_a_network_for_graphs_computes_the_same(padding: Padding) -> None:
 
 @pytest.mark.parametrize(
     "layer",
-    [UpConv(127, 6, "zeros"), UpConv(128, 6, "zeros", mode="bilinear"), UpConv(128, 6, "none", spare=1)],
-    ids=["narrow", "bilinear", "cut"],
+    [
+        UpConv(127, 6, "zeros"),
+        UpConv(128, 6, "zeros", mode="bilinear"),
+        UpConv(128, 6, "none", spare=1),
+        UpConv(128, 6, "zeros").bfloat16(),
+    ],
+    ids=["narrow", "bilinear", "cut", "bfloat16"],
 )
 def test_layers_that_gain_nothing_or_have_no_form_stay(layer: UpConv) -> None:
     network = nn.Sequential(layer)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zellige.engine.runtimes import joined, open_runtime
-from zellige.engine.runtimes.onnx_export import export_onnx
+from zellige.engine.runtimes.onnx_export import onnx_graph
 from zellige.engine.runtimes.tensorrt_runtime import TensorRtRuntime
 from zellige.errors import DeviceError, ShapeError
 
@@ -109,7 +109,7 @@ class TestOnTheDevice:
     def runtime(self, output: str, folder: Path) -> tuple[Painter, TensorRtRuntime]:
         pytest.importorskip("cupy")
         network, path = Painter(output), folder / "painter.onnx"
-        export_onnx(network, rows(2), path, ("classes", "latents"))
+        path.write_bytes(onnx_graph(network, rows(2), ("classes", "latents")).model.SerializeToString())
         try:
             return network, TensorRtRuntime(path, CUDA, (1, 4, 8))
         except DeviceError as error:

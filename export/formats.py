@@ -1,0 +1,121 @@
+"""What a model becomes by way of a verified ONNX file: TensorRT engines, and model repositories."""
+
+import importlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from zellige.errors import TaskError
+
+from ..engine.images import AtomicFile
+from ..engine.library import find
+from ..engine.tensorrt.flavours import flavour_for
+from .onnx import export_onnx
+from .plugins import register_plugins, split_for_plugins
+from .tasks import Output
+from .tensorrt import Profile, export_tensorrt
+from .triton_repository import Port, export_triton_repository
+
+__all__ = ["PROFILE", "export_engine", "export_repository"]
+
+PROFILE: Profile = (1, 8, 32)
+_ONNX = "model.onnx"
+
+
+def export_engine(
+    model: str,
+    out: Path,
+    *,
+    task: str = "generate",
+    flavour: Literal["rtx", "full"] | None = None,
+    precision: str = "fp32",
+    output: Output = "image",
+    targets: Sequence[str] = (),
+    profiles: Sequence[Profile] = (PROFILE,),
+) -> dict[str, Any]:
+    """Build a TensorRT engine of a task; the ONNX file that it is built of is verified as `export_onnx` does it.
+
+    Full TensorRT gets our kernels as plugins, TensorRT-RTX standard operators alone.
+
+    Args:
+        model, task, precision, output: as of `export_onnx`.
+        out: an existing file is replaced.
+        flavour: "rtx", "full", or None for the one that fits of those installed.
+        targets, profiles: as of `build_engine`.
+    Returns:
+        the report of the ONNX file, its `flavour` as `graph`, with that of the engine over it.
+    Raises:
+        what `export_onnx` and `export_tensorrt` raise.
+    """
+    AtomicFile(out)
+    chosen = flavour_for(flavour, bool(targets), "building TensorRT engines")
+    full = chosen.name == "full"
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / _ONNX
+        graph = export_onnx(
+            model, draft, task=task, flavour="fused" if full else "portable", precision=precision, output=output
+        )
+        network = _with_plugins(draft) if full else draft
+        built = export_tensorrt(network, out, flavour=chosen.name, targets=targets, profile=profiles)
+    seconds = graph["seconds"] + built["seconds"]
+    built.pop("path")
+    return graph | built | {"format": "tensorrt", "graph": graph["flavour"], "out": str(out), "seconds": seconds}
+
+
+def export_repository(
+    model: str,
+    out: Path,
+    *,
+    task: str = "generate",
+    flavour: Literal["portable", "full"] = "portable",
+    precision: str = "fp32",
+    output: Output = "image",
+    max_batch: int = 32,
+    instances: int = 1,
+    device: Literal["cpu", "gpu"] = "gpu",
+) -> dict[str, Any]:
+    """Write a model repository for NVIDIA's Triton Inference Server, of one model.
+
+    Args:
+        model, task, precision, output: as of `export_onnx`.
+        out: the repository; made when missing.
+        flavour: "portable" for an ONNX file, "full" for an engine that full TensorRT builds for the GPU at hand.
+        max_batch, instances, device: as of `export_triton_repository`.
+    Returns:
+        the report of the file in it, with `name`, `backend`, `config`, `files` and `bytes` of the repository.
+    Raises:
+        TaskError: there is no such flavour of repositories; what the exports raise.
+    """
+    if flavour not in ("portable", "full"):
+        raise TaskError(f"there are no repositories of the flavour {flavour!r}; use portable (ONNX) or full (TensorRT)")
+    name = find(model).stem + ("" if task == "generate" else f"-{task}")
+    with tempfile.TemporaryDirectory() as folder:
+        ports, metadata = None, None
+        if flavour == "full":
+            draft = Path(folder) / "model.plan"
+            profile = (1, max(1, max_batch // 4), max_batch)
+            report = export_engine(
+                model, draft, task=task, flavour="full", precision=precision, output=output, profiles=(profile,)
+            )
+            given, made = ([Port(**value) for value in report[key]] for key in ("inputs", "outputs"))
+            ports, metadata = (given, made), report["metadata"]
+        else:
+            draft = Path(folder) / _ONNX
+            report = export_onnx(model, draft, task=task, precision=precision, output=output)
+        written = export_triton_repository(
+            draft, out, name=name, max_batch=max_batch, instances=instances, device=device, ports=ports,
+            metadata=metadata,
+        )  # fmt: skip
+    return report | written | {"format": "triton-repository", "out": str(out)}
+
+
+def _with_plugins(draft: Path) -> bytes:
+    """The model with a node for each plugin and no functions, whose plugins TensorRT knows now."""
+    import onnx
+
+    model = split_for_plugins(onnx.load(draft))
+    del model.functions[:]
+    register_plugins(importlib.import_module("tensorrt"))
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
