@@ -72,7 +72,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     for path, guided in zip(names.values(), (False, True), strict=True):
         write_tiny(path, latent_head=guided)
-    names['"runs/birds/model.safetensors"'] = birds = folder / "birds.safetensors"
+    names['"emoji"'] = birds = folder / "birds.safetensors"
     config = OneGanConfig(resolution=64, width=1, encoder_width=1)
     tensors = {PREFIX + name: tensor for name, tensor in OneGanNetworks(config).state_dict().items()}
     write_checkpoint(birds, tensors, system="onegan", config=config.model_dump(mode="json"))
