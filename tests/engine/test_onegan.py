@@ -10,6 +10,8 @@ from PIL import Image
 
 import zellige
 from zellige.engine import onegan as subject
+from zellige.engine.checkpoint import read_header
+from zellige.engine.coco_gan import CocoGan
 from zellige.engine.library import list_models, load_for
 from zellige.engine.onegan import OneGan
 from zellige.engine.onegan_classes import draw_pairs
@@ -192,8 +194,9 @@ class TestRuntimes:
         ):
             with pytest.raises(DeviceError, match=sentence):
                 zellige.load(onegan_file(), device="cpu", precision=precision, runtime=runtime)  # type: ignore[arg-type]
-        with pytest.raises(DeviceError, match="^COCO-GAN's patches run by the runtime 'torch' alone"):
-            zellige.load(model_file("plane"), device="cpu", runtime="onnx")
+        patches = "^COCO-GAN's patches run by the runtimes 'torch' and 'onnx', not by 'tensorrt' as yet$"
+        with pytest.raises(DeviceError, match=patches):
+            CocoGan(read_header(model_file("plane")), "x", torch.device("cuda"), torch.float32, runtime="tensorrt")
         loaded = zellige.load(onegan_file(), device="cpu", precision="fp32")
         with pytest.raises(ShapeError, match="^as_ is 'jax'; it must be 'numpy', 'torch', 'cupy' or 'float'"):
             loaded.generate(1, as_="jax")  # type: ignore[arg-type]
