@@ -76,8 +76,9 @@ def _profile(text: str) -> "Profile":
 
 
 def _show(found: dict[str, Any], as_json: bool) -> None:
-    """For people the inputs and outputs of a graph on a line each."""
+    """For people the inputs and outputs of a graph on a line each, and nothing that takes a page."""
     if not as_json:
+        found = {key: value for key, value in found.items() if key not in ("config", "metadata")}
         for key in ("inputs", "outputs"):
             found[key] = ", ".join(
                 f"{value['name']} {value['dtype']} [{', '.join(map(str, value['shape']))}]" for value in found[key]

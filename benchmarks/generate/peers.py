@@ -16,7 +16,7 @@ from torch import Tensor
 from ...kernels import plain_operators
 from ..kernels.exported import Unmeasured, first_line
 from .exported import (
-    onnx_graph,
+    onnx_graphs,
     onnxruntime_function,
     openvino_function,
     openvino_graph,
@@ -67,7 +67,10 @@ def write_graph(name: str, subject: Subject, precision: str, batch: int, folder:
     Raises:
         Unmeasured: its package is not installed, or the export fails.
     """
-    writers = {"cpu": {"onnxruntime": onnx_graph, "openvino": openvino_graph}, "cuda": {"tensorrt": tensorrt_engine}}
+    writers: dict[str, dict[str, Callable[..., Any]]] = {
+        "cpu": {"onnxruntime": onnx_graphs, "openvino": openvino_graph},
+        "cuda": {"tensorrt": tensorrt_engine},
+    }
     write = writers[subject.device.type].get(name)
     if write is None:
         return
@@ -102,8 +105,10 @@ def _make(name: str, subject: Subject, precision: str, inputs: Inputs, folder: P
         return _bound(call, inputs, library)
     if subject.device.type != "cpu":
         raise Unmeasured(f"{name} is measured on CPUs only")
-    function = onnxruntime_function if name == "onnxruntime" else openvino_function
-    return _bound(function(subject, precision, inputs, folder), inputs)
+    if name == "onnxruntime":
+        call, form = onnxruntime_function(subject, precision, inputs, folder)
+        return _bound(call, inputs, form)
+    return _bound(openvino_function(subject, precision, inputs, folder), inputs)
 
 
 def _bound(function: Function, inputs: Inputs, form: str = "") -> Runner:
