@@ -14,12 +14,11 @@ from ..engine.tensorrt.flavours import flavour_for
 from .onnx import export_onnx
 from .plugins import register_plugins, split_for_plugins
 from .tasks import Output
-from .tensorrt import Profile, export_tensorrt
+from .tensorrt import PROFILE, Profile, export_tensorrt
 from .triton_repository import Port, export_triton_repository
 
 __all__ = ["PROFILE", "export_engine", "export_repository"]
 
-PROFILE: Profile = (1, 8, 32)
 _ONNX = "model.onnx"
 
 

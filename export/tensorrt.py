@@ -8,7 +8,7 @@ from ..engine.images import AtomicFile
 from ..engine.tensorrt.build import PROFILE, EngineFile, Profile, build_engine
 from ..engine.tensorrt.flavours import FlavourName
 
-__all__ = ["EngineFile", "Profile", "build_engine", "export_tensorrt"]
+__all__ = ["PROFILE", "EngineFile", "Profile", "build_engine", "export_tensorrt"]
 
 
 def export_tensorrt(

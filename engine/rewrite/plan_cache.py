@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ..cache_folder import cache_folder
+
 __all__ = ["Times", "cache_file", "keep", "read"]
 
 logger = logging.getLogger(__name__)
@@ -23,15 +25,8 @@ Times = dict[str, float]  # milliseconds by form
 
 
 def cache_file() -> Path:
-    """Where times are kept: in the folder ZELLIGE_CACHE, or in zellige/ of the user's cache folder.
-
-    Raises:
-        RuntimeError: neither is set and the user has no home.
-    """
-    if folder := os.environ.get("ZELLIGE_CACHE"):
-        return Path(folder) / "rewrites.json"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "zellige" / "rewrites.json"
+    """Where times are kept; RuntimeError as of `cache_folder`."""
+    return cache_folder() / "rewrites.json"
 
 
 def read() -> dict[str, Times]:

@@ -18,7 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["EngineKey", "cache_folder", "cached"]
+from ..cache_folder import cache_folder
+
+__all__ = ["EngineKey", "cached", "engines_folder"]
 
 logger = logging.getLogger(__name__)
 _FORMAT = 1
@@ -61,16 +63,9 @@ class EngineKey:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def cache_folder() -> Path:
-    """Where engines are kept: `engines` in the folder ZELLIGE_CACHE, or in zellige/ of the user's cache folder.
-
-    Raises:
-        RuntimeError: neither is set and the user has no home.
-    """
-    if folder := os.environ.get("ZELLIGE_CACHE"):
-        return Path(folder) / "engines"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "zellige" / "engines"
+def engines_folder() -> Path:
+    """Where engines are kept; RuntimeError as of `cache_folder`."""
+    return cache_folder() / "engines"
 
 
 def cached(key: EngineKey, build: Callable[[], bytes], expires: float = _EXPIRES) -> bytes:
@@ -85,7 +80,7 @@ def cached(key: EngineKey, build: Callable[[], bytes], expires: float = _EXPIRES
         expires: age of a lock that counts no more, in seconds.
     """
     try:
-        path = cache_folder() / f"{key.name}.engine"
+        path = engines_folder() / f"{key.name}.engine"
         path.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
         logger.info("the engine is not kept: %s", error)

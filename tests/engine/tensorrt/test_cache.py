@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from zellige.engine.tensorrt.cache import EngineKey, cache_folder, cached
+from zellige.engine.tensorrt.cache import EngineKey, cached, engines_folder
 
 KEY = EngineKey("ab" * 32, ((1, 8, 32),), ("sm_86", "sm_89"), "", "rtx", {"tensorrt_rtx": "1.7", "zellige": "0.1"})
 ENGINE = b"vtrt\n" + bytes(range(256)) * 64
@@ -180,12 +180,12 @@ def test_a_user_without_a_home_goes_without(builds: list[bytes], monkeypatch: py
 def test_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZELLIGE_CACHE", "/a")
     monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    assert cache_folder() == Path("/a/engines")
+    assert engines_folder() == Path("/a/engines")
     monkeypatch.setenv("ZELLIGE_CACHE", "")
-    assert cache_folder() == Path("/b/zellige/engines")
+    assert engines_folder() == Path("/b/zellige/engines")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/c")
-    assert cache_folder() == Path("/c/.cache/zellige/engines")
+    assert engines_folder() == Path("/c/.cache/zellige/engines")
 
 
 class TestProcesses:
