@@ -102,7 +102,7 @@ def generate(
     parent: Annotated[int | None, typer.Option(help="OneGAN: parent class (shape); default the child's.")] = None,
     background: Annotated[int | None, typer.Option(help="OneGAN: background class; default the parent's.")] = None,
     like: Annotated[str | None, typer.Option(help="OneGAN: an image file whose classes to take.")] = None,
-    runtime: Runtime = "torch",
+    runtime: Runtime = "auto",
     device: Device = "auto",
     precision: Precision = "auto",
     as_json: Json = False,
@@ -150,7 +150,7 @@ def panorama(
     memory: Memory = None,
     seed: Seed = 0,
     preview: Annotated[Path | None, typer.Option(help="Also write a reduced PNG of the finished file here.")] = None,
-    runtime: Runtime = "torch",
+    runtime: Runtime = "auto",
     device: Device = "auto",
     precision: Precision = "auto",
     as_json: Json = False,
@@ -158,15 +158,15 @@ def panorama(
     """Render a panorama of any size within a memory budget."""
     import numpy as np
 
-    from .coco_gan import CocoGan
     from .images import AtomicFile, write_png
     from .images import preview as reduce
     from .library import load_for
+    from .patch_pictures import PatchPictures
 
     width, height = parse_size(size)
     if preview is not None:
         AtomicFile(preview)  # a refusal comes before the rendering
-    generator = load_for(CocoGan, "panorama", model, device, precision, runtime)  # type: ignore[arg-type]
+    generator = load_for(PatchPictures, "panorama", model, device, precision, runtime)  # type: ignore[arg-type]
     with _progress("rendering") as advance:
         report = generator.panorama(out, width, height, memory, seed, advance)
     if preview is not None:
@@ -233,12 +233,12 @@ def evaluate(
     from ..training.evaluate import evaluate_images, evaluate_panorama, record_metrics
     from ..training.evaluate_onegan import evaluate_scenes
     from .coco_gan import CocoGan
-    from .library import load, load_for
+    from .library import load_checkpoint, load_for
 
     if image is not None:
         renderer = load_for(CocoGan, "evaluate --image", model, device, precision)  # type: ignore[arg-type]
         return _report({"model": renderer.name} | evaluate_panorama(renderer, image, data), as_json)
-    generator = load(model, device, precision)  # type: ignore[arg-type]
+    generator = load_checkpoint(model, device, precision)  # type: ignore[arg-type]
     number = {} if count is None else {"count": count}
     if isinstance(generator, CocoGan):
         report = evaluate_images(generator, data, seed=seed, **number)

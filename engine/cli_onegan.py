@@ -11,8 +11,10 @@ from zellige.errors import TaskError
 from .cli_options import Device, Json, Model, Precision, report
 
 if TYPE_CHECKING:
-    from .coco_gan import CocoGan
+    from .exported import CocoGanImages
     from .onegan import OneGan
+    from .onegan_images import OneGanImages
+    from .patch_pictures import PatchPictures
 
 __all__ = ["VERBS", "generation"]
 
@@ -110,14 +112,15 @@ def generation(
     like: str | None,
     device: str,
     precision: str,
-    runtime: str = "torch",
-) -> "tuple[CocoGan | OneGan, Callable[[int, int], Any]]":
+    runtime: str = "auto",
+) -> "tuple[PatchPictures | OneGanImages | CocoGanImages, Callable[[int, int], Any]]":
     """A model of any system, and what makes images of it from their number and a seed.
 
     Raises:
         TaskError: classes or a reference image are given and the model is no OneGAN, or both are.
     """
-    from .library import load
+    from .library import load, load_for
+    from .onegan_images import OneGanImages
 
     classes: dict[str, Any] = {"child": child, "parent": parent, "background": background}
     given = [f"--{name}" for name, value in (classes | {"like": like}).items() if value is not None]
@@ -126,13 +129,14 @@ def generation(
     if not given:
         loaded = load(model, device, precision, runtime=runtime)  # type: ignore[arg-type]
         return loaded, loaded.generate
-    chosen = _load(f"generate {given[0]}", model, device, precision, runtime)
     if like is not None:
-        return chosen, lambda count, seed: chosen.like([like], count, seed)[0]
+        encoding = _load("generate --like", model, device, precision, runtime)
+        return encoding, lambda count, seed: encoding.like([like], count, seed)[0]
+    chosen = load_for(OneGanImages, f"generate {given[0]}", model, device, precision, runtime)  # type: ignore[arg-type]
     return chosen, lambda count, seed: chosen.generate(count, seed, **classes)
 
 
-def _load(task: str, model: str, device: str, precision: str, runtime: str = "torch") -> "OneGan":
+def _load(task: str, model: str, device: str, precision: str, runtime: str = "auto") -> "OneGan":
     from .library import load_for
     from .onegan import OneGan
 

@@ -11,12 +11,12 @@ from zellige.errors import SizeError
 
 __all__ = ["Device", "Json", "Memory", "Model", "Precision", "Runtime", "Seed", "Size", "parse_size", "report"]
 
-Model = Annotated[str, typer.Argument(help="A bundled model's name, or the path of a checkpoint.")]
+Model = Annotated[str, typer.Argument(help="A bundled model's name, or the path of a checkpoint or exported file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
 Seed = Annotated[int, typer.Option(help="0 or more; the same seed gives the same picture.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, or fp16 (CUDA).")]
-Runtime = Annotated[str, typer.Option(help="torch; onnx, ONNX Runtime in fp32; or for OneGANs on CUDA tensorrt.")]
+Runtime = Annotated[str, typer.Option(help="auto (torch, of .onnx files onnx), torch, onnx, or on CUDA tensorrt.")]
 Memory = Annotated[str | None, typer.Option(help="Memory budget, such as 512MiB; default half of what is free.")]
 Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels; 16384x takes the model's own height.")]
 

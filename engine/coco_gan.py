@@ -1,37 +1,31 @@
-"""COCO-GAN at work: images, panoramas, regions, interpolations, patch guidance, and beyond the boundary."""
+"""A COCO-GAN's checkpoint at work: all that its patches can be put together to, and patch guidance."""
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from zellige.errors import DeviceError, ShapeError, SizeError, TaskError
+from zellige.errors import ShapeError, TaskError
 
 from .checkpoint import Header, read_tensors, validated
-from .device import available_memory, parse_bytes
-from .images import to_uint8
 from .models.coco_gan import CocoGanConfig, Discriminator, Generator, Head
-from .panorama.latents import AnchoredLatents, fixed_latent
-from .panorama.onnx_patches import OnnxPatches
-from .panorama.render import Renderer, render_file
-from .panorama.scene import Region, Scene, turns
+from .panorama.graph_patches import GraphPatches, exported_patches
+from .patch_pictures import PatchPictures
 from .rewrite.graphs import rewrite_for_graphs
 from .rewrite.plan import rewritten
-from .runtimes import As, checked_as, checked_name, converted
+from .runtimes import checked_name
 
 __all__ = ["PLANNED", "CocoGan"]
 
 Pixels = npt.NDArray[np.uint8]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-_BATCH = 128
 PLANNED = 64  # patches that rewrites are chosen with
 
 
-class CocoGan:
+class CocoGan(PatchPictures):
     """A loaded COCO-GAN. Made by `zellige.load`.
 
     Args:
@@ -40,12 +34,11 @@ class CocoGan:
         device: where it runs.
         dtype: of its convolutions; conditions and norms stay in float32.
         rewrite: run with the exact rewrites that are faster here; `choices` has them.
-        runtime: what makes the patches: "torch", or "onnx" for ONNX Runtime.
+        runtime: what makes the patches: "torch", or "onnx" or "tensorrt", which get the network with the rewrites for
+            graphs.
     Raises:
         CheckpointError: configuration or tensors do not fit.
     """
-
-    system = "coco-gan"
 
     def __init__(
         self,
@@ -57,127 +50,15 @@ class CocoGan:
         rewrite: bool = True,
         runtime: str = "torch",
     ) -> None:
-        if checked_name(runtime, dtype, device) == "tensorrt":
-            raise DeviceError("COCO-GAN's patches run by the runtimes 'torch' and 'onnx', not by 'tensorrt' as yet")
-        self.header, self.name, self.device, self.dtype = header, name, device, dtype
-        self.config = validated(header, CocoGanConfig)
-        self.generator = self.trained()
-        self._other = self._patches_of_onnx() if runtime == "onnx" else None
-        self.choices = rewritten(self.generator, self._patches) if rewrite and self._other is None else []
-        self._renderer = Renderer(self.generator, _BATCH, name, run=self._other)
-
-    @property
-    def resolution(self) -> tuple[int, int]:
-        """Height and width of an image in pixels."""
-        return self.config.resolution
-
-    @property
-    def precision(self) -> str:
-        """fp32, bf16 or fp16."""
-        return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
-
-    @property
-    def still_block(self) -> tuple[int, int]:
-        """Micro patches, down and across, that are made at once where the latent does not move."""
-        return self._block((False, False))
+        engine = checked_name(runtime, dtype, device)
+        self.header, self.config = header, validated(header, CocoGanConfig)
+        self.device, self.dtype = device, dtype
+        super().__init__(self.trained(), name, self._by(engine) if engine != "torch" else None)
+        self.choices = rewritten(self.generator, self._patches) if rewrite and engine == "torch" else []
 
     def trained(self) -> Generator:
         """The generator as it was trained, read again: for compilers and exporters, which may change it."""
         return self._load(Generator, "generator.").cast_convolutions(self.dtype)
-
-    def generate(self, count: int, seed: int = 0, *, as_: As = "numpy") -> Any:
-        """Images under a seed; image k is the same whatever `count` is.
-
-        Args:
-            count: number of images, 1 or more.
-            seed: 0 or more.
-            as_: "numpy", uint8 [count, H, W, 3]; "torch", the same as a tensor on the model's device; "cupy", the same
-                there by CuPy; "float", a float32 tensor [count, 3, H, W] in [-1, 1], not rounded to bytes.
-        Returns:
-            the images, as `as_` says.
-        """
-        as_ = checked_as(as_, self.device)
-        jobs = self._jobs(self._latents(seed, count), 0)
-        if as_ == "float":
-            return converted(self._made(jobs, "float").permute(0, 3, 1, 2).contiguous(), as_)
-        return converted(self._made(jobs, "uint8"), as_)
-
-    def warm(self, counts: Iterable[int]) -> None:
-        """Do now what the first calls of `generate` for these numbers of images would."""
-        for count in sorted(set(counts)):
-            self.generate(count)
-
-    def from_latents(self, latents: npt.NDArray[Any], beyond: int = 0) -> Pixels:
-        """One image a latent; every patch of an image gets the same.
-
-        Args:
-            latents: [n, latent] in [-1, 1].
-            beyond: extra patches on every side of an open axis.
-        Returns:
-            uint8 [n, H, W, 3].
-        """
-        if latents.ndim != 2 or latents.shape[1] != self.config.latent:
-            raise ShapeError(f"latents must be [n, {self.config.latent}], not {list(latents.shape)}")
-        if not len(latents):
-            raise ShapeError("there are no latents; give one or more")
-        return self._made(self._jobs(latents, beyond), "uint8").cpu().numpy()
-
-    def region(self, seed: int, region: Region, index: int = 0) -> Pixels:
-        """Only a region of image `index` under a seed: the crop of the whole, for the price of the patches it touches.
-
-        Returns:
-            uint8 [region.height, region.width, 3].
-        """
-        scene = self._still(fixed_latent(seed, index, self.config.latent))
-        return self._renderer.region(scene, region).cpu().numpy()
-
-    def beyond(self, count: int, seed: int = 0, patches: int = 1) -> Pixels:
-        """Images extended by `patches` micro patches on every side of an open axis (beyond-boundary generation).
-
-        Content outside is trustworthy only after post-training, and one patch deep.
-
-        Returns:
-            uint8 [count, H + 2 patches P, W + 2 patches P, 3]; a cyclic axis is not extended.
-        """
-        return self.from_latents(self._latents(seed, count), beyond=patches)
-
-    def interpolate(self, seed: int, frames: int, images: tuple[int, int] = (0, 1)) -> Pixels:
-        """Walk in a straight line from one latent to another; all patches of a frame change in step.
-
-        z_t = (1 - t) z_a + t z_b stays inside the cube that latents are drawn from.
-
-        Returns:
-            uint8 [frames, H, W, 3]; the first and the last are the images that `generate` gives.
-        """
-        if frames < 2:
-            raise SizeError(f"an interpolation needs 2 frames or more, not {frames}")
-        start, end = (fixed_latent(seed, k, self.config.latent) for k in images)
-        share = np.linspace(0, 1, frames)[:, None]
-        return self.from_latents((1 - share) * start + share * end)
-
-    def interpolate_coordinates(self, seed: int, rows: int, columns: int, index: int = 0) -> Pixels:
-        """Micro patches on a fine grid of coordinates under one latent: content slides from patch to patch.
-
-        Open axes are swept from the first lattice position to the last, cyclic axes once around.
-
-        Returns:
-            uint8 [rows, columns, P, P, 3].
-        """
-        if min(rows, columns) < 1:
-            raise SizeError(f"a grid of {columns}x{rows} patches is empty; give 1 or more each way")
-        lattice = self.config.lattice
-        sweeps = [
-            np.linspace(0, axis.patches, count, endpoint=False)
-            if axis.cyclic
-            else np.linspace(0, axis.patches - 1, count)
-            for axis, count in zip(lattice.axes, (rows, columns), strict=True)
-        ]
-        coordinates = lattice.micro(np.repeat(sweeps[0], columns), np.tile(sweeps[1], rows))
-        latent = self._tensor(fixed_latent(seed, index, self.config.latent))
-        patches = self._renderer.patches(
-            rows * columns, lambda start, stop: (latent.expand(stop - start, -1), self._tensor(coordinates[start:stop]))
-        )
-        return to_uint8(patches).reshape(rows, columns, self.config.patch, self.config.patch, -1)
 
     def patch_guided(self, macro: Pixels) -> Pixels:
         """Full images whose latents are read off real macro patches, z = Q(h(s)), wherever those lay.
@@ -214,101 +95,10 @@ class CocoGan:
         latents: Tensor = head(critic(images, None)[1])
         return latents.cpu().numpy()
 
-    def panorama(
-        self,
-        out: str | Path,
-        width: int | None = None,
-        height: int | None = None,
-        memory: str | int | None = None,
-        seed: int = 0,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> dict[str, Any]:
-        """Render a panorama of any size into a file, within a memory budget.
-
-        One turn of the model has one latent, and its patches lie edge to edge. A picture of several turns goes round
-        with a latent that moves along a closed path through one anchor a turn; patches are then laid at every half step
-        and blended, so the picture keeps changing, has no seam, and closes on itself.
-
-        Args:
-            out: .png, .tif or .tiff; appears when it is complete.
-            width, height: in pixels; on a cyclic axis a multiple of one turn, on an open axis the model's own. None
-                takes the model's.
-            memory: budget such as "512MiB" or bytes; None takes half of what is free.
-            seed: of the latents, 0 or more.
-            progress: called with (pixels done, pixels in all).
-        Returns:
-            report: the keys of `render_file`, and device, precision, seed, out, turns.
-        Raises:
-            SizeError: no such size; BudgetError: not one patch fits; OutputError: the file cannot be written.
-        """
-        if self.config.channels != 3:
-            raise TaskError(f"panorama files hold RGB, not the {self.config.channels} channels of {self.name}")
-        budget = available_memory(self.device) // 2 if memory is None else parse_bytes(memory)
-        scene = self.scene(width, height, seed)
-        report = render_file(self.generator, scene, Path(out), budget=budget, name=self.name, advance=progress,
-                             other=self._other)  # fmt: skip
-        context = {"device": str(self.device), "precision": self.precision, "seed": seed, "out": str(out)}
-        rows, columns = self.config.resolution
-        return report | context | {"turns": [scene.height // rows, scene.width // columns]}
-
-    def scene(self, width: int | None = None, height: int | None = None, seed: int = 0) -> Scene:
-        """The scene that `panorama` renders, for rendering regions of it with `render`."""
-        own_height, own_width = self.config.resolution
-        counts = turns(self.config.lattice, self.config.patch, width if width is not None else own_width,
-                       height if height is not None else own_height)  # fmt: skip
-        lattice = self.config.lattice
-        if counts == (1, 1):
-            return self._still(fixed_latent(seed, 0, self.config.latent))
-        moving = counts[0] > 1, counts[1] > 1
-        return Scene(
-            lattice,
-            self.config.patch,
-            counts[0] * lattice.rows,
-            counts[1] * lattice.columns,
-            AnchoredLatents(seed, self.config.latent, counts, (lattice.rows, lattice.columns)),
-            moving=moving,
-            block=self._block(moving),
-        )
-
-    def render(self, scene: Scene, region: Region) -> Pixels:
-        """A region of a scene, uint8 [height, width, 3]; equal to the same crop of the whole."""
-        return self._renderer.region(scene, region).cpu().numpy()
-
-    def _latents(self, seed: int, count: int) -> npt.NDArray[Any]:
-        if count < 1:
-            raise SizeError(f"{count} images cannot be generated; ask for 1 or more")
-        return np.stack([fixed_latent(seed, k, self.config.latent) for k in range(count)])
-
-    def _still(self, latent: npt.NDArray[Any], beyond: int = 0) -> Scene:
-        lattice = self.config.lattice
-        cells = lattice.cells(beyond)
-        first, last = cells.min(axis=0), cells.max(axis=0)
-        return Scene(
-            lattice,
-            self.config.patch,
-            int(last[0] - first[0] + 1),
-            int(last[1] - first[1] + 1),
-            lambda rows, columns: np.broadcast_to(latent, (len(rows), len(latent))),
-            first=(int(first[0]), int(first[1])),
-            block=self.still_block,
-        )
-
-    def _block(self, moving: tuple[bool, bool]) -> tuple[int, int]:
-        """Patches that are made at once: of dense places as many as have one latent, up to 4 x 4.
-
-        Counted for `planet`, a patch alone takes 2.9 times the multiplications of one without a margin, a column of
-        four 2.0 times, a block of 4 x 4 1.4 times.
-        """
-        rows, columns = (
-            1 if moves or not self.config.dense else min(axis.patches, 4)
-            for moves, axis in zip(moving, self.config.lattice.axes, strict=True)
-        )
-        return rows, columns
-
-    def _patches_of_onnx(self) -> OnnxPatches:
+    def _by(self, engine: str) -> GraphPatches:
         generator = self.trained()
         rewrite_for_graphs(generator)
-        return OnnxPatches(generator.cpu(), self.device)
+        return exported_patches(engine, generator.cpu(), self.device)
 
     def _patches(self) -> None:
         """A small batch of blocks, as panoramas and images are made of."""
@@ -316,16 +106,6 @@ class CocoGan:
         count = PLANNED // (block[0] * block[1])
         latents = torch.zeros(count, self.config.latent, device=self.device)
         self.generator(latents, torch.zeros(count, self.config.lattice.dimensions, device=self.device), block)
-
-    def _jobs(self, latents: npt.NDArray[Any], beyond: int) -> list[tuple[Scene, Region]]:
-        """Whole images, one a latent."""
-        scenes = [self._still(latent, beyond) for latent in latents]
-        return [(scene, Region(0, 0, scene.height, scene.width)) for scene in scenes]
-
-    def _made(self, jobs: list[tuple[Scene, Region]], output: Literal["uint8", "float"]) -> Tensor:
-        """Equally large regions, [n, H, W, channels], on the device."""
-        made = [self._renderer.regions(jobs[k : k + 16], output) for k in range(0, len(jobs), 16)]
-        return torch.cat(made) if len(made) > 1 else made[0]
 
     def _load(self, build: Callable[..., ModuleT], prefix: str) -> ModuleT:
         with torch.device("meta"):
@@ -338,6 +118,3 @@ class CocoGan:
         module.load_state_dict({name: t.float() for name, t in tensors.items()} | zeros, assign=True)
         module = module.eval().requires_grad_(False).to(self.device)
         return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, torch.float32)

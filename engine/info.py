@@ -13,7 +13,8 @@ import zellige
 
 from ..kernels import available_backends
 from .device import Precision, available_memory, pick_device, pick_precision, processor
-from .library import load
+from .exported import describe_exported, is_exported
+from .library import find, load_checkpoint
 from .rewrite.plan import AS_TRAINED
 
 __all__ = ["describe", "describe_model", "rewrites_table"]
@@ -49,13 +50,17 @@ def describe_model(
     """What a model is, and on request which form each of its layers runs in here.
 
     Args:
-        model, device, precision: as of `load`, which also says what is raised.
+        model, device, precision: as of `load_checkpoint`, which also says what is raised.
         rewrites: measure the forms of layers, unless that was done before.
     Returns:
         name, system, resolution (WIDTHxHEIGHT), parameters, bytes, licence, description, path, config, device and
-        precision; with `rewrites` a list of `Choice.row()` under that name.
+        precision; with `rewrites` a list of `Choice.row()` under that name. Of an exported file see
+        `describe_exported`.
     """
-    loaded = load(model, device, precision, rewrite=rewrites)
+    path = find(model)
+    if is_exported(path):
+        return describe_exported(path)
+    loaded = load_checkpoint(model, device, precision, rewrite=rewrites)
     header, (height, width) = loaded.header, loaded.resolution
     found = {
         "name": loaded.name,

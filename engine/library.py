@@ -11,39 +11,56 @@ from zellige.errors import CheckpointError, TaskError, UnknownModelError
 from .checkpoint import Header, read_header, validated
 from .coco_gan import CocoGan
 from .device import Precision, pick_device, pick_precision
+from .exported import CocoGanImages, is_exported, open_exported
 from .models.coco_gan import CocoGanConfig
 from .models.onegan_config import OneGanConfig
 from .onegan import OneGan
+from .onegan_images import OneGanImages
+from .patch_pictures import PatchPictures
 
-__all__ = ["find", "list_models", "load", "load_for"]
+__all__ = ["find", "list_models", "load", "load_checkpoint", "load_for"]
 
 logger = logging.getLogger(__name__)
 BUNDLED = Path(__file__).parent / "bundled"
-SystemT = TypeVar("SystemT", bound=CocoGan | OneGan)
+SystemT = TypeVar("SystemT", bound=PatchPictures | OneGanImages)
 _SYSTEMS: dict[str, type[CocoGan] | type[OneGan]] = {system.system: system for system in (CocoGan, OneGan)}
 
 
 def load(
     model: str | os.PathLike[str], device: str = "auto", precision: Precision = "auto", *,
-    rewrite: bool = True, runtime: str = "torch",
-) -> CocoGan | OneGan:  # fmt: skip
-    """Open a model: a bundled name such as "planet", or the path of a checkpoint.
+    rewrite: bool = True, runtime: str = "auto",
+) -> PatchPictures | OneGanImages | CocoGanImages:  # fmt: skip
+    """Open a model: a bundled name such as "planet", or the path of a checkpoint or of an exported .onnx file.
 
     Args:
         model: name or path.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         precision: "auto" (bf16 where the hardware has it, else fp32), "fp32", "bf16", or on CUDA "fp16".
-        runtime: "torch"; "onnx", ONNX Runtime, in fp32; or for OneGANs "tensorrt", on CUDA.
+        runtime: "auto", which is "torch", and of an exported file "onnx"; "onnx" for ONNX Runtime, of a checkpoint in
+            fp32; "tensorrt", on CUDA.
         rewrite: run with the exact rewrites of layers that are faster here. The first time they are measured, in a
             second or two; what won is kept in the user's cache folder, or where ZELLIGE_CACHE says.
     Returns:
-        the model, ready to generate; its class has the tasks of its system.
+        the model, ready to generate; a `CocoGan` or a `OneGan`, which have the tasks of their systems, or of an
+        exported file what its one task allows.
     Raises:
         UnknownModelError: neither a bundled name nor a file.
         CheckpointError: the file is damaged or not ours.
         DeviceError: no such device or precision here.
+        TaskError: an exported file of a task that begins with images.
     """
-    header = _model_header(find(model))
+    path = find(model)
+    if is_exported(path):
+        return open_exported(path, pick_device(device), precision, runtime)
+    return load_checkpoint(model, device, precision, rewrite=rewrite, runtime=runtime)
+
+
+def load_checkpoint(
+    model: str | os.PathLike[str], device: str = "auto", precision: Precision = "auto", *,
+    rewrite: bool = True, runtime: str = "auto",
+) -> CocoGan | OneGan:  # fmt: skip
+    """Open a model that has its weights as they were trained; arguments as of `load`."""
+    header = _model_header(_checkpoint(find(model)))
     return _opened(_SYSTEMS[header.system], header, device, precision, rewrite, runtime)
 
 
@@ -53,24 +70,37 @@ def load_for(
     model: str | os.PathLike[str],
     device: str = "auto",
     precision: Precision = "auto",
-    runtime: str = "torch",
+    runtime: str = "auto",
 ) -> SystemT:
     """Open a model for a task that only one system has, and refuse others before their tensors are read.
 
     Args:
-        system: `CocoGan` or `OneGan`.
+        system: `CocoGan` or `OneGan`; `PatchPictures` or `OneGanImages` where a file exported for that will do.
         task: its name, for the error.
         model, device, precision, runtime: as of `load`.
     Raises:
         TaskError: the model is of another system; what `load` raises.
     """
-    header = _model_header(find(model))
-    if header.system != system.system:
+    path = find(model)
+    if is_exported(path) and not issubclass(system, CocoGan | OneGan):
+        made = open_exported(path, pick_device(device), precision, runtime)
+        if not isinstance(made, system):
+            wanted = "patches" if issubclass(system, PatchPictures) else "generate"
+            raise TaskError(
+                f"{task} needs a {system.system} model, of files one exported with --task {wanted}; {path} makes "
+                f"{'patches' if isinstance(made, PatchPictures) else 'whole images'} of a {made.system} model"
+            )
+        return made
+    header = _model_header(_checkpoint(path))
+    found = _SYSTEMS[header.system]
+    if not issubclass(found, system):
         raise TaskError(
             f"{task} needs a {system.system} model, and {header.path} holds a {header.system} model; "
             "`zellige models` lists models with their systems"
         )
-    return _opened(system, header, device, precision, runtime=runtime)
+    made = _opened(found, header, device, precision, runtime=runtime)
+    assert isinstance(made, system)
+    return made
 
 
 def find(model: str | os.PathLike[str]) -> Path:
@@ -123,6 +153,15 @@ def list_models(folder: Path | None = None) -> list[dict[str, Any]]:
     return rows
 
 
+def _checkpoint(path: Path) -> Path:
+    """A path that is not that of an exported file."""
+    if is_exported(path):
+        raise TaskError(
+            f"{path} was exported for one task and cannot do this; give the checkpoint that it was exported from"
+        )
+    return path
+
+
 def _model_header(path: Path) -> Header:
     header = read_header(path)
     if header.system not in _SYSTEMS:
@@ -135,12 +174,12 @@ def _model_header(path: Path) -> Header:
 
 
 def _opened(
-    system: type[SystemT], header: Header, device: str, precision: Precision, rewrite: bool = True,
-    runtime: str = "torch",
-) -> SystemT:  # fmt: skip
-    chosen = pick_device(device)
-    dtype = pick_precision("fp32" if (runtime, precision) == ("onnx", "auto") else precision, chosen)
-    return system(header, header.path.stem, chosen, dtype, rewrite=rewrite, runtime=runtime)
+    system: type[CocoGan] | type[OneGan], header: Header, device: str, precision: Precision, rewrite: bool = True,
+    runtime: str = "auto",
+) -> CocoGan | OneGan:  # fmt: skip
+    chosen, engine = pick_device(device), "torch" if runtime == "auto" else runtime
+    dtype = pick_precision("fp32" if (engine, precision) == ("onnx", "auto") else precision, chosen)
+    return system(header, header.path.stem, chosen, dtype, rewrite=rewrite, runtime=engine)
 
 
 def _resolution(header: Header) -> tuple[int, int]:

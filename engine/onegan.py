@@ -1,9 +1,8 @@
 """OneGAN at work: images by class, segmentation, clusters, translation, object removal, backgrounds and objects."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +16,11 @@ from .checkpoint import Header, read_tensors, validated
 from .images import to_uint8
 from .models.onegan import Codes, Encoding, OneGanConfig, OneGanNetworks
 from .models.onegan_blocks import MapNorm
-from .onegan_classes import Classes, chosen_classes, draw_latents, draw_pairs
+from .onegan_classes import Classes, chosen_classes, draw_latents
+from .onegan_images import INPUTS, OneGanImages
 from .rewrite.graphs import rewrite_for_graphs
 from .rewrite.plan import rewritten
-from .runtimes import As, Runtime, checked_as, checked_name, converted, exported, joined, open_runtime
+from .runtimes import Runtime, checked_name, exported, open_runtime
 from .squares import Images, Squares, cut_squares, whole_mask
 
 __all__ = ["BATCH", "PREFIX", "Clusters", "OneGan", "Parts"]
@@ -63,7 +63,7 @@ class Clusters:
     confidence: npt.NDArray[np.float32]
 
 
-class OneGan:
+class OneGan(OneGanImages):
     """A loaded OneGAN. Made by `zellige.load`.
 
     Every task is one pass; what encoders read off are the means of their distributions, and pre-images are their
@@ -82,8 +82,6 @@ class OneGan:
     Source: OneGAN, section 4 and supplementary, section D; how the tasks are wired is this project's reading.
     """
 
-    system = "onegan"
-
     def __init__(
         self,
         header: Header,
@@ -94,60 +92,14 @@ class OneGan:
         rewrite: bool = True,
         runtime: str = "torch",
     ) -> None:
-        self.header, self.name, self.device, self.dtype = header, name, device, dtype
-        self.config = validated(header, OneGanConfig)
+        engine = checked_name(runtime, dtype, device)
+        config = validated(header, OneGanConfig)
+        super().__init__(config, name, device, dtype, self._own if engine == "torch" else partial(self._by, engine))
+        self.header = header
         self.networks = self.trained(device)
-        self._engine, self._runtimes = checked_name(runtime, dtype, device), dict[str, Runtime]()
         self.choices = rewritten(self.networks, self._both_paths) if rewrite else []
         if device.type == "cpu":
             make_batch_invariant(self.networks)
-
-    @property
-    def resolution(self) -> tuple[int, int]:
-        """Height and width of an image in pixels."""
-        return self.config.resolution, self.config.resolution
-
-    @property
-    def precision(self) -> str:
-        """fp32, bf16 or fp16."""
-        return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
-
-    def generate(
-        self,
-        count: int,
-        seed: int = 0,
-        *,
-        child: Classes | None = None,
-        parent: Classes | None = None,
-        background: Classes | None = None,
-        as_: As = "numpy",
-    ) -> Any:
-        """Images under a seed; image k is the same whatever `count` is, and has one pose whatever its classes are.
-
-        Args:
-            count: number of images, 1 or more.
-            seed: 0 or more.
-            child: class of style, one or [count]; None draws from those that training pairs with the parent.
-            parent: class of shape, likewise; None takes the child's, or draws where training drew them apart.
-            background: class of the background; None takes the parent's (or the child's, by the configuration).
-            as_: "numpy", uint8 [count, R, R, 3]; "torch", the same as a tensor on the model's device; "cupy", the same
-                there by CuPy; "float", a float32 tensor [count, 3, R, R] in [-1, 1], not rounded to bytes.
-        Returns:
-            the images, as `as_` says.
-        Raises:
-            SizeError: no images, or a negative seed; TaskError: the model has no such class; ShapeError, DeviceError:
-                there is no such `as_`, or not on this device.
-        """
-        as_ = checked_as(as_, self.device)
-        latents, shares = draw_latents(self.config, seed, count)
-        chosen = self._chosen("child", child, count), self._chosen("parent", parent, count)
-        children, parents = draw_pairs(self.config, *chosen, shares)
-        return self._generate(latents, children, parents, self._chosen("background", background, count), as_)
-
-    def warm(self, counts: Iterable[int]) -> None:
-        """Do now what the first calls of `generate` for these numbers of images would: prepare, and capture graphs."""
-        classes, latents = np.zeros(1, np.int64), np.zeros((1, self.config.latent), np.float32)
-        self._runtime("uint8").warm(counts, (classes, classes, latents, classes))
 
     def like(self, images: Images, count: int, seed: int = 0) -> Pixels:
         """New images of the classes of each image; the poses are those that `generate` gives under the seed.
@@ -266,41 +218,6 @@ class OneGan:
         mask = self.networks.foreground(encoding.bypass, codes.parent, codes.child)[1]
         return encoding, codes, mask.float().sigmoid()
 
-    def _generate(
-        self,
-        latents: npt.NDArray[np.float32],
-        children: Indices,
-        parents: Indices,
-        backgrounds: Indices | None,
-        as_: As = "numpy",
-    ) -> Any:
-        if backgrounds is None:
-            backgrounds = parents if self.config.background_classes == "parent" else children
-        runtime = self._runtime("float" if as_ == "float" else "uint8")
-        rows = runtime.run((children, parents, latents, backgrounds), host=as_ == "numpy")
-        return converted(joined(rows, len(latents), lent=runtime.lends), as_)
-
-    def _runtime(self, output: Literal["uint8", "float"]) -> Runtime:
-        """What runs path G to bytes or to floats, opened when it is first asked for."""
-        if output not in self._runtimes:
-            if self._engine == "torch":
-                run = partial(self.networks.forward, output=output)
-                self._runtimes[output] = open_runtime("torch", run, self.device)
-            else:
-                # Read again: what is changed for this engine would fix the batch of a graph.
-                networks = self.trained()
-                rewrite_for_graphs(networks)
-                run = partial(networks.forward, output=output)
-                classes, latents = np.zeros(2, np.int64), np.zeros((2, self.config.latent), np.float32)
-                names = ("child", "parent", "latent", "background")
-                self._runtimes[output] = exported(
-                    self._engine, run, (classes, classes, latents, classes), self.device, names
-                )
-        return self._runtimes[output]
-
-    def _chosen(self, kind: str, classes: Classes | None, count: int) -> Indices | None:
-        return None if classes is None else chosen_classes(self.config, self.name, kind, classes, count)
-
     def _style_vectors(self, child: Classes | npt.NDArray[np.float32], count: int) -> Tensor:
         vectors, shape = np.asarray(child), (count, self.config.child_vector)
         if vectors.dtype.kind != "f":
@@ -329,6 +246,16 @@ class OneGan:
             if isinstance(part, nn.Conv2d | MapNorm):
                 part.to(self.dtype)
         return networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _own(self, output: Literal["uint8", "float"]) -> Runtime:
+        return open_runtime("torch", partial(self.networks.forward, output=output), self.device)
+
+    def _by(self, engine: str, output: Literal["uint8", "float"]) -> Runtime:
+        networks = self.trained()  # read again: what is changed for these engines would fix the batch of a graph
+        rewrite_for_graphs(networks)
+        classes, latents = np.zeros(2, np.int64), np.zeros((2, self.config.latent), np.float32)
+        run = partial(networks.forward, output=output)
+        return exported(engine, run, (classes, classes, latents, classes), self.device, INPUTS)
 
     def _both_paths(self) -> None:
         """One image through every layer. Wide maps always go through one by one; deep ones gain more in batches."""

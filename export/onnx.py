@@ -13,7 +13,7 @@ from zellige.errors import DeviceError, TaskError
 
 from ..engine.coco_gan import CocoGan
 from ..engine.images import AtomicFile, output_errors
-from ..engine.library import load
+from ..engine.library import load_checkpoint
 from ..engine.onegan import OneGan
 from ..engine.runtimes.onnx_export import OPSET, OnnxGraph, onnx_graph
 from . import fused
@@ -90,7 +90,7 @@ def written_onnx(
         raise TaskError(f"there is no output {output!r}; use {' or '.join(OUTPUTS)}")
     if precision not in DTYPES:
         raise DeviceError(f"there is no precision {precision!r} for export; use {', '.join(DTYPES)}")
-    loaded = load(model, "cpu", "fp32", rewrite=False)
+    loaded = load_checkpoint(model, "cpu", "fp32", rewrite=False)
     described = task_network(loaded, task, output, precision)
     example = described.example(2)
     translations = fused.translations() if flavour == "fused" else None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zellige.errors import UnknownModelError
 
 from ...engine.coco_gan import CocoGan
-from ...engine.library import load
+from ...engine.library import load_checkpoint
 from ...engine.models.coco_gan import CocoGanConfig, Generator
 from ...engine.models.onegan import OneGanConfig, OneGanNetworks
 from ...engine.models.onegan_blocks import MapNorm
@@ -75,7 +75,7 @@ def subject_of(model: str, device: torch.device) -> Subject:
     if model in REFERENCES:
         return REFERENCES[model](model, device)
     try:
-        loaded = load(model, str(device), "fp32", rewrite=False)
+        loaded = load_checkpoint(model, str(device), "fp32", rewrite=False)
     except UnknownModelError as error:
         raise UnknownModelError(f"{error}; or a reference network: {', '.join(REFERENCES)}") from None
     if isinstance(loaded, CocoGan):

@@ -9,7 +9,7 @@ import torch
 
 from zellige.errors import SizeError
 
-__all__ = ["AnchoredLatents", "fixed_latent"]
+__all__ = ["AnchoredLatents", "fixed_latent", "fixed_latents"]
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -23,6 +23,13 @@ def fixed_latent(seed: int, index: int, length: int) -> Floats:
     if index < 0:
         raise SizeError(f"images are numbered from 0; there is no image {index}")
     return np.random.default_rng((_valid(seed), _IMAGES, index)).uniform(-1, 1, length)
+
+
+def fixed_latents(seed: int, count: int, length: int) -> Floats:
+    """Those of images 0 to `count` - 1, float64 [count, length]; SizeError where there are none."""
+    if count < 1:
+        raise SizeError(f"{count} images cannot be generated; ask for 1 or more")
+    return np.stack([fixed_latent(seed, k, length) for k in range(count)])
 
 
 class AnchoredLatents:

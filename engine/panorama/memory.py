@@ -118,31 +118,49 @@ def live_bytes(module: torch.nn.Module, inputs: Callable[[int], tuple[Any, ...]]
 
 @dataclass
 class Peak:
-    """Bytes that were added to the process (CPU) or reserved by the allocator (CUDA) at the worst moment."""
+    """Bytes that were added to the process (CPU) or reserved by the allocator (CUDA) at the worst moment.
+
+    Attributes:
+        bytes: known when the measurement is over.
+    """
 
     bytes: int = 0
+    _used: Callable[[], int] | None = None
+
+    def look(self) -> None:
+        """Where nothing else keeps the highest use, note that of this moment."""
+        if self._used is not None:
+            self.bytes = max(self.bytes, self._used())
 
 
 @contextmanager
-def measured_peak(device: torch.device, budget: int | None = None) -> Iterator[Peak]:
-    """Measure the memory that a block takes at its peak; on CUDA also cap the allocator at the budget.
+def measured_peak(device: torch.device, budget: int | None = None, *, whole: bool = False) -> Iterator[Peak]:
+    """Measure the memory that a block takes at its peak; on CUDA also cap torch's allocator at the budget.
 
     On a CPU it is the growth of the resident set over its size on entry: the kernel's own high-water mark where it
     can be reset (Linux), else the part of the lifetime's mark that exceeds the size on entry.
+
+    Args:
+        device: whose memory.
+        budget: bytes.
+        whole: on CUDA count what the device has less than on entry, whenever `Peak.look` is called, and not torch's
+            allocator: for libraries with one of their own. Other processes on the device count too.
     """
-    peak = Peak()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-        total = torch.cuda.get_device_properties(device).total_memory
+        free, total = torch.cuda.mem_get_info(device)
+        peak = Peak(_used=(lambda: free - torch.cuda.mem_get_info(device)[0]) if whole else None)
         if budget is not None:
             torch.cuda.set_per_process_memory_fraction(min(budget / total, 1.0), device)
         try:
             yield peak
         finally:
-            peak.bytes = torch.cuda.max_memory_reserved(device)
+            peak.look()
+            peak.bytes = peak.bytes if whole else torch.cuda.max_memory_reserved(device)
             torch.cuda.set_per_process_memory_fraction(1.0, device)
         return
+    peak = Peak()
     _return_free_memory()
     before = resident_bytes()
     with suppress(OSError):

@@ -20,8 +20,8 @@ from ...kernels import feather_blend, plain_operators
 from ..device import show_bytes
 from ..models.coco_gan import Generator
 from .canvas import Canvas, open_canvas
+from .graph_patches import GraphPatches, Run
 from .memory import Plan, live_bytes, measured_peak, plan_batch, too_small
-from .onnx_patches import OnnxPatches
 from .scene import Region, Scene
 
 __all__ = ["Renderer", "render_file"]
@@ -54,7 +54,7 @@ class Renderer:
     name: str = "the model"
     budget: int | None = None
     reuse: bool = False
-    run: Callable[[Tensor, Tensor, tuple[int, int]], Tensor] | None = None
+    run: Run | None = None
     _patches: Tensor | None = field(default=None, init=False, repr=False)
 
     @property
@@ -184,7 +184,7 @@ def render_file(
     budget: int,
     name: str = "the model",
     advance: Callable[[int, int], None] = lambda done, total: None,
-    other: OnnxPatches | None = None,
+    graphs: GraphPatches | None = None,
 ) -> dict[str, Any]:
     """Render a scene into a file within a memory budget; tiles stream out as they are finished.
 
@@ -195,7 +195,7 @@ def render_file(
         budget: bytes; on CUDA of the device, enforced by the allocator; on a CPU of what the process grows by.
         name: of the model, for errors.
         advance: called with (pixels done, pixels in all).
-        other: makes the patches in place of the generator; made ready before memory is counted.
+        graphs: makes the patches in place of the generator. What it takes to get ready counts on CUDA alone.
     Returns:
         the report of the contract: width, height, patches, block (patches made at once, down and
         across), batch (of blocks), seconds, megapixels_per_second, memory_budget_bytes,
@@ -206,14 +206,20 @@ def render_file(
     """
     device = generator.stem.weight.device
     canvas = open_canvas(path, scene.width, scene.height, patch=scene.patch)
-    plan, tiles = plan_render(generator, scene, canvas, budget, name, graph=other is not None)
+    plan, tiles = plan_render(generator, scene, canvas, budget, name, graph=graphs is not None)
     area = scene.block[0] * scene.block[1]
-    renderer = Renderer(generator, plan.batch * area, name, budget, reuse=True, run=other)
-    if other is not None:
-        other.prepare(scene.block, filled(generator, plan.batch))
+    renderer = Renderer(generator, plan.batch * area, name, budget, reuse=True)
+    if graphs is not None and device.type == "cpu":
+        renderer.run, _ = graphs.prepared(scene.block, filled(generator, plan.batch))
     total, done, patches = scene.width * scene.height, 0, 0
     began = time.perf_counter()
-    with measured_peak(device, budget) as peak, canvas:
+    with measured_peak(device, budget, whole=graphs is not None) as peak, canvas:
+        if graphs is not None and device.type == "cuda":
+            usual = len(scene.work(next(_chunks(scene, canvas.tile, tiles))[0]))
+            batch = -(-usual // -(-usual // plan.batch))  # its equal parts, which then need no padding
+            rest = plan.predicted_bytes - block_bytes(generator, scene.block, plan.batch, graph=True)
+            renderer.run, batch = graphs.prepared(scene.block, batch, budget - rest)
+            renderer.batch = batch * area
         for region, widths in _chunks(scene, canvas.tile, tiles):
             pixels = renderer.region(scene, region).cpu().numpy()
             for left, width in widths:
@@ -221,6 +227,7 @@ def render_file(
             del pixels
             patches += len(scene.work(region)) * area
             done += region.width * region.height
+            peak.look()
             advance(done, total)
     seconds = time.perf_counter() - began
     return {

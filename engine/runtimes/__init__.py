@@ -96,18 +96,19 @@ def checked_name(name: str, dtype: torch.dtype = torch.float32, device: torch.de
 
 def exported(
     name: str, network: Network, example: Sequence[Rows], device: torch.device, names: Sequence[str],
-    buckets: Sequence[int] = BUCKETS,
+    buckets: Sequence[int] = BUCKETS, memory: int | None = None,
 ) -> Runtime:  # fmt: skip
     """A runtime for a network that is exported for it now; arguments as of `open_runtime` and `onnx_graph`."""
     from .onnx_export import onnx_graph
 
     model = onnx_graph(network, example, names).model
-    return open_runtime(name, model.SerializeToString(), device, buckets)
+    return open_runtime(name, model.SerializeToString(), device, buckets, memory)
 
 
 def open_runtime(
-    name: str, network: Network | Path | bytes, device: torch.device, buckets: Sequence[int] = BUCKETS
-) -> Runtime:
+    name: str, network: Network | Path | bytes, device: torch.device, buckets: Sequence[int] = BUCKETS,
+    memory: int | None = None,
+) -> Runtime:  # fmt: skip
     """A runtime for a network.
 
     Args:
@@ -118,6 +119,8 @@ def open_runtime(
         device: where it runs.
         buckets: sizes of batches. On CUDA "torch" and "tensorrt" run no others; elsewhere the largest counts, and the
             last batch of a run is as small as it comes.
+        memory: most bytes of a CUDA device that "onnx" or "tensorrt" may allocate, weights apart of "tensorrt"; None
+            for no limit.
     Raises:
         DeviceError: there is no such runtime, it cannot run this network, or not on this device.
         SizeError: a bucket is below 1; MissingExtraError: ONNX Runtime, or TensorRT or CuPy, is not installed.
@@ -129,10 +132,10 @@ def open_runtime(
         if name == "tensorrt":
             from .tensorrt_runtime import TensorRtRuntime
 
-            return TensorRtRuntime(network, device, buckets)
+            return TensorRtRuntime(network, device, buckets, memory)
         from .onnx_runtime import OnnxRuntime
 
-        return OnnxRuntime(network, device, buckets)
+        return OnnxRuntime(network, device, buckets, memory)
     if isinstance(network, Path | bytes):
         raise DeviceError("the runtime 'torch' runs a network of PyTorch and no ONNX model; use 'onnx' for that")
     if device.type == "cuda":

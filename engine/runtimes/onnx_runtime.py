@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zellige.errors import CheckpointError, DeviceError, MissingExtraError, ShapeError
+from zellige.errors import BudgetError, CheckpointError, DeviceError, MissingExtraError, ShapeError
 
 from .buckets import BUCKETS, Usage, checked_buckets, split
 from .inputs import Rows, as_rows, repeated
@@ -41,18 +41,22 @@ class OnnxRuntime:
         model: the path or the bytes of a .onnx file whose inputs and output are [N, ...], N of any size.
         device: CPU or CUDA.
         buckets: the largest is the size of a batch; the rest is run as it is.
+        memory: most bytes of a CUDA device that the session may allocate; None for no limit.
     Raises:
         MissingExtraError: ONNX Runtime is not installed; DeviceError: it has no provider for the device.
         CheckpointError: the model cannot be opened (see onnx_file.py), or has several outputs or a fixed N.
+        BudgetError: now or later, the memory does not suffice.
     """
 
     name = "onnx"
     lends = True
 
-    def __init__(self, model: Path | bytes, device: torch.device, buckets: Sequence[int] = BUCKETS) -> None:
+    def __init__(
+        self, model: Path | bytes, device: torch.device, buckets: Sequence[int] = BUCKETS, memory: int | None = None
+    ) -> None:
         self.device, self.buckets, self.usage = device, checked_buckets(buckets), Usage()
         self._what = "the ONNX model" if isinstance(model, bytes) else str(model)
-        self._session = _session(model, self._what, device)
+        self._session = _session(model, self._what, device, memory)
         self._inputs = {value.name: value for value in self._session.get_inputs()}
         outputs = self._session.get_outputs()
         if len(outputs) != 1 or outputs[0].type not in _DTYPES:
@@ -128,6 +132,7 @@ class OnnxRuntime:
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # its errors have no common class
+            _check_memory(error, self._what)
             raise ShapeError(f"{self._what} cannot be run on these inputs: {_first_line(error)}") from error
 
     def _ordered(self, inputs: Sequence[Rows] | Mapping[str, Rows]) -> Sequence[Rows]:
@@ -141,7 +146,7 @@ class OnnxRuntime:
         return inputs
 
 
-def _session(model: Path | bytes, what: str, device: torch.device) -> Any:
+def _session(model: Path | bytes, what: str, device: torch.device, memory: int | None) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -158,13 +163,16 @@ def _session(model: Path | bytes, what: str, device: torch.device) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.enable_cpu_mem_arena = True
     options.log_severity_level = 4  # errors come as exceptions
-    providers = [(provider, {"device_id": device.index or 0} if device.type == "cuda" else {})]
+    chosen: dict[str, Any] = {"device_id": device.index or 0} if device.type == "cuda" else {}
+    if chosen and memory is not None:
+        chosen |= {"gpu_mem_limit": memory, "arena_extend_strategy": "kSameAsRequested"}
     checked = check_model_file(model, domains=_DOMAINS)
     if isinstance(model, Path):  # the bytes that were checked, with external data from where the file lies
         options.add_session_config_entry(_FOLDER, os.path.realpath(model.parent))
     try:
-        session = onnxruntime.InferenceSession(checked, options, providers=providers)
+        session = onnxruntime.InferenceSession(checked, options, providers=[(provider, chosen)])
     except Exception as error:  # its errors have no common class
+        _check_memory(error, what)
         raise CheckpointError(f"{what} cannot be opened as an ONNX model: {_first_line(error)}") from error
     if session.get_providers()[0] != provider:  # it goes on without a provider that fails
         raise DeviceError(f"ONNX Runtime could not start its {provider}; see that its version fits CUDA's and cuDNN's")
@@ -177,6 +185,12 @@ def _fixed(shape: list[Any]) -> bool:
 
 def _shown(shape: list[Any]) -> str:
     return f"[{', '.join(map(str, ['N', *shape[1:]]))}]"
+
+
+def _check_memory(error: Exception, what: str) -> None:
+    """Raise a BudgetError in place of an error that is a want of memory, which has many names."""
+    if any(sign in str(error) for sign in ("Failed to allocate memory", "bad allocation", "bad_alloc")):
+        raise BudgetError(f"{what} needs more memory than there is or was given; take smaller batches") from error
 
 
 def _first_line(error: Exception) -> str:

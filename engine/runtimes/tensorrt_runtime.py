@@ -27,20 +27,24 @@ class TensorRtRuntime:
         model: the path or the bytes of an engine or of an ONNX model, whose inputs and output are [N, ...].
         device: CUDA.
         buckets: sizes of batches, of those that the engine holds.
+        memory: most bytes of inputs, outputs, results and workspaces; None for no limit.
     Attributes:
         library: that runs the engine, with its version.
         names: of the inputs, in their order.
     Raises:
         DeviceError: there is no such device; CheckpointError: the model cannot be opened, or has several outputs.
         MissingExtraError: CuPy or TensorRT is not installed; SizeError: a bucket is below 1.
+        BudgetError: later, the memory does not suffice.
     """
 
     name = "tensorrt"
     lends = False
 
-    def __init__(self, model: Path | bytes, device: torch.device, buckets: Sequence[int] = BUCKETS) -> None:
+    def __init__(
+        self, model: Path | bytes, device: torch.device, buckets: Sequence[int] = BUCKETS, memory: int | None = None
+    ) -> None:
         self.device, self.usage = device, Usage()
-        self._engine = open_engine(model, checked_buckets(buckets), device=device.index or 0)
+        self._engine = open_engine(model, checked_buckets(buckets), device=device.index or 0, memory=memory)
         self.buckets = self._engine.buckets
         if len(self._engine.outputs) != 1:
             found = ", ".join(value.name for value in self._engine.outputs)

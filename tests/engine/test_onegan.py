@@ -10,8 +10,6 @@ from PIL import Image
 
 import zellige
 from zellige.engine import onegan as subject
-from zellige.engine.checkpoint import read_header
-from zellige.engine.coco_gan import CocoGan
 from zellige.engine.library import list_models, load_for
 from zellige.engine.onegan import OneGan
 from zellige.engine.onegan_classes import draw_pairs
@@ -182,7 +180,7 @@ class TestRuntimes:
         chosen = loaded.generate(2, child=6, parent=0, background=1).astype(int)
         assert abs(chosen - own.generate(2, child=6, parent=0, background=1)).max() <= 1
 
-    def test_what_cannot_run_is_refused_in_a_sentence(self, onegan_file: ModelFile, model_file: ModelFile) -> None:
+    def test_what_cannot_run_is_refused_in_a_sentence(self, onegan_file: ModelFile) -> None:
         for runtime, precision, sentence in (
             (
                 "tensorrt",
@@ -194,9 +192,6 @@ class TestRuntimes:
         ):
             with pytest.raises(DeviceError, match=sentence):
                 zellige.load(onegan_file(), device="cpu", precision=precision, runtime=runtime)  # type: ignore[arg-type]
-        patches = "^COCO-GAN's patches run by the runtimes 'torch' and 'onnx', not by 'tensorrt' as yet$"
-        with pytest.raises(DeviceError, match=patches):
-            CocoGan(read_header(model_file("plane")), "x", torch.device("cuda"), torch.float32, runtime="tensorrt")
         loaded = zellige.load(onegan_file(), device="cpu", precision="fp32")
         with pytest.raises(ShapeError, match="^as_ is 'jax'; it must be 'numpy', 'torch', 'cupy' or 'float'"):
             loaded.generate(1, as_="jax")  # type: ignore[arg-type]
