@@ -259,9 +259,9 @@ def plan_render(
     tiles = max(1, min(across, _PATCHES_A_CHUNK // (area * one)))
     enough = block_bytes(generator, scene.block, 16, graph)
     # A small budget first gives up composing several tiles at once, then large batches.
-    while tiles > 1 and fixed_bytes(generator, canvas, area * one, tiles) + enough > budget:
+    while tiles > 1 and fixed_bytes(generator, canvas, area * one, tiles, graph) + enough > budget:
         tiles //= 2
-    fixed = fixed_bytes(generator, canvas, area * one, tiles)
+    fixed = fixed_bytes(generator, canvas, area * one, tiles, graph)
     least, step = generator.batching
     most = max(least, min(one * tiles, _PATCHES_A_BATCH // area))
 
@@ -290,15 +290,15 @@ def block_bytes(generator: Generator, block: tuple[int, int], count: int, graph:
     return int(live * (_GRAPH_FACTOR if graph else factor))
 
 
-def fixed_bytes(generator: Generator, canvas: Canvas | None, patches: int, tiles: int) -> int:
+def fixed_bytes(generator: Generator, canvas: Canvas | None, patches: int, tiles: int, graph: bool = False) -> int:
     """Bytes that a render takes whatever the batch: patches and pixels of a chunk, the file's own, workspaces."""
     config, device = generator.config, generator.stem.weight.device
     patch = config.channels * config.patch**2 * generator.to_image.weight.dtype.itemsize
     pixels = 2 * tiles * int(np.prod(canvas.tile)) * config.channels if canvas else 0
     own = canvas.resident_bytes if canvas else 0
     weights = [parameter.nbytes for parameter in generator.parameters()]
-    # The allocator of a CUDA device counts the weights too; of a CPU process only the growth counts.
-    workspace = _CPU_WORKSPACE + 3 * max(weights) if device.type == "cpu" else sum(weights)
+    # On a CUDA device the weights count too, and those of a graph beside them; of a CPU process only the growth counts.
+    workspace = _CPU_WORKSPACE + 3 * max(weights) if device.type == "cpu" else sum(weights) * (1 + graph)
     return patches * max(tiles, 1) * patch + pixels + own + workspace
 
 
