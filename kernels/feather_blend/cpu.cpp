@@ -46,36 +46,41 @@ ZELLIGE_INLINE void add_values(float row_weight, const float *__restrict window,
     for (std::int64_t i = 0; i < size; ++i) sums[i] += (row_weight * window[i]) * widen(values[i]);
 }
 
-// The part of a patch that lies in a tile: `rows` rows of `size` values in each plane.
+// The part of a patch that lies in a tile: `rows` rows of `size` values in each plane. Asks for the plane behind the one
+// that is added, behind the last one for the first of the `next` patch: each is too short to be seen as a stream.
 template <typename T>
 ZELLIGE_INLINE void add_patch_body(const Sums &of, const float *window_rows, const float *window_columns,
-                                   const T *patch, const PatchStrides &strides, std::int64_t rows, std::int64_t size) {
+                                   const T *patch, const T *next, const PatchStrides &strides, std::int64_t rows,
+                                   std::int64_t size) {
     const Sums sums = of;
     for (std::int64_t row = 0; row < rows; ++row)
         add_weights(window_rows[row], window_columns, size, sums.weights + row * sums.row);
     // Plane by plane, because the rows of one lie next to each other.
-    for (std::int64_t plane = 0; plane < sums.planes; ++plane)
+    for (std::int64_t plane = 0; plane < sums.planes; ++plane) {
+        const T *from = patch + plane * strides.plane;
+        const T *behind = plane + 1 < sums.planes ? from + strides.plane : next;
         for (std::int64_t row = 0; row < rows; ++row) {
-            const std::int64_t at = plane * strides.plane + row * strides.row;
-            add_values(window_rows[row], window_columns, patch + at, size,
+            ask_for(behind + row * strides.row, size);
+            add_values(window_rows[row], window_columns, from + row * strides.row, size,
                        sums.values + (row * sums.planes + plane) * sums.row);
         }
+    }
 }
 
 ZELLIGE_CLONES void add_patch(const Sums &sums, const float *window_rows, const float *window_columns,
-                              const float *patch, const PatchStrides &strides, std::int64_t rows, std::int64_t size) {
-    add_patch_body(sums, window_rows, window_columns, patch, strides, rows, size);
+                              const float *patch, const float *next, const PatchStrides &strides, std::int64_t rows, std::int64_t size) {
+    add_patch_body(sums, window_rows, window_columns, patch, next, strides, rows, size);
 }
 
 ZELLIGE_CLONES void add_patch(const Sums &sums, const float *window_rows, const float *window_columns,
-                              const bfloat16 *patch, const PatchStrides &strides, std::int64_t rows,
+                              const bfloat16 *patch, const bfloat16 *next, const PatchStrides &strides, std::int64_t rows,
                               std::int64_t size) {
-    add_patch_body(sums, window_rows, window_columns, patch, strides, rows, size);
+    add_patch_body(sums, window_rows, window_columns, patch, next, strides, rows, size);
 }
 
 ZELLIGE_CLONES void add_patch(const Sums &sums, const float *window_rows, const float *window_columns,
-                              const float16 *patch, const PatchStrides &strides, std::int64_t rows, std::int64_t size) {
-    add_patch_body(sums, window_rows, window_columns, patch, strides, rows, size);
+                              const float16 *patch, const float16 *next, const PatchStrides &strides, std::int64_t rows, std::int64_t size) {
+    add_patch_body(sums, window_rows, window_columns, patch, next, strides, rows, size);
 }
 
 ZELLIGE_INLINE float mean_of(float sum, float total) { return total > 0.0f ? sum / total : 0.0f; }
@@ -148,7 +153,8 @@ void blend(const Geometry &size, RowLayout layout, PatchStrides strides, const T
             // -0.0 is the neutral element: -0.0 + x is x for every x, and 0.0 + -0.0 would lose a sign.
             std::fill(values.begin(), values.end(), -0.0f);
             std::fill(weights.begin(), weights.end(), 0.0f);
-            for (const std::int64_t n : near) {
+            for (std::size_t i = 0; i < near.size(); ++i) {
+                const std::int64_t n = near[i], next = near[std::min(i + 1, near.size() - 1)];
                 const std::int64_t y = positions[2 * n], x = positions[2 * n + 1];
                 const std::int64_t y_begin = std::max(y, top), y_end = std::min(y + size.patch_rows, bottom);
                 const std::int64_t x_begin = std::max(x, left), x_end = std::min(x + size.patch_columns, right);
@@ -156,9 +162,10 @@ void blend(const Geometry &size, RowLayout layout, PatchStrides strides, const T
                 const std::int64_t at = (x_begin - left) * layout.lanes, within = (x_begin - x) * layout.lanes;
                 const Sums sums{values.data() + (y_begin - top) * layout.planes * row + at,
                                 weights.data() + (y_begin - top) * row + at, layout.planes, row};
+                const std::int64_t inside = (y_begin - y) * strides.row + within;
                 add_patch(sums, window_rows + (y_begin - y), window.data() + within,
-                          patches + n * strides.patch + (y_begin - y) * strides.row + within, strides, y_end - y_begin,
-                          (x_end - x_begin) * layout.lanes);
+                          patches + n * strides.patch + inside, patches + next * strides.patch + inside, strides,
+                          y_end - y_begin, (x_end - x_begin) * layout.lanes);
             }
             for (std::int64_t y = top; y < bottom; ++y)
                 finish_row(values.data() + (y - top) * layout.planes * row, weights.data() + (y - top) * row,

@@ -15,6 +15,7 @@ namespace zellige {
 namespace {
 
 constexpr std::int64_t values_a_part = 1 << 14;  // enough to pay for handing a part to a thread
+constexpr std::int64_t values_asked_for = 1 << 10;  // at a time, between computations
 constexpr std::int64_t lanes = 32;               // sums side by side; fixed, so that all clones agree
 
 struct Sums {
@@ -95,25 +96,27 @@ Moments block_moments(const T *sample, const Runs &all, std::int64_t block) {
     return moments(sample + 2 * begin * all.length, runs, all.length, 2 * all.length);
 }
 
-// Values `begin` to `end` of a sample by plane; the second half lies `half` values behind the first.
+// Values `begin` to `end` of a sample by plane; the second half lies `half` values behind the first. Asks for what lies
+// `ahead` values behind.
 template <typename T>
 ZELLIGE_INLINE void planes_body(const T *x, std::int64_t begin, std::int64_t end, std::int64_t plane, std::int64_t half,
-                                const Folded &of, T *y) {
+                                std::int64_t ahead, const Folded &of, T *y) {
     for (std::int64_t at = begin; at < end;) {
-        const std::int64_t c = at / plane, until = std::min(end, (c + 1) * plane);
+        const std::int64_t c = at / plane, until = std::min({end, (c + 1) * plane, at + values_asked_for});
+        ask_for(x + at + ahead, until - at);
         gated_run(x + at, x + half + at, until - at, of.centre, of.scale[c], of.offset[c], y + at);
         at = until;
     }
 }
 
 ZELLIGE_CLONES void planes_of(const float *x, std::int64_t begin, std::int64_t end, std::int64_t plane,
-                              std::int64_t half, const Folded &of, float *y) {
-    planes_body(x, begin, end, plane, half, of, y);
+                              std::int64_t half, std::int64_t ahead, const Folded &of, float *y) {
+    planes_body(x, begin, end, plane, half, ahead, of, y);
 }
 
 ZELLIGE_CLONES void planes_of(const bfloat16 *x, std::int64_t begin, std::int64_t end, std::int64_t plane,
-                              std::int64_t half, const Folded &of, bfloat16 *y) {
-    planes_body(x, begin, end, plane, half, of, y);
+                              std::int64_t half, std::int64_t ahead, const Folded &of, bfloat16 *y) {
+    planes_body(x, begin, end, plane, half, ahead, of, y);
 }
 
 // `pixels` pixels of all channels, each with its first half before its second. Asks for what lies `ahead` values
@@ -159,7 +162,7 @@ void glu_layer_norm_of(const Map &size, const T *x, const float *weight, const f
             pixels_of(from + 2 * begin * size.channels, end - begin, size.channels,
                       last ? ahead_of<T>(2 * size.channels) : 2 * values, of, into + begin * size.channels);
         else
-            planes_of(from, begin, end, size.pixels, values, of, into);
+            planes_of(from, begin, end, size.pixels, values, last ? 0 : 2 * values, of, into);
     };
     const auto fold = [&](const Normal &normal, float *room) {
         return folded<T>(normal, weight, bias, size.channels, size.channels_last, room);
