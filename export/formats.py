@@ -1,6 +1,5 @@
 """What a model becomes by way of a verified ONNX file: TensorRT engines, and model repositories."""
 
-import importlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,8 @@ from zellige.errors import TaskError
 
 from ..engine.images import AtomicFile
 from ..engine.library import find
-from ..engine.tensorrt.flavours import flavour_for
+from ..engine.tensorrt.build import way_to_build
+from ..engine.tensorrt.graph import check_ascending
 from .onnx import export_onnx
 from .plugins import register_plugins, split_for_plugins
 from .tasks import Output
@@ -47,16 +47,18 @@ def export_engine(
     Raises:
         what `export_onnx` and `export_tensorrt` raise.
     """
+    # What can be refused without the model, before it is exported.
     AtomicFile(out)
-    chosen = flavour_for(flavour, bool(targets), "building TensorRT engines")
-    full = chosen.name == "full"
+    check_ascending(profiles)
+    way = way_to_build(flavour, targets)
+    full = way.flavour.name == "full"
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / _ONNX
         graph = export_onnx(
             model, draft, task=task, flavour="fused" if full else "portable", precision=precision, output=output
         )
-        network = _with_plugins(draft) if full else draft
-        built = export_tensorrt(network, out, flavour=chosen.name, targets=targets, profile=profiles)
+        network = _with_plugins(draft, way.library) if full else draft
+        built = export_tensorrt(network, out, flavour=way.flavour.name, targets=targets, profile=profiles)
     seconds = graph["seconds"] + built["seconds"]
     built.pop("path")
     return graph | built | {"format": "tensorrt", "graph": graph["flavour"], "out": str(out), "seconds": seconds}
@@ -109,12 +111,12 @@ def export_repository(
     return report | written | {"format": "triton-repository", "out": str(out)}
 
 
-def _with_plugins(draft: Path) -> bytes:
+def _with_plugins(draft: Path, library: Any) -> bytes:
     """The model with a node for each plugin and no functions, whose plugins TensorRT knows now."""
     import onnx
 
     model = split_for_plugins(onnx.load(draft))
     del model.functions[:]
-    register_plugins(importlib.import_module("tensorrt"))
+    register_plugins(library)
     content: bytes = model.SerializeToString(deterministic=True)
     return content

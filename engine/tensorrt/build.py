@@ -8,14 +8,15 @@ from typing import Any, cast
 
 from zellige.errors import CheckpointError, DeviceError
 
-from .driver import devices
+from .driver import Device, devices
 from .flavours import FLAVOURS, Flavour, FlavourName, flavour_for
 from .graph import DTYPES, Graph, Profile, Value, check_profiles, read_graph
 from .messages import kept_log, parse_fault, plain
 
-__all__ = ["PROFILE", "EngineFile", "Profile", "build_engine", "checked_targets", "profiles_of"]
+__all__ = ["PROFILE", "EngineFile", "Profile", "build_engine", "checked_targets", "profiles_of", "way_to_build"]
 
 PROFILE: Profile = (1, 8, 32)
+_PURPOSE = "building TensorRT engines"
 
 
 @dataclass(frozen=True)
@@ -56,34 +57,66 @@ def build_engine(
         SizeError: a profile that is none.
         CheckpointError: the model cannot be read, or not be built; names the node where there is one.
     """
-    chosen = flavour_for(flavour, bool(targets), "building TensorRT engines")
-    wanted = checked_targets(chosen, targets)
-    graph = read_graph(model, chosen)
+    way = way_to_build(flavour, targets)
+    graph = read_graph(model, way.flavour)
     profiles = profiles_of(profile)
     check_profiles(graph, profiles)
-    if "sm_75" in wanted and graph.bfloat16:
+    if "sm_75" in way.targets and graph.bfloat16:
         raise DeviceError(
             f"{graph.what} computes in bfloat16, which sm_75 does not have; leave sm_75 out, or export it in fp16"
         )
-    library = chosen.library("building TensorRT engines")
-    present = devices() if not chosen.targets else ()
-    if not chosen.targets and not present:
-        raise DeviceError(
-            f"{chosen.title} builds for the GPU at hand, and there is no CUDA device here; build where it will run, or "
-            f"take the flavour 'rtx', which builds for {', '.join(FLAVOURS['rtx'].targets)} without one"
-        )
     began = time.perf_counter()
-    content, inputs, outputs = _built(library, chosen, graph, wanted, profiles)
+    content, inputs, outputs = _built(way.library, way.flavour, graph, way.targets, profiles)
+    device = way.device
     return EngineFile(
         content,
         {
-            "flavour": chosen.name, "library": chosen.module, "version": library.__version__,
-            "targets": list(wanted) or [present[0].capability], "device": present[0].name if present else None,
+            "flavour": way.flavour.name, "library": way.flavour.module, "version": way.library.__version__,
+            "targets": list(way.targets) if device is None else [device.capability],
+            "device": None if device is None else device.name,
             "profiles": [list(one) for one in profiles], "bytes": len(content),
             "seconds": time.perf_counter() - began, "inputs": [value.row() for value in inputs],
             "outputs": [value.row() for value in outputs], "metadata": graph.metadata,
         },
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WayToBuild:
+    """Who builds, and for what.
+
+    Attributes:
+        flavour: of TensorRT.
+        library: its module.
+        targets: GPUs to build for; none where it is the one at hand.
+        device: the GPU at hand, where that is built for.
+    """
+
+    flavour: Flavour
+    library: Any
+    targets: tuple[str, ...]
+    device: Device | None
+
+
+def way_to_build(flavour: FlavourName | None, targets: Sequence[str] = ()) -> WayToBuild:
+    """What `build_engine` builds with and for, refused where that cannot be, whatever the model is.
+
+    Args:
+        flavour, targets: as of `build_engine`.
+    Raises:
+        MissingExtraError, DeviceError: as of `build_engine`.
+    """
+    chosen = flavour_for(flavour, bool(targets), _PURPOSE)
+    wanted, library = checked_targets(chosen, targets), chosen.library(_PURPOSE)
+    if chosen.targets:
+        return WayToBuild(chosen, library, wanted, None)
+    present = devices()
+    if not present:
+        raise DeviceError(
+            f"{chosen.title} builds for the GPU at hand, and there is no CUDA device here; build where it will run, or "
+            f"take the flavour 'rtx', which builds for {', '.join(FLAVOURS['rtx'].targets)} without one"
+        )
+    return WayToBuild(chosen, library, wanted, present[0])
 
 
 def profiles_of(profile: Profile | Sequence[Profile]) -> tuple[Profile, ...]:

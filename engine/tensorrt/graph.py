@@ -10,7 +10,7 @@ from zellige.errors import CheckpointError, MissingExtraError, SizeError
 
 from .flavours import Flavour
 
-__all__ = ["DTYPES", "Graph", "Profile", "Value", "check_profiles", "read_graph"]
+__all__ = ["DTYPES", "Graph", "Profile", "Value", "check_ascending", "check_profiles", "read_graph"]
 
 Profile = tuple[int, int, int]  # least, usual and largest batch
 # By TensorRT's names. What has no name here it refuses, or turns into something else: float64 into float32, unsaid.
@@ -99,14 +99,7 @@ def check_profiles(graph: Graph, profiles: Sequence[Profile]) -> None:
     Raises:
         SizeError: no profile, or not 1 <= least <= usual <= largest, or other batches than the one of the model.
     """
-    if not profiles:
-        raise SizeError("an engine needs a profile: least, usual and largest batch, such as 1,8,32")
-    for profile in profiles:
-        if len(profile) != 3 or not 1 <= profile[0] <= profile[1] <= profile[2]:
-            raise SizeError(
-                f"the profile {_listed(profile)} is not the least, usual and largest batch in ascending order, each 1 "
-                "or more; write it as 1,8,32"
-            )
+    check_ascending(profiles)
     for value in graph.inputs:
         fixed = value.shape[0]
         if fixed > 0 and any(profile != (fixed, fixed, fixed) for profile in profiles):
@@ -114,6 +107,18 @@ def check_profiles(graph: Graph, profiles: Sequence[Profile]) -> None:
             raise SizeError(
                 f"the input {value.name!r} of {graph.what} has a fixed batch of {fixed}, and the profile "
                 f"{_listed(wrong)} asks for others; export it with any batch, or take {fixed},{fixed},{fixed}"
+            )
+
+
+def check_ascending(profiles: Sequence[Profile]) -> None:
+    """Refuse profiles that are none, of whatever model; raises as `check_profiles` does."""
+    if not profiles:
+        raise SizeError("an engine needs a profile: least, usual and largest batch, such as 1,8,32")
+    for profile in profiles:
+        if len(profile) != 3 or not 1 <= profile[0] <= profile[1] <= profile[2]:
+            raise SizeError(
+                f"the profile {_listed(profile)} is not the least, usual and largest batch in ascending order, each 1 "
+                "or more; write it as 1,8,32"
             )
 
 
