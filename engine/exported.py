@@ -99,6 +99,8 @@ def open_exported(
         raise DeviceError(
             f"{path} computes in {said['precision']}; take the precision auto, or export the model in {precision}"
         )
+    if (chosen, device.type, said["precision"]) == ("onnx", "cpu", "bf16"):
+        raise DeviceError(f"{path} computes in bf16, which ONNX Runtime does not on CPUs; export it in fp32 or fp16")
     system, task, dtype = said["system"], said["task"], _DTYPES[said["precision"]]
     header = Header(path, system, json.loads(said["config"]), {}, {})
 

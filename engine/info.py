@@ -10,6 +10,7 @@ import torch
 from rich.table import Table
 
 import zellige
+from zellige.errors import TaskError
 
 from ..kernels import available_backends
 from .device import Precision, available_memory, pick_device, pick_precision, processor
@@ -59,6 +60,10 @@ def describe_model(
     """
     path = find(model)
     if is_exported(path):
+        if rewrites:
+            raise TaskError(
+                f"the layers of {path} have the form that they were exported in; see those of its checkpoint"
+            )
         return describe_exported(path)
     loaded = load_checkpoint(model, device, precision, rewrite=rewrites)
     header, (height, width) = loaded.header, loaded.resolution

@@ -142,6 +142,15 @@ class TestRefused:
         with pytest.raises(DeviceError, match="computes in fp32; take the precision auto, or export the model in bf16"):
             zellige.load(images_of_onegan, device="cpu", precision="bf16")
 
+    def test_bfloat16_on_a_cpu(self, images_of_onegan: Path, tmp_path: Path) -> None:
+        sentence = "computes in bf16, which ONNX Runtime does not on CPUs; export it in fp32 or fp16$"
+        with pytest.raises(DeviceError, match=sentence):
+            zellige.load(edited(images_of_onegan, tmp_path, precision="bf16"), device="cpu")
+
+    def test_rewrites_of_a_graph(self, patches: Path) -> None:
+        with pytest.raises(TaskError, match="have the form that they were exported in; see those of its checkpoint$"):
+            describe_model(patches, "cpu", rewrites=True)
+
     def test_the_runtime_of_networks(self, images_of_onegan: Path) -> None:
         with pytest.raises(DeviceError, match="is an ONNX file, which the runtimes 'onnx' and 'tensorrt' run, and not"):
             zellige.load(images_of_onegan, device="cpu", runtime="torch")
