@@ -1,18 +1,13 @@
-"""docs/deploying.md: what it shows runs, against a tiny model with the names that it tells."""
+"""docs/deploying.md: what it shows runs, with the files that it tells of."""
 
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from zellige.engine.checkpoint import write_checkpoint
-from zellige.engine.models.onegan import OneGanConfig, OneGanNetworks
-from zellige.engine.onegan import PREFIX
-from zellige.export.onnx import export_onnx
-
+from .export.bundled import export_once, folder_of
 from .test_docs import blocks, write_tiny
 
 pytest.importorskip("onnx")
@@ -25,14 +20,7 @@ TEXT = (Path(__file__).parents[1] / PAGE).read_text()
 
 @pytest.fixture(scope="module")
 def emoji(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A OneGAN with hardly any weights, exported."""
-    torch.manual_seed(0)
-    config = OneGanConfig(resolution=64, width=1, encoder_width=1, children=12, parents=4)
-    folder = tmp_path_factory.mktemp("models")
-    tensors = {PREFIX + name: tensor for name, tensor in OneGanNetworks(config).state_dict().items()}
-    write_checkpoint(folder / "emoji.safetensors", tensors, system="onegan", config=config.model_dump(mode="json"))
-    export_onnx(folder / "emoji.safetensors", folder / "emoji.onnx", batches=(1,))
-    return folder / "emoji.onnx"
+    return export_once(folder_of(tmp_path_factory), "emoji").path
 
 
 def block_with(words: str) -> str:

@@ -1,6 +1,5 @@
 import json
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -8,60 +7,71 @@ import onnxruntime
 import pytest
 
 from zellige.engine.cli import main
-from zellige.engine.library import BUNDLED, list_models
+from zellige.engine.library import BUNDLED
 from zellige.errors import TaskError
 from zellige.export.formats import export_engine, export_repository
-from zellige.export.tasks import TASKS
+from zellige.export.tensorrt import export_tensorrt
+
+from .building import builds
+from .bundled import MODELS, Exported
 
 for package in ("onnx", "onnxscript"):
     pytest.importorskip(package)
 
 ModelFile = Callable[..., Path]
-# A pass over one patch of a COCO-GAN is all of its network; a picture would only be larger.
-MODELS = {row["name"]: TASKS[row["system"]][-1 if row["system"] == "coco-gan" else 0] for row in list_models()}
-rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
 
 
 def test_every_bundled_model_has_a_task_here() -> None:
     assert {path.stem for path in BUNDLED.glob("*.safetensors")} == MODELS.keys() and MODELS
 
 
-@rtx
+@builds
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_engines_are_built_for_every_bundled_model(name: str, precision: str, tmp_path: Path) -> None:
+def test_engines_are_built_for_every_bundled_model(
+    name: str, precision: str, tmp_path: Path, bundled: Callable[..., Exported]
+) -> None:
+    out = tmp_path / "x.engine"
+    report = export_tensorrt(
+        bundled(name, "portable", precision).path, out, flavour="rtx", targets=("sm_120",), profile=((1, 2, 4),)
+    )
+    assert (report["flavour"], report["targets"]) == ("rtx", ["sm_120"])
+    assert report["bytes"] == out.stat().st_size > 100_000
+    assert report["metadata"]["zellige.model"] == name and report["metadata"]["zellige.precision"] == precision
+
+
+@builds
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "precision"), [("cluster", "bf16"), ("recompose", "fp16")])
+def test_engines_take_bytes_of_images(task: str, precision: str, tmp_path: Path, onegan_file: ModelFile) -> None:
     out = tmp_path / "x.engine"
     report = export_engine(
-        name, out, task=MODELS[name], flavour="rtx", precision=precision, targets=("sm_120",), profiles=((1, 2, 4),)
-    )
-    assert (report["format"], report["flavour"], report["graph"]) == ("tensorrt", "rtx", "portable")
-    assert report["targets"] == ["sm_120"] and report["bytes"] == out.stat().st_size > 100_000
-    assert report["verification"] and report["metadata"]["zellige.precision"] == precision
-
-
-@rtx
-@pytest.mark.slow
-@pytest.mark.parametrize("task", ["cluster", "recompose"])
-def test_engines_take_bytes_of_images(task: str, tmp_path: Path, onegan_file: ModelFile) -> None:
-    report = export_engine(
-        str(onegan_file()), tmp_path / "x.engine", task=task, flavour="rtx", precision="fp16", targets=("sm_86",),
+        str(onegan_file()), out, task=task, flavour="rtx", precision=precision, targets=("sm_86",),
         profiles=((1, 2, 4),),
     )  # fmt: skip
     assert {value["dtype"] for value in report["inputs"]} == {"uint8"}
+    assert (report["format"], report["flavour"], report["graph"]) == ("tensorrt", "rtx", "portable")
+    assert report["targets"] == ["sm_86"] and report["bytes"] == out.stat().st_size > 100_000
+    assert report["verification"] and report["metadata"]["zellige.precision"] == precision
 
 
-def test_a_repository_holds_the_verified_file(tmp_path: Path, model_file: ModelFile) -> None:
-    report = export_repository(str(model_file("plane")), tmp_path / "models", max_batch=4, device="cpu")
-    file = tmp_path / "models" / "plane" / "1" / "model.onnx"
-    assert str(file) in report["files"] and report["verification"]
-    assert report["format"] == "triton-repository" and "max_batch_size: 4" in report["config"]
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory, model_file: ModelFile) -> dict[str, Any]:
+    """Of a task that is not the usual one; tests read it."""
+    out = tmp_path_factory.mktemp("repository")
+    return export_repository(str(model_file("plane")), out, task="patches", max_batch=4, device="cpu")
+
+
+def test_a_repository_holds_the_verified_file(repository: dict[str, Any]) -> None:
+    file = Path(repository["out"], repository["name"], "1", "model.onnx")
+    assert str(file) in repository["files"] and repository["verification"]
+    assert repository["format"] == "triton-repository" and "max_batch_size: 4" in repository["config"]
     assert onnxruntime.InferenceSession(file).get_inputs()[0].name == "latent"
 
 
-def test_another_task_gets_a_name_of_its_own(tmp_path: Path, model_file: ModelFile) -> None:
-    report = export_repository(str(model_file("plane")), tmp_path / "models", task="patches", device="cpu")
-    assert report["name"] == "plane-patches"
+def test_another_task_gets_a_name_of_its_own(repository: dict[str, Any]) -> None:
+    assert repository["name"] == "plane-patches"
 
 
 def test_repositories_of_other_flavours_are_refused(tmp_path: Path, model_file: ModelFile) -> None:
