@@ -1,4 +1,5 @@
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,27 @@ def test_the_command_refuses_in_a_sentence(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2 and capsys.readouterr().err.strip() == f"zellige: {sentence}"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--profile", "8,1,2"], "the profile 8,1,2 is not the least, usual and largest batch in ascending order"),
+        (["--flavour", "rtx", "--target", "sm_90"], "TensorRT-RTX does not build for sm_90; it does for sm_75"),
+        (["--flavour", "full"], "building TensorRT engines needs the package 'tensorrt'; install it with: pip install"),
+        (["--flavour", "full", "--to", "triton-repository"], "building TensorRT engines needs the package 'tensorrt'"),
+    ],
+)
+def test_what_no_model_can_change_is_refused_before_one_is_read(
+    words: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    given = ["export", str(tmp_path / "gone.safetensors"), "--to", "tensorrt", "--out", str(tmp_path / "x"), *words]
+    monkeypatch.setattr("sys.argv", ["zellige", *given])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and capsys.readouterr().err.startswith(f"zellige: {sentence}")
     assert list(tmp_path.iterdir()) == []
 
 
