@@ -61,6 +61,12 @@ ZELLIGE_INLINE void ask_for(const T *from, std::int64_t size) {
     for (std::int64_t i = 0; i < size; i += 64 / sizeof(T)) __builtin_prefetch(from + i);
 }
 
+// The same into the second cache, for so much that it would push what is in use out of the first.
+template <typename T>
+ZELLIGE_INLINE void ask_for_later(const T *from, std::int64_t size) {
+    for (std::int64_t i = 0; i < size; i += 64 / sizeof(T)) __builtin_prefetch(from + i, 0, 2);
+}
+
 template <typename T>
 ZELLIGE_INLINE void ask_to_write(T *from, std::int64_t size) {
     for (std::int64_t i = 0; i < size; i += 64 / sizeof(T)) __builtin_prefetch(from + i, 1);

@@ -60,7 +60,7 @@ ZELLIGE_INLINE void add_patch_body(const Sums &of, const float *window_rows, con
         const T *from = patch + plane * strides.plane;
         const T *behind = plane + 1 < sums.planes ? from + strides.plane : next;
         for (std::int64_t row = 0; row < rows; ++row) {
-            ask_for(behind + row * strides.row, size);
+            ask_for_later(behind + row * strides.row, size);
             add_values(window_rows[row], window_columns, from + row * strides.row, size,
                        sums.values + (row * sums.planes + plane) * sums.row);
         }
