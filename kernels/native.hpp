@@ -133,6 +133,10 @@ struct Slice<float> {
 using EnterParallel = void (*)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
 extern EnterParallel enter_parallel;
 
+// The grain of one pass over much memory, `least` or more: who goes on where it ended reads faster than who leaps, and
+// 32 parts are still shared out evenly.
+inline std::int64_t long_grain(std::int64_t count, std::int64_t least) { return std::max(least, count / 32); }
+
 // Calls body(begin, end) for parts of [0, count), `grain` each, on as many threads as torch uses here. The parts do not
 // depend on the number of threads; body must not throw.
 template <typename Body>

@@ -81,7 +81,8 @@ struct Map {
 template <typename T>
 void by_plane(const Map &size, const T *x, const float *scale, const float *shift, bool upsample, T *y) {
     const std::int64_t plane = size.rows * size.columns;
-    parallel_for(size.samples * size.channels, values_a_part / plane + 1, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t planes = size.samples * size.channels, grain = long_grain(planes, values_a_part / plane + 1);
+    parallel_for(planes, grain, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t k = begin; k < end; ++k) {
             if (!upsample) {
                 plane_row(x + k * plane, plane, scale[k], shift[k], false, y + k * plane);
@@ -99,7 +100,8 @@ void by_plane(const Map &size, const T *x, const float *scale, const float *shif
 template <typename T>
 void by_pixel(const Map &size, const T *x, const float *scale, const float *shift, bool upsample, T *y) {
     const std::int64_t row = size.columns * size.channels;
-    parallel_for(size.samples * size.rows, values_a_part / row + 1, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t rows = size.samples * size.rows, grain = long_grain(rows, values_a_part / row + 1);
+    parallel_for(rows, grain, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t k = begin; k < end; ++k) {
             const std::int64_t at = k / size.rows * size.channels;
             T *into = y + (upsample ? 4 : 1) * k * row;

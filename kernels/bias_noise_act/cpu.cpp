@@ -99,7 +99,7 @@ template <typename T>
 void by_plane(const Map &size, const T *x, const float *bias, const Noise &noise, Act by, T *y) {
     const std::int64_t runs = (size.pixels + run - 1) / run, longest = std::min(run, size.pixels);
     const std::int64_t count = size.samples * runs * size.channels;
-    parallel_for(count, values_a_part / longest + 1, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(count, long_grain(count, values_a_part / longest + 1), [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t k = begin; k < end; ++k) {  // channels run fastest
             const std::int64_t c = k % size.channels, pixel = k / size.channels % runs * run;
             const std::int64_t sample = k / size.channels / runs;
@@ -112,8 +112,8 @@ void by_plane(const Map &size, const T *x, const float *bias, const Noise &noise
 
 template <typename T>
 void by_pixel(const Map &size, const T *x, const float *bias, const Noise &noise, Act by, T *y) {
-    const std::int64_t grain = values_a_part / size.channels + 1;
-    parallel_for(size.samples * size.pixels, grain, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t count = size.samples * size.pixels;
+    parallel_for(count, long_grain(count, values_a_part / size.channels + 1), [&](std::int64_t begin, std::int64_t end) {
         while (begin < end) {  // a part may reach into the next samples
             const std::int64_t sample = begin / size.pixels, pixel = begin % size.pixels;
             const std::int64_t some = std::min(end - begin, size.pixels - pixel), at = begin * size.channels;

@@ -201,7 +201,7 @@ void composite_map(const Work &work, std::int64_t samples, std::int64_t pixels, 
     // A byte image is interleaved whatever the inputs are.
     const std::int64_t y_step = work.plane == 0 || sizeof(Out) == 1 ? work.channels : 1;
     const std::int64_t x_step = work.plane == 0 ? work.channels : 1;
-    parallel_for(samples * blocks, values_a_part / values + 1, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(samples * blocks, long_grain(samples * blocks, values_a_part / values + 1), [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t k = begin; k < end; ++k) {
             const std::int64_t n = k / blocks, pixel = k % blocks * block_pixels;
             const std::int64_t at = n * sample + pixel * x_step;
