@@ -15,6 +15,7 @@ _COLOURS = {
     "onnxruntime": "#7fa88b", "openvino": "#c8b560",
 }  # fmt: skip
 _INK, _FAINT, _LINE = "#1a1a1a", "#7a7a7a", "#dedede"
+_LINE_INCHES, _TITLE, _NAMES, _HEAD, _FOOT = 0.21, 0.62, 2.75, 0.85, 0.45  # in inches
 _SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -31,18 +32,24 @@ def plot(report: dict[str, Any], path: Path) -> None:
     rows = [row for row in report["results"] if row["pass"] == PASSES[0]]
     kernels = list(dict.fromkeys(row["kernel"] for row in rows))
     lines = {kernel: _lines([row for row in rows if row["kernel"] == kernel]) for kernel in kernels}
-    across = min(2, len(kernels))
-    bands = [kernels[k : k + across] for k in range(0, len(kernels), across)]
-    heights = [max(len(lines[kernel]) for kernel in band) + 3.2 for band in bands]
-    figure = Figure(figsize=(6.8 * across + 0.4, 0.21 * sum(heights) + 1.55), dpi=150, facecolor="white")
-    grid = figure.add_gridspec(
-        len(bands), across, height_ratios=heights, hspace=0.3, wspace=0.75,
-        left=0.235 if across > 1 else 0.4, right=0.975, top=1 - 1.2 / figure.get_figheight(),
-        bottom=0.45 / figure.get_figheight(),
-    )  # fmt: skip
-    for k, kernel in enumerate(kernels):
-        height = heights[k // across]
-        _panel(figure.add_subplot(grid[k // across, k % across]), kernel, lines[kernel], height)
+    # From the longest on, each panel goes below the shorter column: a kernel of many shapes leaves no hole beside it.
+    columns: list[list[str]] = [[] for _ in range(min(2, len(kernels)))]
+
+    def length(column: list[str]) -> float:
+        return sum(_inches(lines[kernel]) for kernel in column)
+
+    for kernel in sorted(kernels, key=lambda kernel: -_inches(lines[kernel])):
+        min(columns, key=length).append(kernel)
+    width, height = 6.8 * len(columns) + 0.4, max(map(length, columns)) + _HEAD + _FOOT
+    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
+    for k, column in enumerate(columns):
+        top = height - _HEAD
+        for kernel in column:
+            panel = _inches(lines[kernel])
+            left = 0.2 + 6.8 * k + _NAMES
+            place = (left / width, (top - panel) / height, (6.8 - _NAMES - 0.4) / width, (panel - _TITLE) / height)
+            _panel(figure.add_axes(place), kernel, lines[kernel])
+            top -= panel
     shown = {row["runner"].split("-")[0] for row in rows}
     _head(figure, report, [name for name in _COLOURS if name in shown])
     figure.savefig(path, format="png")
@@ -56,7 +63,16 @@ def _lines(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, A
     return {key: found for key, found in lines.items() if found}
 
 
-def _panel(axes: Any, kernel: str, lines: dict[tuple[str, str], list[dict[str, Any]]], height: float) -> None:
+def _extent(lines: dict[tuple[str, str], list[dict[str, Any]]]) -> float:
+    """Where the last line is, in lines: half a line apart stand the shapes."""
+    return len(lines) - 1 + 0.5 * (len({shape for shape, _ in lines}) - 1)
+
+
+def _inches(lines: dict[tuple[str, str], list[dict[str, Any]]]) -> float:
+    return _LINE_INCHES * (_extent(lines) + 1.4) + _TITLE
+
+
+def _panel(axes: Any, kernel: str, lines: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
     y, before, largest = 0.0, None, 100.0
     for (shape, dtype), rows in lines.items():
         if before not in (None, shape):
@@ -80,7 +96,7 @@ def _panel(axes: Any, kernel: str, lines: dict[tuple[str, str], list[dict[str, A
         y += 1
     axes.set_title(kernel, loc="left", fontsize=10, color=_INK, fontweight="bold", pad=7)
     axes.set_xlim(0, largest)
-    axes.set_ylim(height - 2.2, -0.7)  # one scale for all panels of a band
+    axes.set_ylim(_extent(lines) + 0.7, -0.7)
     axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
     axes.xaxis.tick_top()
     axes.tick_params(axis="x", length=0, labelsize=7, labelcolor=_FAINT, pad=1)
