@@ -1,7 +1,6 @@
 """The tiny models of the engine's tests, and the bundled ones as files."""
 
-import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -17,14 +16,3 @@ __all__ = ["bundled", "model_file", "one_thread", "onegan_file"]
 def bundled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported]:
     """A bundled model's file of a flavour and a precision; tests that change it copy it."""
     return partial(export_once, folder_of(tmp_path_factory))
-
-
-@pytest.fixture(scope="package", autouse=True)
-def rare_collections() -> Iterator[None]:
-    """An export makes millions of objects; walking through all others for them is a tenth of its time."""
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)
-    yield
-    gc.set_threshold(*before)
-    gc.unfreeze()
