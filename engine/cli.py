@@ -63,7 +63,7 @@ def info(
         if rewrites:
             raise TaskError("--rewrites is about a model's layers; name one, such as zellige info planet --rewrites")
         return _report(describe(), as_json)
-    found = describe_model(model, device, precision, rewrites=rewrites)  # type: ignore[arg-type]
+    found = describe_model(model, device, precision, rewrites=rewrites)
     if as_json:
         return _report(found, True)
     rows = found.pop("rewrites", None)
@@ -166,7 +166,7 @@ def panorama(
     width, height = parse_size(size)
     if preview is not None:
         AtomicFile(preview)  # a refusal comes before the rendering
-    generator = load_for(PatchPictures, "panorama", model, device, precision, runtime)  # type: ignore[arg-type]
+    generator = load_for(PatchPictures, "panorama", model, device, precision, runtime)
     with _progress("rendering") as advance:
         report = generator.panorama(out, width, height, memory, seed, advance)
     if preview is not None:
@@ -236,9 +236,9 @@ def evaluate(
     from .library import load_checkpoint, load_for
 
     if image is not None:
-        renderer = load_for(CocoGan, "evaluate --image", model, device, precision)  # type: ignore[arg-type]
+        renderer = load_for(CocoGan, "evaluate --image", model, device, precision)
         return _report({"model": renderer.name} | evaluate_panorama(renderer, image, data), as_json)
-    generator = load_checkpoint(model, device, precision)  # type: ignore[arg-type]
+    generator = load_checkpoint(model, device, precision)
     number = {} if count is None else {"count": count}
     if isinstance(generator, CocoGan):
         report = evaluate_images(generator, data, seed=seed, **number)

@@ -33,7 +33,7 @@ def bench_panorama(
     from .library import load_for
 
     width, height = parse_size(size)
-    generator = load_for(CocoGan, "bench panorama", model, device, precision)  # type: ignore[arg-type]
+    generator = load_for(CocoGan, "bench panorama", model, device, precision)
     report(measure(generator, width, height, memory, seed, rounds), as_json)
 
 

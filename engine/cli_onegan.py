@@ -127,12 +127,12 @@ def generation(
     if like is not None and len(given) > 1:
         raise TaskError(f"--like takes the classes from an image; leave out --like, or {given[0]}")
     if not given:
-        loaded = load(model, device, precision, runtime=runtime)  # type: ignore[arg-type]
+        loaded = load(model, device, precision, runtime=runtime)
         return loaded, loaded.generate
     if like is not None:
         encoding = _load("generate --like", model, device, precision, runtime)
         return encoding, lambda count, seed: encoding.like([like], count, seed)[0]
-    chosen = load_for(OneGanImages, f"generate {given[0]}", model, device, precision, runtime)  # type: ignore[arg-type]
+    chosen = load_for(OneGanImages, f"generate {given[0]}", model, device, precision, runtime)
     return chosen, lambda count, seed: chosen.generate(count, seed, **classes)
 
 
@@ -140,7 +140,7 @@ def _load(task: str, model: str, device: str, precision: str, runtime: str = "au
     from .library import load_for
     from .onegan import OneGan
 
-    return load_for(OneGan, task, model, device, precision, runtime)  # type: ignore[arg-type]
+    return load_for(OneGan, task, model, device, precision, runtime)
 
 
 def _write(

@@ -4,15 +4,23 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from zellige.errors import BudgetError, DeviceError
 
-__all__ = ["Precision", "available_memory", "parse_bytes", "pick_device", "pick_precision", "processor", "show_bytes"]
+__all__ = [
+    "DTYPES",
+    "available_memory",
+    "parse_bytes",
+    "pick_device",
+    "pick_precision",
+    "precision_of",
+    "processor",
+    "show_bytes",
+]
 
-Precision = Literal["auto", "fp32", "fp16", "bf16"]
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}  # by precision
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
@@ -37,7 +45,7 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def pick_precision(name: Precision, device: torch.device) -> torch.dtype:
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
     """The dtype for a precision; "auto" takes bfloat16 where the hardware multiplies in it, else float32.
 
     Raises:
@@ -46,12 +54,16 @@ def pick_precision(name: Precision, device: torch.device) -> torch.dtype:
     if name == "auto":
         native = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
         return torch.bfloat16 if native else torch.float32
-    dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-    if name not in dtypes:
+    if name not in DTYPES:
         raise DeviceError(f"there is no precision {name!r}; use auto, fp32, fp16 or bf16")
     if name == "fp16" and device.type == "cpu":
         raise DeviceError("fp16 is not offered on a CPU, where it is slower than fp32; use fp32 or bf16")
-    return dtypes[name]
+    return DTYPES[name]
+
+
+def precision_of(dtype: torch.dtype) -> str:
+    """The name of the precision of a dtype: fp32, fp16 or bf16."""
+    return next(name for name, own in DTYPES.items() if own == dtype)
 
 
 def cpu_has_bf16() -> bool:

@@ -13,6 +13,7 @@ import torch
 from zellige.errors import CheckpointError, DeviceError, TaskError, UnknownModelError
 
 from .checkpoint import Header, validated
+from .device import DTYPES, precision_of
 from .models.coco_gan import CocoGanConfig, Generator
 from .models.onegan_config import OneGanConfig
 from .onegan_images import INPUTS, OneGanImages
@@ -26,7 +27,6 @@ __all__ = ["CocoGanImages", "describe_exported", "is_exported", "open_exported"]
 
 _PREFIX = "zellige."
 _KEYS = ("system", "task", "config", "output", "precision")
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _AGAIN = "export it again"
 
 
@@ -55,7 +55,7 @@ class CocoGanImages:
     @property
     def precision(self) -> str:
         """fp32, bf16 or fp16."""
-        return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
+        return precision_of(self.dtype)
 
     def generate(self, count: int, seed: int = 0, *, as_: As = "numpy") -> Any:
         """Images under a seed; see `PatchPictures.generate`."""
@@ -101,7 +101,7 @@ def open_exported(
         )
     if (chosen, device.type, said["precision"]) == ("onnx", "cpu", "bf16"):
         raise DeviceError(f"{path} computes in bf16, which ONNX Runtime does not on CPUs; export it in fp32 or fp16")
-    system, task, dtype = said["system"], said["task"], _DTYPES[said["precision"]]
+    system, task, dtype = said["system"], said["task"], DTYPES[said["precision"]]
     header = Header(path, system, json.loads(said["config"]), {}, {})
 
     def opened(sizes: Sequence[int] = BUCKETS, memory: int | None = None) -> Runtime:
@@ -149,14 +149,15 @@ def describe_exported(path: Path) -> dict[str, Any]:
 
 
 def _metadata(path: Path, model: Any) -> dict[str, str]:
-    said = {entry.key.removeprefix(_PREFIX): entry.value for entry in model.metadata_props}
+    entries = (entry for entry in model.metadata_props if entry.key.startswith(_PREFIX))
+    said = {entry.key.removeprefix(_PREFIX): entry.value for entry in entries}
     if any(key not in said for key in _KEYS):
         raise UnknownModelError(
             f"{path} does not say what it is, so it was not written by `zellige export`, or cut off; "
             "give a model's checkpoint, or a file that was exported from one"
         )
     try:
-        known = said["precision"] in _DTYPES and isinstance(json.loads(said["config"]), dict)
+        known = said["precision"] in DTYPES and isinstance(json.loads(said["config"]), dict)
     except (ValueError, RecursionError):
         known = False
     if not known:

@@ -13,7 +13,7 @@ import zellige
 from zellige.errors import TaskError
 
 from ..kernels import available_backends
-from .device import Precision, available_memory, pick_device, pick_precision, processor
+from .device import available_memory, pick_device, pick_precision, precision_of, processor
 from .exported import describe_exported, is_exported
 from .library import find, load_checkpoint
 from .rewrite.plan import AS_TRAINED
@@ -35,7 +35,7 @@ def describe() -> dict[str, Any]:
             str(device): {
                 "name": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
                 "free_memory_bytes": available_memory(device),
-                "precision": {torch.bfloat16: "bf16", torch.float32: "fp32"}[pick_precision("auto", device)],
+                "precision": precision_of(pick_precision("auto", device)),
                 "kernel_backends": list(available_backends(device)),
             }
             for device in devices
@@ -46,7 +46,7 @@ def describe() -> dict[str, Any]:
 
 
 def describe_model(
-    model: str | os.PathLike[str], device: str = "auto", precision: Precision = "auto", *, rewrites: bool = False
+    model: str | os.PathLike[str], device: str = "auto", precision: str = "auto", *, rewrites: bool = False
 ) -> dict[str, Any]:
     """What a model is, and on request which form each of its layers runs in here.
 

@@ -10,7 +10,7 @@ from zellige.errors import CheckpointError, TaskError, UnknownModelError
 
 from .checkpoint import Header, read_header, validated
 from .coco_gan import CocoGan
-from .device import Precision, pick_device, pick_precision
+from .device import pick_device, pick_precision
 from .exported import CocoGanImages, is_exported, open_exported
 from .models.coco_gan import CocoGanConfig
 from .models.onegan_config import OneGanConfig
@@ -27,7 +27,7 @@ _SYSTEMS: dict[str, type[CocoGan] | type[OneGan]] = {system.system: system for s
 
 
 def load(
-    model: str | os.PathLike[str], device: str = "auto", precision: Precision = "auto", *,
+    model: str | os.PathLike[str], device: str = "auto", precision: str = "auto", *,
     rewrite: bool = True, runtime: str = "auto",
 ) -> PatchPictures | OneGanImages | CocoGanImages:  # fmt: skip
     """Open a model: a bundled name such as "planet", or the path of a checkpoint or of an exported .onnx file.
@@ -56,7 +56,7 @@ def load(
 
 
 def load_checkpoint(
-    model: str | os.PathLike[str], device: str = "auto", precision: Precision = "auto", *,
+    model: str | os.PathLike[str], device: str = "auto", precision: str = "auto", *,
     rewrite: bool = True, runtime: str = "auto",
 ) -> CocoGan | OneGan:  # fmt: skip
     """Open a model that has its weights as they were trained; arguments as of `load`."""
@@ -69,7 +69,7 @@ def load_for(
     task: str,
     model: str | os.PathLike[str],
     device: str = "auto",
-    precision: Precision = "auto",
+    precision: str = "auto",
     runtime: str = "auto",
 ) -> SystemT:
     """Open a model for a task that only one system has, and refuse others before their tensors are read.
@@ -174,7 +174,7 @@ def _model_header(path: Path) -> Header:
 
 
 def _opened(
-    system: type[CocoGan] | type[OneGan], header: Header, device: str, precision: Precision, rewrite: bool = True,
+    system: type[CocoGan] | type[OneGan], header: Header, device: str, precision: str, rewrite: bool = True,
     runtime: str = "auto",
 ) -> CocoGan | OneGan:  # fmt: skip
     chosen, engine = pick_device(device), "torch" if runtime == "auto" else runtime

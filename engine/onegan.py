@@ -76,7 +76,7 @@ class OneGan(OneGanImages):
         device: where it runs.
         dtype: of its convolutions and the norms behind them; codes, class heads and finished images stay in float32.
         rewrite: run with the exact rewrites that are faster here; `choices` has them.
-        runtime: what runs path G: "torch", or "onnx" or "tensorrt", which get the network as it was trained.
+        runtime: what runs path G: "torch", or "onnx" or "tensorrt", which get it with the rewrites for graphs.
     Raises:
         CheckpointError: configuration or tensors do not fit.
     Source: OneGAN, section 4 and supplementary, section D; how the tasks are wired is this project's reading.

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .device import precision_of
 from .models.onegan_config import OneGanConfig
 from .onegan_classes import Classes, chosen_classes, draw_latents, draw_pairs
 from .runtimes import As, Runtime, checked_as, converted, joined
@@ -45,7 +46,7 @@ class OneGanImages:
     @property
     def precision(self) -> str:
         """fp32, bf16 or fp16."""
-        return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
+        return precision_of(self.dtype)
 
     def generate(
         self,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zellige.errors import ShapeError, SizeError, TaskError
 
-from .device import available_memory, parse_bytes
+from .device import available_memory, parse_bytes, precision_of
 from .images import to_uint8
 from .models.coco_gan import Generator
 from .panorama.graph_patches import GraphPatches
@@ -51,7 +51,7 @@ class PatchPictures:
     @property
     def precision(self) -> str:
         """fp32, bf16 or fp16."""
-        return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
+        return precision_of(self.dtype)
 
     @property
     def still_block(self) -> tuple[int, int]:

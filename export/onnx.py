@@ -12,12 +12,13 @@ from typing import Any, Literal
 from zellige.errors import DeviceError, TaskError
 
 from ..engine.coco_gan import CocoGan
+from ..engine.device import DTYPES
 from ..engine.images import AtomicFile, output_errors
 from ..engine.library import load_checkpoint
 from ..engine.onegan import OneGan
 from ..engine.runtimes.onnx_export import OPSET, OnnxGraph, onnx_graph
 from . import fused
-from .tasks import DTYPES, OUTPUTS, Output, TaskNetwork, task_network
+from .tasks import OUTPUTS, Output, TaskNetwork, task_network
 from .verify import BATCHES, verify
 
 __all__ = ["EXTERNAL_BYTES", "FLAVOURS", "FORMAT", "export_onnx", "written_onnx"]

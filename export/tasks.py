@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from zellige.errors import TaskError
 
 from ..engine.coco_gan import CocoGan
+from ..engine.device import DTYPES
 from ..engine.models.coco_gan import Generator
 from ..engine.models.onegan import Encoding, OneGanConfig, OneGanNetworks
 from ..engine.models.onegan_blocks import MapNorm
@@ -18,11 +19,10 @@ from ..engine.onegan import OneGan
 from ..engine.rewrite.graphs import rewrite_for_graphs
 from ..kernels.feather_blend.reference import bytes_of
 
-__all__ = ["DTYPES", "OUTPUTS", "TASKS", "Output", "TaskNetwork", "task_network"]
+__all__ = ["OUTPUTS", "TASKS", "Output", "TaskNetwork", "task_network"]
 
 Output = Literal["image", "float"]
 OUTPUTS = ("image", "float")
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 Compute = Callable[..., tuple[Tensor, ...]]
 Example = Callable[[int], dict[str, Tensor]]

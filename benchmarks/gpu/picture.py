@@ -10,7 +10,6 @@ import numpy as np
 from zellige.errors import TaskError
 
 from ...engine.coco_gan import CocoGan
-from ...engine.device import Precision
 from ...engine.library import load_for
 from ...engine.panorama.scene import Region
 from .supervisor import Options
@@ -35,7 +34,7 @@ def _against_the_cpu(device: str) -> dict[str, Any]:
     allowed, as for kernels.
     """
     pixels = []
-    runs: list[tuple[str, Precision]] = [("cpu", "fp32"), ("cpu", "bf16"), (device, "bf16")]
+    runs: list[tuple[str, str]] = [("cpu", "fp32"), ("cpu", "bf16"), (device, "bf16")]
     for place, precision in runs:
         model = load_for(CocoGan, "panorama", MODEL, place, precision)
         scene = model.scene(2 * model.resolution[1], None, seed=3)

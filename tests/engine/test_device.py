@@ -41,7 +41,7 @@ def test_other_devices_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_precisions_of_a_cpu(name: str, dtype: torch.dtype) -> None:
-    assert pick_precision(name, CPU) is dtype  # type: ignore[arg-type]
+    assert pick_precision(name, CPU) is dtype
 
 
 def test_auto_takes_bf16_only_where_the_cpu_multiplies_in_it() -> None:
@@ -57,7 +57,7 @@ def test_half_precision_is_for_cuda() -> None:
 @pytest.mark.parametrize("name", ["", "fp8", "float32", "AUTO"])
 def test_other_precisions_are_refused(name: str) -> None:
     with pytest.raises(DeviceError, match=f"there is no precision '{name}'; use auto, fp32, fp16 or bf16"):
-        pick_precision(name, CPU)  # type: ignore[arg-type]
+        pick_precision(name, CPU)
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="the whole of the memory is read from Linux's /proc")

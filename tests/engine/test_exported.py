@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -39,11 +39,11 @@ def patches(model_file: ModelFile, tmp_path_factory: pytest.TempPathFactory) -> 
     return exported(model_file("dense"), tmp_path_factory, "patches", "float")
 
 
-def exported(model: Path, folders: pytest.TempPathFactory, task: str, output: str) -> Path:
+def exported(model: Path, folders: pytest.TempPathFactory, task: str, output: Literal["image", "float"]) -> Path:
     from zellige.export.onnx import export_onnx
 
     path = folders.mktemp("exported") / f"{model.stem}.onnx"
-    export_onnx(model, path, task=task, output=output, batches=(1,))  # type: ignore[arg-type]
+    export_onnx(model, path, task=task, output=output, batches=(1,))
     return path
 
 

@@ -121,7 +121,7 @@ def test_a_configuration_without_its_tensors_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("device", "precision"), [("tpu", "fp32"), ("cpu", "fp64"), ("cpu", "fp16")])
 def test_devices_and_precisions_that_do_not_exist(model_file: ModelFile, device: str, precision: str) -> None:
     with pytest.raises(DeviceError):
-        load(model_file("plane"), device=device, precision=precision)  # type: ignore[arg-type]
+        load(model_file("plane"), device=device, precision=precision)
 
 
 def test_a_folder_is_listed_beside_the_bundled_models(

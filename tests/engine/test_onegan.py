@@ -191,7 +191,7 @@ class TestRuntimes:
             ("onnx", "bf16", "^the runtime 'onnx' runs networks in fp32; take precision='fp32'"),
         ):
             with pytest.raises(DeviceError, match=sentence):
-                zellige.load(onegan_file(), device="cpu", precision=precision, runtime=runtime)  # type: ignore[arg-type]
+                zellige.load(onegan_file(), device="cpu", precision=precision, runtime=runtime)
         loaded = zellige.load(onegan_file(), device="cpu", precision="fp32")
         with pytest.raises(ShapeError, match="^as_ is 'jax'; it must be 'numpy', 'torch', 'cupy' or 'float'"):
             loaded.generate(1, as_="jax")  # type: ignore[arg-type]

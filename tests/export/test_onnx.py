@@ -11,11 +11,12 @@ import torch
 
 from zellige.engine.checkpoint import read_header, read_tensors, write_checkpoint
 from zellige.engine.cli import main
+from zellige.engine.device import DTYPES
 from zellige.engine.library import list_models
 from zellige.errors import DeviceError, ExportError, OutputError, TaskError
 from zellige.export import onnx as subject
 from zellige.export.onnx import FLAVOURS, export_onnx
-from zellige.export.tasks import DTYPES, TASKS
+from zellige.export.tasks import TASKS
 
 from .bundled import BATCHES, MODELS, Exported
 

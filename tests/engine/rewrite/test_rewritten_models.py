@@ -45,7 +45,7 @@ def opened(timer: Timer, model_file: ModelFile, onegan_file: ModelFile) -> Open:
         # Of twice the width the convolution under a code has outputs enough for winograd.
         path = onegan_file(width=2) if kind == "onegan" else model_file(kind)
         timer(**FORMS.get(form or "", {}))
-        made = load(path, device="cpu", precision=precision, rewrite=form is not None)  # type: ignore[arg-type]
+        made = load(path, device="cpu", precision=precision, rewrite=form is not None)
         return made
 
     return model
