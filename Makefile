@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --constraint constraints.txt
-NATIVE_SOURCES := $(wildcard kernels/*.cpp kernels/*.hpp kernels/*/*.cpp kernels/*/*.hpp)
+NATIVE_SOURCES := $(wildcard kernels/*/*.cpp kernels/*/*.hpp)
 FOLDERS := engine kernels export training benchmarks
 EMOJI := /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf /usr/share/unicode/emoji/emoji-test.txt
 
@@ -55,7 +55,7 @@ typecheck: install
 # Every Triton kernel for A100 and H100, and as plugins of TensorRT for all GPUs, with a cache of its own: kernels that were compiled before prove nothing.
 kernels: install
 	rm -rf build/kernels build/kernels-cache
-	TRITON_CACHE_DIR=build/kernels-cache $(VENV)/bin/python -m zellige.kernels.compile --arch 80 --arch 90 --out build/kernels
+	TRITON_CACHE_DIR=build/kernels-cache $(VENV)/bin/python -m zellige.kernels.triton.compile --arch 80 --arch 90 --out build/kernels
 	TRITON_CACHE_DIR=build/kernels-cache $(VENV)/bin/python -m zellige.export.plugins.assemble
 	rm -rf build/kernels-cache
 

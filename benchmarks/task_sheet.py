@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..engine.images import write_png
+from ..engine.files.pictures import write_png
 from ..engine.library import load_for
 from ..engine.onegan import OneGan
 from ..training.data import open_scenes

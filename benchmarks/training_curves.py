@@ -12,7 +12,7 @@ from pathlib import Path
 
 from zellige.errors import DataError, MissingExtraError
 
-from ..engine.images import AtomicFile
+from ..engine.files.atomic import AtomicFile
 
 __all__ = ["draw"]
 

@@ -110,7 +110,8 @@ def generate(
     """Generate images: PNG files and a contact sheet."""
     import time
 
-    from .images import contact_sheet, output_errors, write_png
+    from .files.atomic import output_errors
+    from .files.pictures import contact_sheet, write_png
 
     generator, make = generation(model, child, parent, background, like, device, precision, runtime)
     began = time.perf_counter()
@@ -158,8 +159,9 @@ def panorama(
     """Render a panorama of any size within a memory budget."""
     import numpy as np
 
-    from .images import AtomicFile, write_png
-    from .images import preview as reduce
+    from .files.atomic import AtomicFile
+    from .files.pictures import write_png
+    from .files.preview import preview as reduce
     from .library import load_for
     from .patch_pictures import PatchPictures
 

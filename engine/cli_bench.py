@@ -57,7 +57,7 @@ def bench_generate(
     from ..benchmarks.generate.compare import compare
     from ..benchmarks.generate.table import table_of
     from .device import pick_device
-    from .images import AtomicFile
+    from .files.atomic import AtomicFile
 
     batches, precisions, peers = _counts(batch), _names(precision), _names(against)
     output = None if json_file is None else AtomicFile(json_file)
@@ -94,7 +94,7 @@ def bench_kernels(
     from ..benchmarks.kernels.compare import compare
     from ..benchmarks.kernels.table import table_of
     from .device import pick_device
-    from .images import AtomicFile
+    from .files.atomic import AtomicFile
 
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     kinds = dtype.split(",")

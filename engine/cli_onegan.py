@@ -93,7 +93,7 @@ def recompose(
     overwrite: Overwrite = False, device: Device = "auto", precision: Precision = "auto", as_json: Json = False,
 ) -> None:  # fmt: skip
     """OneGAN: lay the objects of images over the background of another, STEM-on-BACKGROUND.png."""
-    from .squares import cut_squares
+    from .files.squares import cut_squares
 
     loaded = _load("recompose", model, device, precision)
     place = cut_squares([background], loaded.config.resolution)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from zellige.errors import ShapeError, TaskError
 
-from .checkpoint import Header, read_tensors, validated
+from .checkpoint.file import Header, read_tensors, validated
 from .models.coco_gan import CocoGanConfig, Discriminator, Generator, Head
 from .panorama.graph_patches import GraphPatches, exported_patches
 from .patch_pictures import PatchPictures

@@ -12,16 +12,16 @@ import torch
 
 from zellige.errors import CheckpointError, DeviceError, TaskError, UnknownModelError
 
-from .checkpoint import Header, validated
+from .checkpoint.file import Header, validated
 from .device import DTYPES, precision_of
 from .models.coco_gan import CocoGanConfig, Generator
 from .models.onegan_config import OneGanConfig
 from .onegan_images import INPUTS, OneGanImages
+from .onnx.file import open_model
 from .panorama.graph_patches import GraphPatches
 from .panorama.latents import fixed_latents
 from .patch_pictures import PatchPictures
 from .runtimes import BUCKETS, As, Runtime, checked_as, checked_name, converted, joined, open_runtime
-from .runtimes.onnx_file import open_model
 
 __all__ = ["CocoGanImages", "describe_exported", "is_exported", "open_exported"]
 
@@ -85,7 +85,7 @@ def open_exported(
         precision: "auto", or that of the file.
         runtime: "auto" or "onnx" for ONNX Runtime, "tensorrt" on CUDA.
     Raises:
-        CheckpointError: the file is damaged (see runtimes/onnx_file.py), or is not what it says of itself.
+        CheckpointError: the file is damaged (see engine/onnx/file.py), or is not what it says of itself.
         UnknownModelError: it was not written by `zellige export`.
         TaskError: it holds another task; DeviceError: it has another precision, or cannot run so.
     """

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from rich.table import Table
 
-import zellige
 from zellige.errors import TaskError
+from zellige.version import __version__
 
 from ..kernels import available_backends
 from .device import available_memory, pick_device, pick_precision, precision_of, processor
@@ -27,7 +27,7 @@ def describe() -> dict[str, Any]:
     """Versions, devices, kernel backends by device, and the precision that `auto` picks on each."""
     devices = [torch.device("cpu")] + [torch.device("cuda", k) for k in range(torch.cuda.device_count())]
     return {
-        "zellige": zellige.__version__,
+        "zellige": __version__,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "default_device": str(pick_device()),

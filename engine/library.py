@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from zellige.errors import CheckpointError, TaskError, UnknownModelError
 
-from .checkpoint import Header, read_header, validated
+from .checkpoint.file import Header, read_header, validated
 from .coco_gan import CocoGan
 from .device import pick_device, pick_precision
 from .exported import CocoGanImages, is_exported, open_exported

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from zellige.errors import ShapeError
 
 from .batch_invariance import make_batch_invariant
-from .checkpoint import Header, read_tensors, validated
-from .images import to_uint8
+from .checkpoint.file import Header, read_tensors, validated
+from .files.pictures import to_uint8
+from .files.squares import Images, Squares, cut_squares, whole_mask
 from .models.onegan import Codes, Encoding, OneGanConfig, OneGanNetworks
 from .models.onegan_blocks import MapNorm
 from .onegan_classes import Classes, chosen_classes, draw_latents
@@ -21,7 +22,6 @@ from .onegan_images import INPUTS, OneGanImages
 from .rewrite.graphs import rewrite_for_graphs
 from .rewrite.plan import rewritten
 from .runtimes import Runtime, checked_name, exported, open_runtime
-from .squares import Images, Squares, cut_squares, whole_mask
 
 __all__ = ["BATCH", "PREFIX", "Clusters", "OneGan", "Parts"]
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from zellige.errors import OutputError
 
-from .images import AtomicFile, output_errors
+from .files.atomic import AtomicFile, output_errors
+from .files.squares import Squares, cut_squares
 from .onegan import BATCH, OneGan
-from .squares import Squares, cut_squares
 
 __all__ = ["cluster_to_table", "write_for_each"]
 

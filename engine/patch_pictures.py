@@ -12,7 +12,7 @@ from torch import Tensor
 from zellige.errors import ShapeError, SizeError, TaskError
 
 from .device import available_memory, parse_bytes, precision_of
-from .images import to_uint8
+from .files.pictures import to_uint8
 from .models.coco_gan import Generator
 from .panorama.graph_patches import GraphPatches
 from .panorama.latents import AnchoredLatents, fixed_latent, fixed_latents

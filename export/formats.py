@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from zellige.errors import TaskError
 
-from ..engine.images import AtomicFile
+from ..engine.files.atomic import AtomicFile
 from ..engine.library import find
 from ..engine.tensorrt.build import way_to_build
 from ..engine.tensorrt.graph import check_ascending

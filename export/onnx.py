@@ -13,7 +13,7 @@ from zellige.errors import DeviceError, TaskError
 
 from ..engine.coco_gan import CocoGan
 from ..engine.device import DTYPES
-from ..engine.images import AtomicFile, output_errors
+from ..engine.files.atomic import AtomicFile, output_errors
 from ..engine.library import load_checkpoint
 from ..engine.onegan import OneGan
 from ..engine.runtimes.onnx_export import OPSET, OnnxGraph, onnx_graph
@@ -103,7 +103,7 @@ def written_onnx(
 
 
 def _describe(model: Any, loaded: CocoGan | OneGan, chosen: dict[str, str]) -> None:
-    from zellige import __version__
+    from zellige.version import __version__
 
     height, width = loaded.resolution
     model.producer_name, model.producer_version = "zellige", __version__

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..engine.images import AtomicFile
+from ..engine.files.atomic import AtomicFile
 from ..engine.tensorrt.build import PROFILE, EngineFile, Profile, build_engine
 from ..engine.tensorrt.flavours import FlavourName
 

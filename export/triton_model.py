@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from zellige.errors import CheckpointError, TaskError
 
-from ..engine.runtimes.onnx_file import open_model
-from ..engine.runtimes.onnx_tensors import is_external
+from ..engine.onnx.file import open_model
+from ..engine.onnx.tensors import is_external
 
 __all__ = ["DATA_TYPES", "Model", "Port", "onnx_model", "plan_model"]
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from zellige.errors import OutputError, SizeError, TaskError
 
-from ..engine.images import output_errors
+from ..engine.files.atomic import output_errors
 from .triton_config import Entry, Word, text_format
 from .triton_model import DATA_TYPES, Model, Port, onnx_model, plan_model
 

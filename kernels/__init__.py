@@ -3,14 +3,14 @@
 try:
     from .affine_relu import affine_relu
     from .bias_noise_act import bias_noise_act
-    from .dispatch import Backend, available_backends
     from .feather_blend import feather_blend
     from .fir_resample import fir_resample
     from .glu_layer_norm import glu_layer_norm
     from .mask_composite import mask_composite
     from .nearest_centroid import nearest_centroid
+    from .op.dispatch import Backend, available_backends
+    from .op.plain import plain_operators
     from .phase_epilogue import phase_epilogue
-    from .plain import plain_operators
     from .rearrange import rearrange
     from .winograd_conv import winograd_conv, winograd_weight
 except ModuleNotFoundError as error:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ..engine.images import contact_sheet, to_uint8
+from ..engine.files.pictures import contact_sheet, to_uint8
 from ..engine.models.coco_gan import ConditionalNorm, Discriminator, Generator, Head, plain_state
 from .losses import critic_loss, diversity_shortfall, generator_loss, gradient_penalty, pair_distance
 from .recipe import CocoGanRecipe

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from zellige.errors import DataError, MissingExtraError
 
-from ..engine.checkpoint import Header, read_tensors, write_checkpoint
+from ..engine.checkpoint.file import Header, read_tensors, write_checkpoint
 from ..engine.coco_gan import CocoGan
 from ..engine.onegan import OneGan
 from .data import open_pictures

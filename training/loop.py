@@ -17,8 +17,8 @@ from torch import Tensor
 
 from zellige.errors import OutputError, TrainingError
 
-from ..engine.checkpoint import read_header, write_checkpoint
-from ..engine.images import write_png
+from ..engine.checkpoint.file import read_header, write_checkpoint
+from ..engine.files.pictures import write_png
 from .coco_gan import CocoGanTraining
 from .data import Pictures, Scenes
 from .data.macro_patches import stream

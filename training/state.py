@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from zellige.errors import TrainingError
 
-from ..engine.checkpoint import read_header, read_tensors, write_checkpoint
+from ..engine.checkpoint.file import read_header, read_tensors, write_checkpoint
 
 __all__ = ["Progress", "Training", "load_networks", "load_state", "save_state"]
 

@@ -11,12 +11,12 @@ report = gen.panorama("out.tif", width=65536, memory="2GiB", seed=0)
 from typing import TYPE_CHECKING, Any
 
 from zellige.errors import ZelligeError
+from zellige.version import __version__
 
 if TYPE_CHECKING:
-    from zellige.engine.library import load as load
+    from zellige.engine.library import load
 
 __all__ = ["ZelligeError", "__version__", "load"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ...kernels import plain
+from ...kernels.op import plain
 
 __all__ = ["WIDEST_CPU_MAP", "is_written", "joined", "part_sizes", "parts_of"]
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from zellige.errors import MissingExtraError, OutputError, ShapeError, SizeError
 
-from ..images import AtomicFile, output_errors
+from ..files.atomic import AtomicFile, output_errors
 
 __all__ = ["Canvas", "open_canvas"]
 

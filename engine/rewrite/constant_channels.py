@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from zellige.errors import ShapeError
 
-from ...kernels.layout import is_channels_last
+from ...kernels.op.layout import is_channels_last
 from .convolution import Convolution, bordered, conv2d, read_conv
 
 __all__ = ["ConstantChannelsConv", "constant_channels"]

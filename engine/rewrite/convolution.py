@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from zellige.errors import ShapeError
 
-from ...kernels.layout import is_channels_last
+from ...kernels.op.layout import is_channels_last
 from ..models.convolutions import PaddedConv, Padding
 from ..models.place import BatchInvariantLinear
 from .fold_weight import fold_weight

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from zellige.errors import ShapeError
 
-from ...kernels.validation import FLOATING, refuse, require
+from ...kernels.op.validation import FLOATING, refuse, require
 
 __all__ = ["modulated_conv"]
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-import zellige
+from zellige.version import __version__
 
 from ...kernels.winograd_conv.op import native_dtypes
 from ..device import processor
@@ -223,4 +223,4 @@ def _key(layer: nn.Module, inputs: tuple[Tensor, ...]) -> str:
 @cache
 def _machine(device: str) -> tuple[str, ...]:
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor()
-    return name, torch.__version__, zellige.__version__
+    return name, torch.__version__, __version__

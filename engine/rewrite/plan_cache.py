@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..cache_folder import cache_folder
+from ..files.cache import cache_folder
 
 __all__ = ["Times", "cache_file", "keep", "read"]
 

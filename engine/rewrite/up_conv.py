@@ -26,7 +26,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ...kernels.layout import is_channels_last
+from ...kernels.op.layout import is_channels_last
 from .convolution import Convolution, bordered, conv2d, fill, read_conv
 
 __all__ = ["PhaseUpConv", "TransposedUpConv", "up_conv"]

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from zellige.errors import BudgetError, CheckpointError, DeviceError, MissingExtraError, ShapeError
 
+from ..onnx.file import check_model_file
 from .buckets import BUCKETS, Usage, checked_buckets, split
 from .inputs import Rows, as_rows, repeated
-from .onnx_file import check_model_file
 from .pipeline import Turn
 
 __all__ = ["OnnxRuntime"]

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..cache_folder import cache_folder
+from ..files.cache import cache_folder
 
 __all__ = ["EngineKey", "cached", "engines_folder"]
 

@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import zellige
 from zellige.errors import CheckpointError
+from zellige.version import __version__
 
 from .build import build_engine, checked_targets
 from .cache import EngineKey, cached
@@ -65,7 +65,7 @@ def built_for(model: Path | bytes, buckets: Sequence[int], device: int = 0, name
     key = EngineKey(
         hashlib.sha256(read_graph(model, flavour).content).hexdigest(), profiles, targets or (here.capability,),
         "" if flavour.targets else here.name, flavour.name,
-        {flavour.module: library.__version__, "zellige": zellige.__version__},
+        {flavour.module: library.__version__, "zellige": __version__},
     )  # fmt: skip
     with cupy_for(flavour).cuda.Device(device):  # full TensorRT builds for the current one
         return cached(key, lambda: build_engine(model, flavour=flavour.name, targets=targets, profile=profiles).content)

@@ -1,6 +1,6 @@
 """The plugins: which tensors, attributes and sizes of a node become which arguments of a Triton kernel.
 
-Names are those of the kernel's arguments, as the manifest of `zellige.kernels.compile` has them.
+Names are those of the kernel's arguments, as the manifest of `zellige.kernels.triton.compile` has them.
 A plugin launches one kernel. What takes several launches is as many plugins, and what they hand on are tensors:
 
     GluLayerNorm  = GluMoments -> GluCombine -> GluNormalise

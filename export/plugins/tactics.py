@@ -28,7 +28,7 @@ class Code:
     """A kernel as an engine takes it.
 
     Attributes:
-        entry: of the manifest of `zellige.kernels.compile`, under the code's own name; the `hidden_pointers` are gone.
+        entry: of the manifest of the compiled kernels, under the code's own name, without `hidden_pointers`.
         ptx: for `PORTABLE`, whose parameters are the arguments of `entry`.
     """
 
@@ -96,7 +96,7 @@ def parts_across_channels(runs: int, length: int, phases: int) -> tuple[int, int
 
 def _fitting(plugin: Plugin, dtype: str, layout: str, sizes: dict[str, Any]) -> Any:
     """Return the variant of the table, with wide loads where the sizes allow: tensors begin at multiples of 256."""
-    from ...kernels.ahead import variants_by_name
+    from ...kernels.triton.variants import variants_by_name
 
     assert plugin.variant is not None
     built = variants_by_name(plugin.kernel)
@@ -111,8 +111,8 @@ def _configured(
     variant: Any, layout: str, shapes: Shapes, sizes: dict[str, Any], attributes: Attributes
 ) -> Iterator[Any]:
     """Yield the variant in the configurations that its launch from Python chooses from."""
-    from ...kernels.tiles import tile
-    from ...kernels.tuning import STREAMING
+    from ...kernels.triton.tiles import tile
+    from ...kernels.triton.tuning import STREAMING
 
     if "RUNS" in variant.constants and layout == "channels_last":
         part = parts_across_channels(sizes["runs"], sizes["length"], int(attributes["phases"]))
@@ -165,7 +165,7 @@ def _code(kernel: str, variant: Any) -> Code:
     """Compile a variant once a process: TensorRT asks for it when it lists tactics, and again for each of them."""
     from triton import knobs
 
-    from ...kernels.compile import compile_variant
+    from ...kernels.triton.compile import compile_variant
 
     key = _key(variant)
     if key not in _compiled:

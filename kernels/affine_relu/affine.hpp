@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <vector>
 
-#include "native.hpp"
+#include "cpu/native.hpp"
 
 namespace zellige {
 

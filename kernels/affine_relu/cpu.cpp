@@ -139,7 +139,7 @@ void affine_relu(const Values &x, const Factors &scale, const Factors &shift, co
 
 }  // namespace
 
-void bind_affine_relu(nb::module_ &module) {
+ZELLIGE_BINDINGS(module) {
     using namespace nb::literals;
     module.def("affine_relu", &affine_relu, "x"_a, "scale"_a, "shift"_a, "y"_a.noconvert(), "upsample"_a,
                "channels_last"_a);

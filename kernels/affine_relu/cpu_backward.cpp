@@ -4,8 +4,8 @@
 
 #include <nanobind/ndarray.h>
 
-#include "channel_sums.hpp"
-#include "native.hpp"
+#include "cpu/channel_sums.hpp"
+#include "cpu/native.hpp"
 
 namespace nb = nanobind;
 
@@ -192,7 +192,7 @@ void affine_relu_backward(const Values &gradient, const Values &x, const Factors
 
 }  // namespace
 
-void bind_affine_relu_backward(nb::module_ &module) {
+ZELLIGE_BINDINGS(module) {
     using namespace nb::literals;
     module.def("affine_relu_backward", &affine_relu_backward, "gradient"_a, "x"_a, "scale"_a, "shift"_a,
                "dx"_a.noconvert(), "dscale"_a.noconvert(), "dshift"_a.noconvert(), "upsample"_a, "channels_last"_a);

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .. import plain
-from ..dispatch import Backend, choose_backend
-from ..gradients import reference_gradients
-from ..layout import empty_like, empty_map, in_memory_order, is_channels_last, packed
-from ..validation import FLOATING, refuse, require
+from ..op import plain
+from ..op.dispatch import Backend, choose_backend
+from ..op.gradients import reference_gradients
+from ..op.layout import empty_like, empty_map, in_memory_order, is_channels_last, packed
+from ..op.validation import FLOATING, refuse, require
 from .reference import affine_relu_backward_reference, affine_relu_reference
 
 _NATIVE_DTYPES = (torch.float32, torch.bfloat16)

@@ -8,9 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..ahead import FLOATS, FP32, LAYOUTS, SIZES, TILES, Variant, with_wide
-from ..tiles import corner, grid_of_tiles, map_offsets, place, tile
-from ..tuning import size_class, tuned_tiles
+from ..triton.tiles import corner, grid_of_tiles, map_offsets, place, tile
+from ..triton.tuning import size_class, tuned_tiles
+from ..triton.variants import FLOATS, FP32, LAYOUTS, SIZES, TILES, Variant, with_wide
 
 
 def affine_relu_triton(x: Tensor, scale: Tensor, shift: Tensor, y: Tensor, upsample: bool, channels_last: bool) -> None:

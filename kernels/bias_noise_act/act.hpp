@@ -1,7 +1,7 @@
 // What both passes of bias_noise_act know of a map and its noise, and how they take pixels of few channels.
 #pragma once
 
-#include "native.hpp"
+#include "cpu/native.hpp"
 
 namespace zellige {
 

@@ -151,7 +151,7 @@ void bias_noise_act(const Values &x, const Biases &bias, const Specks &specks, f
 
 }  // namespace
 
-void bind_bias_noise_act(nb::module_ &module) {
+ZELLIGE_BINDINGS(module) {
     using namespace nb::literals;
     module.def("bias_noise_act", &bias_noise_act, "x"_a, "bias"_a, "noise"_a.none(), "strength"_a, "slope"_a, "gain"_a,
                "y"_a.noconvert(), "channels_last"_a);

@@ -6,7 +6,7 @@
 #include <nanobind/ndarray.h>
 
 #include "bias_noise_act/act.hpp"
-#include "channel_sums.hpp"
+#include "cpu/channel_sums.hpp"
 
 namespace nb = nanobind;
 
@@ -250,7 +250,7 @@ void bias_noise_act_backward(const Values &gradient, const Values &x, const Bias
 
 }  // namespace
 
-void bind_bias_noise_act_backward(nb::module_ &module) {
+ZELLIGE_BINDINGS(module) {
     using namespace nb::literals;
     module.def("bias_noise_act_backward", &bias_noise_act_backward, "gradient"_a, "x"_a, "bias"_a, "noise"_a.none(),
                "strength"_a, "slope"_a, "gain"_a, "dx"_a.noconvert(), "dbias"_a.noconvert(),

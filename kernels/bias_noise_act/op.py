@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 from zellige.errors import ShapeError
 
-from .. import plain
-from ..dispatch import Backend, choose_backend
-from ..gradients import reference_gradients
-from ..layout import empty_like, in_memory_order, is_channels_last, packed
-from ..validation import FLOATING, dtype_name, refuse, require, require_same_device
+from ..op import plain
+from ..op.dispatch import Backend, choose_backend
+from ..op.gradients import reference_gradients
+from ..op.layout import empty_like, in_memory_order, is_channels_last, packed
+from ..op.validation import FLOATING, dtype_name, refuse, require, require_same_device
 from .reference import bias_noise_act_backward_reference, bias_noise_act_reference, noise_gradients
 
 _NATIVE_DTYPES = (torch.float32, torch.bfloat16)

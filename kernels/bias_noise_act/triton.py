@@ -8,9 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..ahead import FLOATS, FP32, LAYOUTS, SIZES, TILES, Variant, with_wide
-from ..tiles import grid_of_tiles, map_offsets, place, tile
-from ..tuning import size_class, tuned_tiles
+from ..triton.tiles import grid_of_tiles, map_offsets, place, tile
+from ..triton.tuning import size_class, tuned_tiles
+from ..triton.variants import FLOATS, FP32, LAYOUTS, SIZES, TILES, Variant, with_wide
 
 _STEPS = 16  # tiles that a program of the backward pass walks, across the direction in which memory runs
 

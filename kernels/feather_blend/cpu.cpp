@@ -8,7 +8,7 @@
 
 #include <nanobind/ndarray.h>
 
-#include "native.hpp"
+#include "cpu/native.hpp"
 
 namespace nb = nanobind;
 
@@ -224,7 +224,7 @@ void feather_blend(const Patches &patches, const Positions &positions, const Win
 
 }  // namespace
 
-void bind_feather_blend(nb::module_ &module) {
+ZELLIGE_BINDINGS(module) {
     using namespace nb::literals;
     module.def("feather_blend", &feather_blend, "patches"_a, "positions"_a, "window_rows"_a, "window_columns"_a,
                "picture"_a.noconvert());

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from zellige.errors import ShapeError
 
-from ..dispatch import Backend, choose_backend
-from ..validation import refuse, require
+from ..op.dispatch import Backend, choose_backend
+from ..op.validation import refuse, require
 from .reference import bytes_of, feather_blend_reference
 
 _PATCH_DTYPES = (torch.float32, torch.float16, torch.bfloat16)

@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..ahead import FLOATS, FP32, Variant
-from ..tuning import size_class, tuned
+from ..triton.tuning import size_class, tuned
+from ..triton.variants import FLOATS, FP32, Variant
 
 _TILES = [
     triton.Config({"TILE_ROWS": rows, "TILE_COLUMNS": columns}, num_warps=warps)

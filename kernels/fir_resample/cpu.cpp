@@ -4,7 +4,7 @@
 
 #include <nanobind/ndarray.h>
 
-#include "native.hpp"
+#include "cpu/native.hpp"
 
 namespace nb = nanobind;
 
@@ -172,7 +172,7 @@ void fir_resample(const Values &x, const Result &y, bool up, float scale, bool c
 
 }  // namespace
 
-void bind_fir_resample(nb::module_ &module) {
+ZELLIGE_BINDINGS(module) {
     using namespace nb::literals;
     module.def("fir_resample", &fir_resample, "x"_a, "y"_a.noconvert(), "up"_a, "scale"_a, "channels_last"_a);
 }

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .. import plain
-from ..dispatch import Backend, choose_backend
-from ..layout import empty_map, in_memory_order, is_channels_last, packed
-from ..validation import FLOATING, refuse
+from ..op import plain
+from ..op.dispatch import Backend, choose_backend
+from ..op.layout import empty_map, in_memory_order, is_channels_last, packed
+from ..op.validation import FLOATING, refuse
 from .reference import fir_resample_reference
 
 _NATIVE_DTYPES = (torch.float32, torch.bfloat16)

@@ -7,9 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..ahead import FLOATS, LAYOUTS, SIZES, TILES, Variant, with_wide
-from ..tiles import grid_of_tiles, map_offsets, place
-from ..tuning import size_class, tuned_tiles
+from ..triton.tiles import grid_of_tiles, map_offsets, place
+from ..triton.tuning import size_class, tuned_tiles
+from ..triton.variants import FLOATS, LAYOUTS, SIZES, TILES, Variant, with_wide
 
 
 def fir_resample_triton(x: Tensor, y: Tensor, up: bool, scale: float, channels_last: bool) -> None:

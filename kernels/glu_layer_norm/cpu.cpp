@@ -239,7 +239,7 @@ Normal normal_of(const Moments &all, double eps) {
     return {centre, static_cast<float>(inverse), static_cast<float>(rest * inverse)};
 }
 
-void bind_glu_layer_norm(nb::module_ &module) {
+ZELLIGE_BINDINGS(module) {
     using namespace nb::literals;
     module.def("glu_layer_norm", &glu_layer_norm, "x"_a, "weight"_a, "bias"_a, "y"_a.noconvert(), "eps"_a,
                "channels_last"_a);

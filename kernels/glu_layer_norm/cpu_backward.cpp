@@ -6,7 +6,7 @@
 
 #include <nanobind/ndarray.h>
 
-#include "channel_sums.hpp"
+#include "cpu/channel_sums.hpp"
 #include "glu_layer_norm/statistics.hpp"
 
 namespace nb = nanobind;
@@ -298,7 +298,7 @@ void glu_layer_norm_backward(const Values &gradient, const Values &x, const Fact
 
 }  // namespace
 
-void bind_glu_layer_norm_backward(nb::module_ &module) {
+ZELLIGE_BINDINGS(module) {
     using namespace nb::literals;
     module.def("glu_layer_norm_backward", &glu_layer_norm_backward, "gradient"_a, "x"_a, "weight"_a, "bias"_a,
                "dx"_a.noconvert(), "dweight"_a.noconvert(), "dbias"_a.noconvert(), "eps"_a, "channels_last"_a);

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <cstdint>
 
-#include "native.hpp"
-#include "vector_math.hpp"
+#include "cpu/native.hpp"
+#include "cpu/vector_math.hpp"
 
 namespace zellige {
 

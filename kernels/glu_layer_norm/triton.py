@@ -8,9 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..ahead import FLOATS, FP32, LAYOUTS, SIZES, TILES, Variant, with_wide
-from ..tiles import grid_of_tiles, map_offsets, place, tile
-from ..tuning import size_class, tuned_tiles
+from ..triton.tiles import grid_of_tiles, map_offsets, place, tile
+from ..triton.tuning import size_class, tuned_tiles
+from ..triton.variants import FLOATS, FP32, LAYOUTS, SIZES, TILES, Variant, with_wide
 
 _PART = 4096  # values that a program of the statistics holds at once: a sample of any size occupies the whole device
 _PARTS = 1024  # whose statistics are combined at once

@@ -5,7 +5,7 @@
 #include <nanobind/ndarray.h>
 
 #include "mask_composite/shares.hpp"
-#include "native.hpp"
+#include "cpu/native.hpp"
 
 namespace nb = nanobind;
 
@@ -249,7 +249,7 @@ void mask_composite(const Values &foreground, const Values &background, const Va
 
 }  // namespace
 
-void bind_mask_composite(nb::module_ &module) {
+ZELLIGE_BINDINGS(module) {
     using namespace nb::literals;
     module.def("mask_composite", &mask_composite, "foreground"_a, "background"_a, "mask"_a, "y"_a.noconvert(),
                "logits"_a, "channels_last"_a);

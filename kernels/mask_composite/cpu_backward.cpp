@@ -6,7 +6,7 @@
 #include <nanobind/ndarray.h>
 
 #include "mask_composite/shares.hpp"
-#include "native.hpp"
+#include "cpu/native.hpp"
 
 namespace nb = nanobind;
 
@@ -176,7 +176,7 @@ void mask_composite_backward(const Values &gradient, const Values &foreground, c
 
 }  // namespace
 
-void bind_mask_composite_backward(nb::module_ &module) {
+ZELLIGE_BINDINGS(module) {
     using namespace nb::literals;
     module.def("mask_composite_backward", &mask_composite_backward, "gradient"_a, "foreground"_a, "background"_a,
                "mask"_a, "d_foreground"_a.noconvert(), "d_background"_a.noconvert(), "d_mask"_a.noconvert(),

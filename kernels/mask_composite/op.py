@@ -7,12 +7,12 @@ from torch import Tensor
 
 from zellige.errors import ShapeError
 
-from .. import plain
-from ..dispatch import Backend, choose_backend
 from ..feather_blend.reference import bytes_of
-from ..gradients import reference_gradients
-from ..layout import empty_like, in_memory_order, is_channels_last, packed
-from ..validation import FLOATING, refuse, require
+from ..op import plain
+from ..op.dispatch import Backend, choose_backend
+from ..op.gradients import reference_gradients
+from ..op.layout import empty_like, in_memory_order, is_channels_last, packed
+from ..op.validation import FLOATING, refuse, require
 from .reference import mask_composite_backward_reference, mask_composite_reference
 
 _NATIVE_DTYPES = (torch.float32, torch.bfloat16)

@@ -2,8 +2,8 @@
 // of the values.
 #pragma once
 
-#include "native.hpp"
-#include "vector_math.hpp"
+#include "cpu/native.hpp"
+#include "cpu/vector_math.hpp"
 
 namespace zellige {
 

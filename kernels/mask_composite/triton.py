@@ -8,9 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..ahead import FLOATS, Variant, with_wide
-from ..tiles import place
-from ..tuning import STREAMING, size_class, tuned
+from ..triton.tiles import place
+from ..triton.tuning import STREAMING, size_class, tuned
+from ..triton.variants import FLOATS, Variant, with_wide
 
 
 def mask_composite_triton(

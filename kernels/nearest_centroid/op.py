@@ -7,8 +7,8 @@ from torch import Tensor
 
 from zellige.errors import ShapeError
 
-from ..dispatch import Backend, choose_backend
-from ..validation import FLOATING, dtype_name, refuse, require_same_device
+from ..op.dispatch import Backend, choose_backend
+from ..op.validation import FLOATING, dtype_name, refuse, require_same_device
 from .reference import nearest_centroid_reference, scoring
 
 _METRICS = ("euclidean", "cosine")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..precision import full_precision
+from ..op.precision import full_precision
 
 _CHUNK = 2**19  # values of a chunk's scores or points: 2 MiB in float32, which stay in a cache
 

@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..ahead import FLOATS, FP32, Variant, with_wide
-from ..tuning import size_class, tuned
+from ..triton.tuning import size_class, tuned
+from ..triton.variants import FLOATS, FP32, Variant, with_wide
 
 _WIDTH = 32  # that is multiplied at a time, in every configuration: products are added in the same order
 _BLOCKS = [

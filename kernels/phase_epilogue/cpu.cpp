@@ -180,7 +180,7 @@ void phase_epilogue(const Values &x, const Factors &weight, const Factors &bias,
 
 }  // namespace
 
-void bind_phase_epilogue(nb::module_ &module) {
+ZELLIGE_BINDINGS(module) {
     using namespace nb::literals;
     module.def("phase_epilogue", &phase_epilogue, "x"_a, "weight"_a, "bias"_a, "y"_a.noconvert(), "gated"_a, "eps"_a,
                "channels_last"_a);

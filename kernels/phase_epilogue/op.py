@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from zellige.errors import ShapeError
 
-from .. import plain
 from ..affine_relu import affine_relu
-from ..dispatch import Backend, choose_backend
 from ..glu_layer_norm import glu_layer_norm
-from ..layout import empty_map, in_memory_order, is_channels_last, packed
-from ..validation import FLOATING, refuse, require
+from ..op import plain
+from ..op.dispatch import Backend, choose_backend
+from ..op.layout import empty_map, in_memory_order, is_channels_last, packed
+from ..op.validation import FLOATING, refuse, require
 from .reference import phase_epilogue_reference
 
 _NATIVE_DTYPES = (torch.float32, torch.bfloat16)

@@ -8,10 +8,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..ahead import FLOATS, FP32, LAYOUTS, SIZES, TILES, Variant, with_wide
 from ..glu_layer_norm.triton import normalised, statistics_triton
-from ..tiles import corner, grid_of_tiles, map_offsets, place
-from ..tuning import size_class, tuned_tiles
+from ..triton.tiles import corner, grid_of_tiles, map_offsets, place
+from ..triton.tuning import size_class, tuned_tiles
+from ..triton.variants import FLOATS, FP32, LAYOUTS, SIZES, TILES, Variant, with_wide
 
 
 def phase_epilogue_triton(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..precision import full_precision
+from ..op.precision import full_precision
 from .reference import attention, rearrange_backward_reference, rearrange_reference
 
 _KEPT = 2**22  # weights, 16 MiB: to compute them anew costs up to a third of the time of forward and backward

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .. import plain
-from ..dispatch import Backend, choose_backend
-from ..gradients import reference_gradients
-from ..validation import FLOATING, refuse, require
+from ..op import plain
+from ..op.dispatch import Backend, choose_backend
+from ..op.gradients import reference_gradients
+from ..op.validation import FLOATING, refuse, require
 from .library import kept_weights, rearrange_backward_library, rearrange_library
 from .reference import rearrange_backward_reference, rearrange_reference
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..precision import full_precision
+from ..op.precision import full_precision
 
 
 def rearrange_reference(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from ..tuning import INTERPRETED, tuned
+from ..triton.tuning import INTERPRETED, tuned
 
 INTERPRETER = tl.constexpr(INTERPRETED)
 

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..ahead import FLOATS, FP32, Variant
+from ..triton.variants import FLOATS, FP32, Variant
 from .tiles import (
     BACKWARD,
     FORWARD,

@@ -170,7 +170,7 @@ void winograd_conv(const Values &x, const Matrices &u, const std::optional<Facto
 
 }  // namespace
 
-void bind_winograd_conv(nb::module_ &module) {
+ZELLIGE_BINDINGS(module) {
     using namespace nb::literals;
     module.def("winograd_conv", &winograd_conv, "x"_a, "u"_a, "bias"_a.none(), "y"_a, "upsample"_a, "replicate"_a,
                "crop"_a);

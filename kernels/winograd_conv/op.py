@@ -7,9 +7,9 @@ from torch import Tensor
 
 from zellige.errors import ShapeError
 
-from ..dispatch import Backend, choose_backend
-from ..layout import in_memory_order, packed
-from ..validation import FLOATING, dtype_name, refuse, require, require_same_device
+from ..op.dispatch import Backend, choose_backend
+from ..op.layout import in_memory_order, packed
+from ..op.validation import FLOATING, dtype_name, refuse, require, require_same_device
 from .reference import winograd_conv_reference
 from .weight import BLOCK, LANES, PRODUCTS
 

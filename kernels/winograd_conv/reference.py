@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..precision import full_precision
+from ..op.precision import full_precision
 from .weight import PRODUCTS, unpacked
 
 

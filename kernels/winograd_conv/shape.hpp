@@ -1,7 +1,7 @@
 // What a convolution by tiles computes, and its bfloat16 form.
 #pragma once
 
-#include "native.hpp"
+#include "cpu/native.hpp"
 
 namespace zellige::winograd {
 

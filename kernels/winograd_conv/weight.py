@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..precision import full_precision
-from ..validation import FLOATING, refuse
+from ..op.precision import full_precision
+from ..op.validation import FLOATING, refuse
 
 __all__ = ["BLOCK", "LANES", "PRODUCTS", "unpacked", "winograd_weight"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from zellige.engine.checkpoint import write_checkpoint
+from zellige.engine.checkpoint.file import write_checkpoint
 from zellige.engine.library import load
 from zellige.engine.models.coco_gan import CocoGanConfig, Generator
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from zellige.engine.checkpoint import write_checkpoint
+from zellige.engine.checkpoint.file import write_checkpoint
 from zellige.engine.coco_gan import CocoGan
 from zellige.engine.library import load, load_for
 from zellige.engine.models.coco_gan import CocoGanConfig, ConditionalNorm, Discriminator, Generator, Head, plain_state

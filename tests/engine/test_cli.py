@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zellige.engine.checkpoint import write_checkpoint
+from zellige.engine.checkpoint.file import write_checkpoint
 from zellige.engine.cli import main
 from zellige.engine.library import BUNDLED
 from zellige.errors import UnknownModelError

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import zellige
-from zellige.engine.checkpoint import write_checkpoint
+from zellige.engine.checkpoint.file import write_checkpoint
 from zellige.engine.coco_gan import CocoGan
 from zellige.engine.library import BUNDLED, find, list_models, load
 from zellige.errors import CheckpointError, DeviceError, UnknownModelError, ZelligeError

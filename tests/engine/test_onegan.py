@@ -10,10 +10,10 @@ from PIL import Image
 
 import zellige
 from zellige.engine import onegan as subject
+from zellige.engine.files.squares import Squares
 from zellige.engine.library import list_models, load_for
 from zellige.engine.onegan import OneGan
 from zellige.engine.onegan_classes import draw_pairs
-from zellige.engine.squares import Squares
 from zellige.errors import CheckpointError, DeviceError, ShapeError, SizeError, TaskError, UnknownModelError
 
 from .models.tiny_onegan import one_thread, tiny
@@ -52,7 +52,7 @@ class TestLoading:
         assert row["parameters"] == sum(weight.numel() for weight in weights)
 
     def test_missing_tensors_are_named(self, tmp_path: Path) -> None:
-        from zellige.engine.checkpoint import write_checkpoint
+        from zellige.engine.checkpoint.file import write_checkpoint
 
         path, config = tmp_path / "hollow.safetensors", tiny().model_dump(mode="json")
         write_checkpoint(path, {"networks.x": torch.zeros(1)}, system="onegan", config=config)
@@ -68,7 +68,7 @@ class TestLoading:
             load_for(OneGan, "segment", path, device="cpu")
 
     def test_the_state_of_a_run_is_no_model(self, tmp_path: Path) -> None:
-        from zellige.engine.checkpoint import write_checkpoint
+        from zellige.engine.checkpoint.file import write_checkpoint
 
         path = tmp_path / "state.safetensors"
         write_checkpoint(path, {"a": torch.zeros(1)}, system="onegan", config={}, details={"progress": {}})

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from zellige.engine.checkpoint import read_header, read_tensors, write_checkpoint
+from zellige.engine.checkpoint.file import read_header, read_tensors, write_checkpoint
 from zellige.engine.cli import main
 from zellige.engine.device import DTYPES
 from zellige.engine.library import list_models

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from zellige.engine.checkpoint import write_checkpoint
+from zellige.engine.checkpoint.file import write_checkpoint
 from zellige.engine.coco_gan import CocoGan
-from zellige.engine.images import write_png
+from zellige.engine.files.pictures import write_png
 from zellige.engine.library import load
 from zellige.engine.models.coco_gan import CocoGanConfig, Generator
 from zellige.errors import DataError

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zellige.engine.checkpoint import read_tensors, write_checkpoint
+from zellige.engine.checkpoint.file import read_tensors, write_checkpoint
 from zellige.engine.library import load_for
 from zellige.engine.models.onegan import OneGanConfig, OneGanNetworks
 from zellige.engine.onegan import BATCH, PREFIX, Clusters, OneGan, Parts

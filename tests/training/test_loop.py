@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import zellige
-from zellige.engine.checkpoint import read_header, read_tensors
+from zellige.engine.checkpoint.file import read_header, read_tensors
 from zellige.engine.models.coco_gan import CocoGanConfig
 from zellige.errors import CheckpointError, OutputError, TrainingError
 from zellige.training import loop

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zellige.engine.checkpoint import read_header, read_tensors
+from zellige.engine.checkpoint.file import read_header, read_tensors
 from zellige.engine.cli import main
 from zellige.errors import TrainingError
 from zellige.training import loop

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from zellige.engine.checkpoint import read_header, read_tensors, write_checkpoint
+from zellige.engine.checkpoint.file import read_header, read_tensors, write_checkpoint
 from zellige.engine.models.coco_gan import CocoGanConfig
 from zellige.errors import CheckpointError, TrainingError
 from zellige.training.coco_gan import CocoGanTraining

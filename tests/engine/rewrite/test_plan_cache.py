@@ -66,9 +66,9 @@ def test_does_not_take_the_time_of_one_for_another(timer: Timer, monkeypatch: py
     assert subject._key(*cases["first"]) != key
     torch.set_num_threads(before)
     assert subject._key(*cases["first"]) == key
-    for name in ("zellige.__version__", "torch.__version__"):
+    for versioned in (subject, torch):  # this package's version, and torch's
         with monkeypatch.context() as patch:
-            patch.setattr(name, "9.9")
+            patch.setattr(versioned, "__version__", "9.9")
             subject._machine.cache_clear()
             assert "9.9" in subject._key(*cases["first"]) != key
     subject._machine.cache_clear()

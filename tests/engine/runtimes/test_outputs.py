@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from zellige.engine.images import to_uint8
+from zellige.engine.files.pictures import to_uint8
 from zellige.engine.runtimes import checked_as, converted, joined
 from zellige.errors import DeviceError, MissingExtraError, ShapeError
 

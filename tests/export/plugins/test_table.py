@@ -7,7 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from zellige.export.plugins.tactics import parts_across_channels, tactics
-from zellige.kernels.ahead import FLOATS
+from zellige.kernels.triton.variants import FLOATS
 
 from .nodes import DTYPES, NODES, PLUGIN, chain
 

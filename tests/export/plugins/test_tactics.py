@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from zellige.export.plugins.tactics import tactics
-from zellige.kernels.tuning import INTERPRETED
+from zellige.kernels.triton.tuning import INTERPRETED
 
 from .nodes import DTYPES, NODES, Node, Tensors, chain
 
@@ -87,7 +87,7 @@ def test_there_are_as_many_tactics_as_configurations_that_differ():
 
 
 def test_replaced_constants_leave_the_variants_of_the_kernels_as_they_are():
-    from zellige.kernels.ahead import variants_by_name
+    from zellige.kernels.triton.variants import variants_by_name
 
     before = variants_by_name("glu_layer_norm")["glu_layer_norm_combine"]
     node = next(node for node in NODES if node.name == "glu")

@@ -1,0 +1,115 @@
+"""An ONNX file that nobody vouches for, checked in full before a runtime gets it.
+
+The checks come in the order in which each relies on the one before: the file, its bytes, versions, tensors, functions
+and domains, ONNX's own rules, the sizes of values. Memory is taken only for what was checked: the file's bytes once,
+the parsed model, and copies without weights.
+
+A file that was cut off just behind its graph and operator sets is a whole model to every reader: only what a model can
+do without, such as metadata, can be missing from what passes.
+"""
+
+import os
+import stat
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from zellige.errors import MissingExtraError
+
+from ..checkpoint.faults import EmptyFileError, MissingFileError, NotAFileError, UnreadableFileError
+from ..checkpoint.header import COPY_AGAIN
+from . import faults
+from .faults import refuse
+from .nodes import check_nodes, check_versions, parts
+from .tensors import check_tensors
+from .values import check_rules, check_values, without_weights
+from .wire import check_wire
+
+__all__ = ["MAX_BYTES", "check_model_file", "open_model"]
+
+MAX_BYTES = 2**31 - 1  # a protobuf has no more
+
+
+def open_model(source: str | os.PathLike[str] | bytes, *, domains: Collection[str] = ()) -> Any:
+    """Read and check an ONNX model.
+
+    Args:
+        source: the path of a .onnx file, or its bytes; only files may have external data, in their own folder.
+        domains: domains of operators beyond ONNX's own that the model may use without functions for them, such as
+            "com.microsoft" for ONNX Runtime.
+    Returns:
+        onnx.ModelProto; external data stay where they are.
+    Raises:
+        CheckpointError: the subclass in one of the two `faults.py` that names the fault. No content raises
+            anything else.
+        MissingExtraError: onnx is not installed.
+    """
+    return _checked(source, domains)[1]
+
+
+def check_model_file(source: str | os.PathLike[str] | bytes, *, domains: Collection[str] = ()) -> bytes:
+    """Like `open_model`, but returns the bytes that were checked: a file that is read again may be another one."""
+    return _checked(source, domains)[0]
+
+
+def _checked(source: str | os.PathLike[str] | bytes, domains: Collection[str]) -> tuple[bytes, Any]:
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtraError("onnx", "checking ONNX models", "export") from error
+    if isinstance(source, bytes):
+        what, folder, data = "the ONNX model", None, source
+    else:
+        what, folder, data = str(source), Path(source).parent, _read(Path(source))
+    if not data:
+        refuse(EmptyFileError, what, f"it is empty; {COPY_AGAIN}")
+    if len(data) > MAX_BYTES:
+        _too_large(len(data), what)
+    check_wire(data, onnx.ModelProto.DESCRIPTOR, what)
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except Exception as error:  # DecodeError, which lies elsewhere in every version of protobuf
+        refuse(faults.NotOnnxError, what, f"protobuf says: {error}; {COPY_AGAIN}")
+    _check(model, folder, what, domains)
+    return data, model
+
+
+def _read(path: Path) -> bytes:
+    what = str(path)
+    try:
+        # A pipe would block when it is opened, so its kind is asked for first.
+        if not stat.S_ISREG(path.stat().st_mode):
+            refuse(NotAFileError, what, "it is not a regular file; name a .onnx file")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                _too_large(size, what)
+            return file.read(size)
+    except (FileNotFoundError, NotADirectoryError):
+        refuse(MissingFileError, what, "it does not exist; name a .onnx file that does")
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL character
+        reason = getattr(error, "strerror", None) or error
+        refuse(UnreadableFileError, what, f"it cannot be read ({reason}); check its name and permissions")
+
+
+def _check(model: Any, folder: Path | None, what: str, domains: Collection[str]) -> None:
+    if not model.HasField("graph"):
+        refuse(faults.NoGraphError, what, f"it has no graph; {COPY_AGAIN}")
+    if not model.graph.output:
+        refuse(faults.NoGraphError, what, f"its graph has no outputs; {COPY_AGAIN}")
+    if model.training_info:
+        refuse(faults.InvalidModelError, what, "it has graphs for training; export it for inference")
+    check_versions(model, what)
+    check_tensors(model, parts(model.graph, *model.functions), folder, what)
+    check_nodes(model, what, domains)
+    light = without_weights(model)
+    check_rules(light, what)
+    check_values(light, what)
+
+
+def _too_large(size: int, what: str) -> None:
+    refuse(
+        faults.FileSizeError, what, f"it has {size} bytes and at most {MAX_BYTES} can be read; save it with external "
+        "data",
+    )  # fmt: skip

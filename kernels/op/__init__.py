@@ -1,0 +1,1 @@
+"""What every kernel's op.py stands on: dispatch, validation, layout, gradients, precision."""
