@@ -30,6 +30,7 @@ RUN pip install --constraint constraints.txt cmake nanobind ninja scikit-build-c
 
 COPY CMakeLists.txt LICENSE README.md pyproject.toml ./
 COPY benchmarks ./benchmarks
+COPY cli ./cli
 COPY engine ./engine
 COPY export ./export
 COPY kernels ./kernels

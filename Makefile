@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --constraint constraints.txt
 NATIVE_SOURCES := $(wildcard kernels/*/*.cpp kernels/*/*.hpp)
-FOLDERS := engine kernels export training benchmarks
+FOLDERS := cli engine kernels export training benchmarks
 EMOJI := /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf /usr/share/unicode/emoji/emoji-test.txt
 
 # The package as links, so that engine/ is found as zellige.engine without an installation.

@@ -9,8 +9,8 @@ import pytest
 import torch
 import typer
 
+from zellige.cli import app
 from zellige.engine.checkpoint.file import write_checkpoint
-from zellige.engine.cli import app
 from zellige.engine.models.coco_gan import CocoGanConfig, Discriminator, Generator, Head
 from zellige.engine.models.onegan import OneGanConfig, OneGanNetworks
 from zellige.engine.onegan import PREFIX

@@ -21,8 +21,8 @@ from zellige.benchmarks.generate.peers import PEERS, make_runner, plain
 from zellige.benchmarks.generate.subjects import subject_of
 from zellige.benchmarks.generate.timing import alternate
 from zellige.benchmarks.kernels.exported import Unmeasured
+from zellige.cli import app
 from zellige.engine.checkpoint.file import write_checkpoint
-from zellige.engine.cli import app
 from zellige.engine.models.coco_gan import CocoGanConfig, Generator
 from zellige.engine.models.onegan import OneGanConfig, OneGanNetworks
 from zellige.engine.onegan import PREFIX

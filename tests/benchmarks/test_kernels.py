@@ -25,7 +25,7 @@ from zellige.benchmarks.kernels.measure import alternate
 from zellige.benchmarks.kernels.plot import plot
 from zellige.benchmarks.kernels.runners import Inputs
 from zellige.benchmarks.kernels.table import table_of
-from zellige.engine.cli import app
+from zellige.cli import app
 from zellige.errors import TaskError
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from zellige.engine.cli import main
+from zellige.cli import main
 from zellige.engine.library import BUNDLED
 from zellige.errors import TaskError
 from zellige.export.formats import export_engine, export_repository

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from zellige.cli import main
 from zellige.engine.checkpoint.file import read_header, read_tensors, write_checkpoint
-from zellige.engine.cli import main
 from zellige.engine.device import DTYPES
 from zellige.engine.library import list_models
 from zellige.errors import DeviceError, ExportError, OutputError, TaskError

@@ -203,7 +203,7 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 def test_killed_run_ends_as_an_undisturbed_one(moment, folder, undisturbed, tmp_path):
     out = tmp_path / "run"
     options = [text for name, value in KILLED.items() for text in ("--set", f"{name}={value}")]
-    command = [sys.executable, "-m", "zellige.engine.cli", "train", "celeba-64", "--data", str(folder)]
+    command = [sys.executable, "-m", "zellige.cli", "train", "celeba-64", "--data", str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     where = {"cwd": tmp_path, "env": environment, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from zellige.cli import main
 from zellige.engine.checkpoint.file import read_header, read_tensors
-from zellige.engine.cli import main
 from zellige.errors import TrainingError
 from zellige.training import loop
 from zellige.training.data import FolderScenes

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from zellige.engine.cli_options import report
+from zellige.cli.options import report
 
 FOUND = {"iou": 0.51171, "per_class": [{"name": "red heart", "iou": 0.25, "cluster": None}], "files": ["a.png"]}
 

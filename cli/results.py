@@ -14,9 +14,9 @@ from PIL import Image
 
 from zellige.errors import OutputError
 
-from .files.atomic import AtomicFile, output_errors
-from .files.squares import Squares, cut_squares
-from .onegan import BATCH, OneGan
+from ..engine.files.atomic import AtomicFile, output_errors
+from ..engine.files.squares import Squares, cut_squares
+from ..engine.onegan import BATCH, OneGan
 
 __all__ = ["cluster_to_table", "write_for_each"]
 

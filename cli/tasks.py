@@ -8,13 +8,13 @@ import typer
 
 from zellige.errors import TaskError
 
-from .cli_options import Device, Json, Model, Precision, report
+from .options import Device, Json, Model, Precision, report
 
 if TYPE_CHECKING:
-    from .exported import CocoGanImages
-    from .onegan import OneGan
-    from .onegan_images import OneGanImages
-    from .patch_pictures import PatchPictures
+    from ..engine.exported import CocoGanImages
+    from ..engine.onegan import OneGan
+    from ..engine.onegan_images import OneGanImages
+    from ..engine.patch_pictures import PatchPictures
 
 __all__ = ["VERBS", "generation"]
 
@@ -61,7 +61,7 @@ def cluster(
     overwrite: Overwrite = False, device: Device = "auto", precision: Precision = "auto", as_json: Json = False,
 ) -> None:  # fmt: skip
     """OneGAN: sort images into child classes (style) and parent classes (shape), into a CSV file."""
-    from .onegan_files import cluster_to_table
+    from .results import cluster_to_table
 
     loaded = _load("cluster", model, device, precision)
     report(cluster_to_table(loaded, files, out, overwrite=overwrite), as_json)
@@ -93,7 +93,7 @@ def recompose(
     overwrite: Overwrite = False, device: Device = "auto", precision: Precision = "auto", as_json: Json = False,
 ) -> None:  # fmt: skip
     """OneGAN: lay the objects of images over the background of another, STEM-on-BACKGROUND.png."""
-    from .files.squares import cut_squares
+    from ..engine.files.squares import cut_squares
 
     loaded = _load("recompose", model, device, precision)
     place = cut_squares([background], loaded.config.resolution)
@@ -119,8 +119,8 @@ def generation(
     Raises:
         TaskError: classes or a reference image are given and the model is no OneGAN, or both are.
     """
-    from .library import load, load_for
-    from .onegan_images import OneGanImages
+    from ..engine.library import load, load_for
+    from ..engine.onegan_images import OneGanImages
 
     classes: dict[str, Any] = {"child": child, "parent": parent, "background": background}
     given = [f"--{name}" for name, value in (classes | {"like": like}).items() if value is not None]
@@ -137,8 +137,8 @@ def generation(
 
 
 def _load(task: str, model: str, device: str, precision: str, runtime: str = "auto") -> "OneGan":
-    from .library import load_for
-    from .onegan import OneGan
+    from ..engine.library import load_for
+    from ..engine.onegan import OneGan
 
     return load_for(OneGan, task, model, device, precision, runtime)
 
@@ -152,7 +152,7 @@ def _write(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    from .onegan_files import write_for_each
+    from .results import write_for_each
 
     found = write_for_each(model, files, out, endings, task, overwrite=overwrite)
     names = found["files"]

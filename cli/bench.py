@@ -9,7 +9,7 @@ from rich.console import Console
 
 from zellige.errors import SizeError, TaskError
 
-from .cli_options import Device, Json, Memory, Model, Precision, Seed, Size, parse_size, report
+from .options import Device, Json, Memory, Model, Precision, Seed, Size, parse_size, report
 
 __all__ = ["bench"]
 
@@ -29,8 +29,8 @@ def bench_panorama(
 ) -> None:
     """The render to disk against the bare generator at the same batch, in one run."""
     from ..benchmarks.panorama import measure
-    from .coco_gan import CocoGan
-    from .library import load_for
+    from ..engine.coco_gan import CocoGan
+    from ..engine.library import load_for
 
     width, height = parse_size(size)
     generator = load_for(CocoGan, "bench panorama", model, device, precision)
@@ -56,8 +56,8 @@ def bench_generate(
     """A generator against its peers: correct first, then how fast. Ctrl-C ends it with what it has."""
     from ..benchmarks.generate.compare import compare
     from ..benchmarks.generate.table import table_of
-    from .device import pick_device
-    from .files.atomic import AtomicFile
+    from ..engine.device import pick_device
+    from ..engine.files.atomic import AtomicFile
 
     batches, precisions, peers = _counts(batch), _names(precision), _names(against)
     output = None if json_file is None else AtomicFile(json_file)
@@ -93,8 +93,8 @@ def bench_kernels(
 
     from ..benchmarks.kernels.compare import compare
     from ..benchmarks.kernels.table import table_of
-    from .device import pick_device
-    from .files.atomic import AtomicFile
+    from ..engine.device import pick_device
+    from ..engine.files.atomic import AtomicFile
 
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     kinds = dtype.split(",")

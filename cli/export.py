@@ -7,7 +7,7 @@ import typer
 
 from zellige.errors import SizeError, TaskError
 
-from .cli_options import Json, Model, report
+from .options import Json, Model, report
 
 if TYPE_CHECKING:
     from ..export.tensorrt import Profile

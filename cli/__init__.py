@@ -15,11 +15,11 @@ from rich.table import Table
 
 from zellige.errors import TaskError, UnknownRecipeError, ZelligeError
 
-from .cli_bench import bench
-from .cli_export import export
-from .cli_onegan import VERBS, generation
-from .cli_options import Device, Json, Memory, Model, Precision, Runtime, Seed, Size, parse_size
-from .cli_options import report as _report
+from .bench import bench
+from .export import export
+from .options import Device, Json, Memory, Model, Precision, Runtime, Seed, Size, parse_size
+from .options import report as _report
+from .tasks import VERBS, generation
 
 __all__ = ["main"]
 
@@ -57,7 +57,7 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Versions, devices, kernel backends that work here, and the precision that auto picks; or what a model is."""
-    from .info import describe, describe_model, rewrites_table
+    from ..engine.info import describe, describe_model, rewrites_table
 
     if model is None:
         if rewrites:
@@ -78,7 +78,7 @@ def models(
     as_json: Json = False,
 ) -> None:
     """Bundled and local models: system, size, resolution, licence of the training data."""
-    from .library import list_models
+    from ..engine.library import list_models
 
     rows = list_models(folder)
     if as_json:
@@ -110,8 +110,8 @@ def generate(
     """Generate images: PNG files and a contact sheet."""
     import time
 
-    from .files.atomic import output_errors
-    from .files.pictures import contact_sheet, write_png
+    from ..engine.files.atomic import output_errors
+    from ..engine.files.pictures import contact_sheet, write_png
 
     generator, make = generation(model, child, parent, background, like, device, precision, runtime)
     began = time.perf_counter()
@@ -159,11 +159,11 @@ def panorama(
     """Render a panorama of any size within a memory budget."""
     import numpy as np
 
-    from .files.atomic import AtomicFile
-    from .files.pictures import write_png
-    from .files.preview import preview as reduce
-    from .library import load_for
-    from .patch_pictures import PatchPictures
+    from ..engine.files.atomic import AtomicFile
+    from ..engine.files.pictures import write_png
+    from ..engine.files.preview import preview as reduce
+    from ..engine.library import load_for
+    from ..engine.patch_pictures import PatchPictures
 
     width, height = parse_size(size)
     if preview is not None:
@@ -194,10 +194,10 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model by a recipe."""
+    from ..engine.device import pick_device
     from ..training.loop import train as run
     from ..training.recipe import with_settings
     from ..training.recipes import find_recipe
-    from .device import pick_device
 
     chosen = find_recipe(recipe)
     values = dict(_setting(text) for text in settings or []) | ({"steps": steps} if steps is not None else {})
@@ -232,10 +232,10 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """The metrics of a model's system: distance to the data, and seams, or masks and clusters, against the truth."""
+    from ..engine.coco_gan import CocoGan
+    from ..engine.library import load_checkpoint, load_for
     from ..training.evaluate import evaluate_images, evaluate_panorama, record_metrics
     from ..training.evaluate_onegan import evaluate_scenes
-    from .coco_gan import CocoGan
-    from .library import load_checkpoint, load_for
 
     if image is not None:
         renderer = load_for(CocoGan, "evaluate --image", model, device, precision)
@@ -295,7 +295,7 @@ def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
     """A bar with rate, remaining time and memory in use on a terminal; nothing when piped."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    from .panorama.memory import resident_bytes
+    from ..engine.panorama.memory import resident_bytes
 
     console = Console(stderr=True)
     columns = (
@@ -314,7 +314,3 @@ def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(task, completed=done, total=total, status=status)
 
         yield advance
-
-
-if __name__ == "__main__":
-    main()

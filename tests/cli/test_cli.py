@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from zellige.cli import main
 from zellige.engine.checkpoint.file import write_checkpoint
-from zellige.engine.cli import main
 from zellige.engine.library import BUNDLED
 from zellige.errors import UnknownModelError
 
@@ -320,7 +320,7 @@ def test_threads_spin_briefly_unless_told_otherwise(
 
 def real(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
-    words = [sys.executable, "-m", "zellige.engine.cli", *map(str, arguments)]
+    words = [sys.executable, "-m", "zellige.cli", *map(str, arguments)]
     # Rewrites are chosen for a number of threads, and decide last bits.
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     return subprocess.run(
@@ -349,7 +349,7 @@ def test_help_does_not_import_torch(arguments: list[str]) -> None:
     script = (
         "import sys\n"
         "import zellige\n"
-        "from zellige.engine.cli import main\n"
+        "from zellige.cli import main\n"
         f"sys.argv = ['zellige', *{arguments}]\n"
         "try:\n"
         "    main()\n"

@@ -1,0 +1,5 @@
+"""The command as `python -m zellige.cli`."""
+
+from . import main
+
+main()
