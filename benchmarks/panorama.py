@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..engine.coco_gan import CocoGan
 from ..engine.device import available_memory, parse_bytes
-from ..engine.panorama.canvas import open_canvas
-from ..engine.panorama.render import filled, plan_render, render_file
+from ..engine.panorama.canvas.canvas import open_canvas
+from ..engine.panorama.renderer import filled, plan_render, render_file
 from ..engine.panorama.scene import Region
+from ..engine.systems.coco_gan.model import CocoGan
 from .conditions import conditions
 
 __all__ = ["measure"]

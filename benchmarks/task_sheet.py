@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..engine.files.pictures import write_png
 from ..engine.library import load_for
-from ..engine.onegan import OneGan
+from ..engine.systems.onegan.model import OneGan
 from ..training.data import open_scenes
 from ..training.evaluate import trained_on
 from ..training.evaluate_onegan import FIRST

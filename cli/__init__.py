@@ -163,7 +163,7 @@ def panorama(
     from ..engine.files.pictures import write_png
     from ..engine.files.preview import preview as reduce
     from ..engine.library import load_for
-    from ..engine.patch_pictures import PatchPictures
+    from ..engine.systems.coco_gan.pictures import PatchPictures
 
     width, height = parse_size(size)
     if preview is not None:
@@ -232,8 +232,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """The metrics of a model's system: distance to the data, and seams, or masks and clusters, against the truth."""
-    from ..engine.coco_gan import CocoGan
     from ..engine.library import load_checkpoint, load_for
+    from ..engine.systems.coco_gan.model import CocoGan
     from ..training.evaluate import evaluate_images, evaluate_panorama, record_metrics
     from ..training.evaluate_onegan import evaluate_scenes
 

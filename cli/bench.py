@@ -29,8 +29,8 @@ def bench_panorama(
 ) -> None:
     """The render to disk against the bare generator at the same batch, in one run."""
     from ..benchmarks.panorama import measure
-    from ..engine.coco_gan import CocoGan
     from ..engine.library import load_for
+    from ..engine.systems.coco_gan.model import CocoGan
 
     width, height = parse_size(size)
     generator = load_for(CocoGan, "bench panorama", model, device, precision)

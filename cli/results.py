@@ -16,7 +16,7 @@ from zellige.errors import OutputError
 
 from ..engine.files.atomic import AtomicFile, output_errors
 from ..engine.files.squares import Squares, cut_squares
-from ..engine.onegan import BATCH, OneGan
+from ..engine.systems.onegan.model import BATCH, OneGan
 
 __all__ = ["cluster_to_table", "write_for_each"]
 

@@ -11,10 +11,10 @@ from zellige.errors import TaskError
 from .options import Device, Json, Model, Precision, report
 
 if TYPE_CHECKING:
-    from ..engine.exported import CocoGanImages
-    from ..engine.onegan import OneGan
-    from ..engine.onegan_images import OneGanImages
-    from ..engine.patch_pictures import PatchPictures
+    from ..engine.systems.coco_gan.images import CocoGanImages
+    from ..engine.systems.coco_gan.pictures import PatchPictures
+    from ..engine.systems.onegan.images import OneGanImages
+    from ..engine.systems.onegan.model import OneGan
 
 __all__ = ["VERBS", "generation"]
 
@@ -120,7 +120,7 @@ def generation(
         TaskError: classes or a reference image are given and the model is no OneGAN, or both are.
     """
     from ..engine.library import load, load_for
-    from ..engine.onegan_images import OneGanImages
+    from ..engine.systems.onegan.images import OneGanImages
 
     classes: dict[str, Any] = {"child": child, "parent": parent, "background": background}
     given = [f"--{name}" for name, value in (classes | {"like": like}).items() if value is not None]
@@ -138,7 +138,7 @@ def generation(
 
 def _load(task: str, model: str, device: str, precision: str, runtime: str = "auto") -> "OneGan":
     from ..engine.library import load_for
-    from ..engine.onegan import OneGan
+    from ..engine.systems.onegan.model import OneGan
 
     return load_for(OneGan, task, model, device, precision, runtime)
 

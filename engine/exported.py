@@ -2,71 +2,32 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from zellige.errors import CheckpointError, DeviceError, TaskError, UnknownModelError
 
 from .checkpoint.file import Header, validated
-from .device import DTYPES, precision_of
-from .models.coco_gan import CocoGanConfig, Generator
-from .models.onegan_config import OneGanConfig
-from .onegan_images import INPUTS, OneGanImages
+from .device import DTYPES
 from .onnx.file import open_model
-from .panorama.graph_patches import GraphPatches
-from .panorama.latents import fixed_latents
-from .patch_pictures import PatchPictures
-from .runtimes import BUCKETS, As, Runtime, checked_as, checked_name, converted, joined, open_runtime
+from .runtimes import BUCKETS, Runtime, checked_name, open_runtime
+from .systems.coco_gan.config import CocoGanConfig
+from .systems.coco_gan.generator import Generator
+from .systems.coco_gan.graph_patches import GraphPatches
+from .systems.coco_gan.images import CocoGanImages
+from .systems.coco_gan.pictures import PatchPictures
+from .systems.onegan.config import OneGanConfig
+from .systems.onegan.images import INPUTS, OneGanImages
 
-__all__ = ["CocoGanImages", "describe_exported", "is_exported", "open_exported"]
+__all__ = ["describe_exported", "is_exported", "open_exported"]
 
 _PREFIX = "zellige."
 _KEYS = ("system", "task", "config", "output", "precision")
 _AGAIN = "export it again"
-
-
-class CocoGanImages:
-    """Whole images. Made by `zellige.load` of a file of the task `generate`.
-
-    Args:
-        config: of the model.
-        name: it goes by this name in reports and errors.
-        device, dtype: where it runs, and of its convolutions.
-        runtime: takes latents and gives images.
-    """
-
-    system = "coco-gan"
-
-    def __init__(
-        self, config: CocoGanConfig, name: str, device: torch.device, dtype: torch.dtype, runtime: Runtime
-    ) -> None:
-        self.config, self.name, self.device, self.dtype, self._runtime = config, name, device, dtype, runtime
-
-    @property
-    def resolution(self) -> tuple[int, int]:
-        """Height and width of an image in pixels."""
-        return self.config.resolution
-
-    @property
-    def precision(self) -> str:
-        """fp32, bf16 or fp16."""
-        return precision_of(self.dtype)
-
-    def generate(self, count: int, seed: int = 0, *, as_: As = "numpy") -> Any:
-        """Images under a seed; see `PatchPictures.generate`."""
-        as_ = checked_as(as_, self.device)
-        latents = fixed_latents(seed, count, self.config.latent).astype(np.float32)
-        rows = self._runtime.run((latents,), host=as_ == "numpy")
-        return converted(joined(rows, count, lent=self._runtime.lends), as_)
-
-    def warm(self, counts: Iterable[int]) -> None:
-        """Do now what the first calls of `generate` for these numbers of images would."""
-        self._runtime.warm(counts, (np.zeros((1, self.config.latent), np.float32),))
 
 
 def is_exported(path: Path) -> bool:

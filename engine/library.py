@@ -9,14 +9,15 @@ from typing import Any, TypeVar
 from zellige.errors import CheckpointError, TaskError, UnknownModelError
 
 from .checkpoint.file import Header, read_header, validated
-from .coco_gan import CocoGan
 from .device import pick_device, pick_precision
-from .exported import CocoGanImages, is_exported, open_exported
-from .models.coco_gan import CocoGanConfig
-from .models.onegan_config import OneGanConfig
-from .onegan import OneGan
-from .onegan_images import OneGanImages
-from .patch_pictures import PatchPictures
+from .exported import is_exported, open_exported
+from .systems.coco_gan.config import CocoGanConfig
+from .systems.coco_gan.images import CocoGanImages
+from .systems.coco_gan.model import CocoGan
+from .systems.coco_gan.pictures import PatchPictures
+from .systems.onegan.config import OneGanConfig
+from .systems.onegan.images import OneGanImages
+from .systems.onegan.model import OneGan
 
 __all__ = ["find", "list_models", "load", "load_checkpoint", "load_for"]
 

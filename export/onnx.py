@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from zellige.errors import DeviceError, TaskError
 
-from ..engine.coco_gan import CocoGan
 from ..engine.device import DTYPES
 from ..engine.files.atomic import AtomicFile, output_errors
 from ..engine.library import load_checkpoint
-from ..engine.onegan import OneGan
 from ..engine.runtimes.onnx_export import OPSET, OnnxGraph, onnx_graph
+from ..engine.systems.coco_gan.model import CocoGan
+from ..engine.systems.onegan.model import OneGan
 from . import fused
 from .tasks import OUTPUTS, Output, TaskNetwork, task_network
 from .verify import BATCHES, verify

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from zellige.errors import TaskError
 
-from ..engine.coco_gan import CocoGan
 from ..engine.device import DTYPES
-from ..engine.models.coco_gan import Generator
-from ..engine.models.onegan import Encoding, OneGanConfig, OneGanNetworks
-from ..engine.models.onegan_blocks import MapNorm
-from ..engine.onegan import OneGan
-from ..engine.rewrite.graphs import rewrite_for_graphs
+from ..engine.layers.norms import MapNorm
+from ..engine.rewrite.for_onnx import rewrite_for_graphs
+from ..engine.systems.coco_gan.generator import Generator
+from ..engine.systems.coco_gan.model import CocoGan
+from ..engine.systems.onegan.config import OneGanConfig
+from ..engine.systems.onegan.model import OneGan
+from ..engine.systems.onegan.networks import Encoding, OneGanNetworks
 from ..kernels.feather_blend.reference import bytes_of
 
 __all__ = ["OUTPUTS", "TASKS", "Output", "TaskNetwork", "task_network"]

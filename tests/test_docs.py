@@ -11,9 +11,12 @@ import typer
 
 from zellige.cli import app
 from zellige.engine.checkpoint.file import write_checkpoint
-from zellige.engine.models.coco_gan import CocoGanConfig, Discriminator, Generator, Head
-from zellige.engine.models.onegan import OneGanConfig, OneGanNetworks
-from zellige.engine.onegan import PREFIX
+from zellige.engine.systems.coco_gan.config import CocoGanConfig
+from zellige.engine.systems.coco_gan.critic import Discriminator, Head
+from zellige.engine.systems.coco_gan.generator import Generator
+from zellige.engine.systems.onegan.config import OneGanConfig
+from zellige.engine.systems.onegan.model import PREFIX
+from zellige.engine.systems.onegan.networks import OneGanNetworks
 from zellige.training.recipe import CocoGanRecipe
 from zellige.training.recipes import RECIPES
 

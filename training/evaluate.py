@@ -10,8 +10,8 @@ import numpy.typing as npt
 from zellige.errors import DataError, MissingExtraError
 
 from ..engine.checkpoint.file import Header, read_tensors, write_checkpoint
-from ..engine.coco_gan import CocoGan
-from ..engine.onegan import OneGan
+from ..engine.systems.coco_gan.model import CocoGan
+from ..engine.systems.onegan.model import OneGan
 from .data import open_pictures
 from .metrics import diversity, seam_ratio, sliced_wasserstein
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from zellige.errors import DataError
 
-from ..engine.onegan import BATCH, OneGan
+from ..engine.systems.onegan.model import BATCH, OneGan
 from .agreement import (
     clustering_accuracy,
     dice,

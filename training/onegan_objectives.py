@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..engine.models.onegan import BackgroundDiscriminator, ObjectDiscriminator, OneGanNetworks, Scene
+from ..engine.systems.onegan.networks import BackgroundDiscriminator, ObjectDiscriminator, OneGanNetworks, Scene
 from .onegan_losses import (
     background_weight,
     embedding_norm,

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..engine.models.onegan_config import OneGanConfig
+from ..engine.systems.onegan.config import OneGanConfig
 from .data import SceneItems, Scenes, open_scenes
 from .recipe import Recipe
 

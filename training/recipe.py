@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from zellige.errors import UnknownRecipeError
 
-from ..engine.models.coco_gan import CocoGanConfig
+from ..engine.systems.coco_gan.config import CocoGanConfig
 from .data import MacroPatches, Pictures, open_pictures
 from .data.macro_patches import Sampling
 from .losses import Adversarial

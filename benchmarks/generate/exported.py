@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...engine.rewrite.graphs import rewrite_for_graphs
+from ...engine.rewrite.for_onnx import rewrite_for_graphs
 from ...engine.runtimes import joined
 from ...engine.runtimes.onnx_export import onnx_graph as engine_graph
 from ...engine.runtimes.tensorrt_runtime import TensorRtRuntime

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ...engine.coco_gan import PLANNED
 from ...engine.rewrite.plan import rewritten
 from ...engine.runtimes import joined, open_runtime
+from ...engine.systems.coco_gan.model import PLANNED
 from .subjects import Subject
 
 __all__ = ["ours"]

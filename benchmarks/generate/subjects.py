@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from zellige.errors import UnknownModelError
 
-from ...engine.coco_gan import CocoGan
+from ...engine.layers.norms import MapNorm
 from ...engine.library import load_checkpoint
-from ...engine.models.coco_gan import CocoGanConfig, Generator
-from ...engine.models.onegan import OneGanConfig, OneGanNetworks
-from ...engine.models.onegan_blocks import MapNorm
+from ...engine.systems.coco_gan.config import CocoGanConfig
+from ...engine.systems.coco_gan.generator import Generator
+from ...engine.systems.coco_gan.model import CocoGan
+from ...engine.systems.onegan.config import OneGanConfig
+from ...engine.systems.onegan.networks import OneGanNetworks
 
 __all__ = ["DTYPES", "REFERENCES", "SEED", "Inputs", "Subject", "subject_of"]
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from zellige.errors import TaskError
 
-from ...engine.coco_gan import CocoGan
 from ...engine.library import load_for
 from ...engine.panorama.scene import Region
+from ...engine.systems.coco_gan.model import CocoGan
 from .supervisor import Options
 
 __all__ = ["panorama_steps"]

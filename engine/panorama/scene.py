@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from zellige.errors import SizeError
 
-from ..models.coordinates import Lattice
+from .lattice import Lattice
 
 __all__ = ["Region", "Scene", "Work", "turns", "window"]
 

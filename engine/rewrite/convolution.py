@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from zellige.errors import ShapeError
 
 from ...kernels.op.layout import is_channels_last
-from ..models.convolutions import PaddedConv, Padding
-from ..models.place import BatchInvariantLinear
+from ..layers.batch_invariance import BatchInvariantLinear
+from ..layers.convolutions import PaddedConv, Padding
 from .fold_weight import fold_weight
 
 __all__ = ["Convolution", "Mode", "bordered", "conv2d", "fill", "plain", "read_conv", "require_plain"]

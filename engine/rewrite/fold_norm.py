@@ -8,8 +8,8 @@ activation (`affine_relu`), which saves that pass and no multiplications. Exact;
 in their own dtype. Loses never.
 
 Only into the layer in front, not into the one behind, whose zero padding is not normalised. Conditional batch norm is
-folded to scale and shift by `ConditionalNorm.factors` of engine/models/coco_gan.py: its scale differs by sample, and
-weights do not.
+folded to scale and shift by the `factors` of COCO-GAN's `ConditionalNorm`: its scale differs by sample, and weights
+do not.
 """
 
 from typing import Any, TypeVar

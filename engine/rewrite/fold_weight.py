@@ -6,7 +6,7 @@ Saves, on every call, what the parametrisation does to the weight: for spectral 
 number of multiplications for sigma = u^T W v, 4.7 million for a 3x3 layer of 512 to 512 channels; for a gain K C R^2.
 Loses never at inference. In training the weight changes between calls, so there is nothing to fold.
 
-For whole networks with a spectral-free form there is `plain_state` of engine/models/coco_gan.py, which does it for
+For whole networks with a spectral-free form there is `plain_state` of engine/layers/spectral.py, which does it for
 checkpoints.
 """
 

@@ -21,7 +21,7 @@ from zellige.version import __version__
 
 from ...kernels.winograd_conv.op import native_dtypes
 from ..device import processor
-from ..models.convolutions import CodedConv, PaddedConv, UpConv
+from ..layers.convolutions import CodedConv, PaddedConv, UpConv
 from .constant_channels import constant_channels
 from .convolution import plain
 from .plan_cache import Times, keep, read

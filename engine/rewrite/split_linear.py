@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from zellige.errors import ShapeError
 
-from ..models.place import BatchInvariantLinear
+from ..layers.batch_invariance import BatchInvariantLinear
 from .convolution import require_plain
 from .fold_weight import fold_weight
 

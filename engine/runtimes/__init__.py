@@ -20,8 +20,8 @@ from torch import Tensor
 from zellige.errors import DeviceError
 
 from .buckets import BUCKETS, Usage
-from .inputs import Network, Rows
-from .outputs import As, checked_as, converted, joined
+from .pictures import As, checked_as, converted, joined
+from .rows import Network, Rows
 
 __all__ = [
     "BUCKETS",

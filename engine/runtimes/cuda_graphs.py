@@ -11,8 +11,8 @@ from torch.cuda import CUDAGraph, Event, Stream
 from zellige.errors import ShapeError
 
 from .buckets import BUCKETS, Batch, Usage, checked_buckets, cover, split
-from .inputs import Network, Rows, as_rows, repeated
 from .pipeline import Turn, overlapped
+from .rows import Network, Rows, as_rows, repeated
 
 __all__ = ["GraphRuntime"]
 

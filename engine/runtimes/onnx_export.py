@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zellige.errors import ExportError, MissingExtraError
 
 from ...kernels import plain_operators
-from .inputs import Rows, repeated
+from .rows import Rows, repeated
 
 __all__ = ["OPSET", "OnnxGraph", "onnx_graph"]
 

@@ -13,8 +13,8 @@ from zellige.errors import BudgetError, CheckpointError, DeviceError, MissingExt
 
 from ..onnx.file import check_model_file
 from .buckets import BUCKETS, Usage, checked_buckets, split
-from .inputs import Rows, as_rows, repeated
 from .pipeline import Turn
+from .rows import Rows, as_rows, repeated
 
 __all__ = ["OnnxRuntime"]
 

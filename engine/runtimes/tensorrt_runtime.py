@@ -12,7 +12,7 @@ from zellige.errors import CheckpointError, ShapeError
 
 from ..tensorrt.opened import open_engine
 from .buckets import BUCKETS, Usage, checked_buckets, cover
-from .inputs import Rows, as_rows
+from .rows import Rows, as_rows
 
 __all__ = ["TensorRtRuntime"]
 

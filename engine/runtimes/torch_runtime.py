@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .buckets import BUCKETS, Usage, checked_buckets, split
-from .inputs import Network, Rows, as_rows, repeated
+from .rows import Network, Rows, as_rows, repeated
 
 __all__ = ["TorchRuntime"]
 

@@ -23,9 +23,11 @@ from zellige.benchmarks.generate.timing import alternate
 from zellige.benchmarks.kernels.exported import Unmeasured
 from zellige.cli import app
 from zellige.engine.checkpoint.file import write_checkpoint
-from zellige.engine.models.coco_gan import CocoGanConfig, Generator
-from zellige.engine.models.onegan import OneGanConfig, OneGanNetworks
-from zellige.engine.onegan import PREFIX
+from zellige.engine.systems.coco_gan.config import CocoGanConfig
+from zellige.engine.systems.coco_gan.generator import Generator
+from zellige.engine.systems.onegan.config import OneGanConfig
+from zellige.engine.systems.onegan.model import PREFIX
+from zellige.engine.systems.onegan.networks import OneGanNetworks
 from zellige.engine.tensorrt.build import build_engine
 from zellige.errors import SizeError, TaskError, UnknownModelError, ZelligeError
 

@@ -8,7 +8,8 @@ import torch
 
 from zellige.engine.checkpoint.file import write_checkpoint
 from zellige.engine.library import load
-from zellige.engine.models.coco_gan import CocoGanConfig, Generator
+from zellige.engine.systems.coco_gan.config import CocoGanConfig
+from zellige.engine.systems.coco_gan.generator import Generator
 
 pytest.importorskip("tifffile")
 

@@ -13,11 +13,11 @@ from PIL import Image
 from zellige.cli import main
 from zellige.engine.checkpoint.file import read_header, read_tensors
 from zellige.engine.library import load_for
-from zellige.engine.onegan import OneGan
+from zellige.engine.systems.onegan.model import OneGan
 from zellige.errors import DataError
 from zellige.training.data import open_scenes
 
-from ..engine.models.tiny_onegan import one_thread
+from ..engine.systems.onegan.tiny_onegan import one_thread
 
 __all__ = ["one_thread"]
 

@@ -9,13 +9,16 @@ import torch
 from torch import nn
 
 from zellige.engine.checkpoint.file import write_checkpoint
-from zellige.engine.coco_gan import CocoGan
+from zellige.engine.layers.spectral import plain_state
 from zellige.engine.library import load, load_for
-from zellige.engine.models.coco_gan import CocoGanConfig, ConditionalNorm, Discriminator, Generator, Head, plain_state
-from zellige.engine.models.onegan import OneGanNetworks
-from zellige.engine.onegan import PREFIX, OneGan
+from zellige.engine.systems.coco_gan.config import CocoGanConfig
+from zellige.engine.systems.coco_gan.critic import Discriminator, Head
+from zellige.engine.systems.coco_gan.generator import ConditionalNorm, Generator
+from zellige.engine.systems.coco_gan.model import CocoGan
+from zellige.engine.systems.onegan.model import PREFIX, OneGan
+from zellige.engine.systems.onegan.networks import OneGanNetworks
 
-from .models.tiny_onegan import tiny, trained
+from .systems.onegan.tiny_onegan import tiny, trained
 
 ModelFile = Callable[..., Path]
 Model = Callable[..., CocoGan]

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 import zellige
-from zellige.engine.coco_gan import CocoGan
 from zellige.engine.info import describe_model
 from zellige.engine.library import load_checkpoint, load_for
-from zellige.engine.onegan import OneGan
-from zellige.engine.onegan_images import OneGanImages
-from zellige.engine.patch_pictures import PatchPictures
+from zellige.engine.systems.coco_gan.model import CocoGan
+from zellige.engine.systems.coco_gan.pictures import PatchPictures
+from zellige.engine.systems.onegan.images import OneGanImages
+from zellige.engine.systems.onegan.model import OneGan
 from zellige.errors import CheckpointError, DeviceError, TaskError, UnknownModelError
 
 for package in ("onnx", "onnxruntime", "onnxscript"):

@@ -10,8 +10,8 @@ import torch
 
 import zellige
 from zellige.engine.checkpoint.file import write_checkpoint
-from zellige.engine.coco_gan import CocoGan
 from zellige.engine.library import BUNDLED, find, list_models, load
+from zellige.engine.systems.coco_gan.model import CocoGan
 from zellige.errors import CheckpointError, DeviceError, UnknownModelError, ZelligeError
 
 ModelFile = Callable[[str], Path]

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from ..engine.conftest import model_file, onegan_file
-from ..engine.models.tiny_onegan import one_thread
+from ..engine.systems.onegan.tiny_onegan import one_thread
 from .bundled import Exported, export_once, folder_of
 
 __all__ = ["bundled", "model_file", "one_thread", "onegan_file"]

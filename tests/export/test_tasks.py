@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from zellige.engine.coco_gan import CocoGan
 from zellige.engine.library import load
-from zellige.engine.onegan import OneGan
+from zellige.engine.systems.coco_gan.model import CocoGan
+from zellige.engine.systems.onegan.model import OneGan
 from zellige.errors import TaskError
 from zellige.export.tasks import TASKS, task_network
 
@@ -58,7 +58,7 @@ def test_every_task_of_onegan_is_the_engines(onegan: OneGan) -> None:
 
 
 def test_images_by_class_and_by_example_are_the_engines(onegan: OneGan) -> None:
-    from zellige.engine.onegan_classes import draw_latents
+    from zellige.engine.systems.onegan.classes import draw_latents
 
     (latents, _), classes = draw_latents(onegan.config, 3, 2), np.array([1, 0])
     latent, chosen = torch.from_numpy(np.asarray(latents)), torch.from_numpy(classes)

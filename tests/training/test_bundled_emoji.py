@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from zellige.engine.library import BUNDLED, load_for
-from zellige.engine.onegan import OneGan
+from zellige.engine.systems.onegan.model import OneGan
 from zellige.errors import DataError
 from zellige.training.agreement import intersection_over_union
 from zellige.training.data import Scene, open_scenes

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from zellige.engine.models.coco_gan import CocoGanConfig, Generator, plain_state
+from zellige.engine.layers.spectral import plain_state
+from zellige.engine.systems.coco_gan.config import CocoGanConfig
+from zellige.engine.systems.coco_gan.generator import Generator
 from zellige.training.coco_gan import CocoGanTraining, assemble
 from zellige.training.recipe import CocoGanRecipe
 

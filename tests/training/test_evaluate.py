@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 
 from zellige.engine.checkpoint.file import write_checkpoint
-from zellige.engine.coco_gan import CocoGan
 from zellige.engine.files.pictures import write_png
 from zellige.engine.library import load
-from zellige.engine.models.coco_gan import CocoGanConfig, Generator
+from zellige.engine.systems.coco_gan.config import CocoGanConfig
+from zellige.engine.systems.coco_gan.generator import Generator
+from zellige.engine.systems.coco_gan.model import CocoGan
 from zellige.errors import DataError
 from zellige.training.evaluate import _single_seams, evaluate_images, evaluate_panorama
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 from zellige.engine.checkpoint.file import read_tensors, write_checkpoint
 from zellige.engine.library import load_for
-from zellige.engine.models.onegan import OneGanConfig, OneGanNetworks
-from zellige.engine.onegan import BATCH, PREFIX, Clusters, OneGan, Parts
+from zellige.engine.systems.onegan.config import OneGanConfig
+from zellige.engine.systems.onegan.model import BATCH, PREFIX, Clusters, OneGan, Parts
+from zellige.engine.systems.onegan.networks import OneGanNetworks
 from zellige.errors import DataError, SizeError
 from zellige.training import evaluate_onegan
 from zellige.training.data import EmojiScenes, Scene, open_scenes

@@ -18,7 +18,7 @@ from PIL import Image
 
 import zellige
 from zellige.engine.checkpoint.file import read_header, read_tensors
-from zellige.engine.models.coco_gan import CocoGanConfig
+from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.errors import CheckpointError, OutputError, TrainingError
 from zellige.training import loop
 from zellige.training.coco_gan import CocoGanTraining

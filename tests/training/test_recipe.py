@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from zellige.engine.models.coco_gan import CocoGanConfig, Discriminator, Generator, Head
+from zellige.engine.systems.coco_gan.config import CocoGanConfig
+from zellige.engine.systems.coco_gan.critic import Discriminator, Head
+from zellige.engine.systems.coco_gan.generator import Generator
 from zellige.errors import LatticeError, UnknownRecipeError
 from zellige.training.onegan_recipe import OneGanRecipe
 from zellige.training.recipe import CocoGanRecipe, with_settings

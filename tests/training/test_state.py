@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from zellige.engine.checkpoint.file import read_header, read_tensors, write_checkpoint
-from zellige.engine.models.coco_gan import CocoGanConfig
+from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.errors import CheckpointError, TrainingError
 from zellige.training.coco_gan import CocoGanTraining
 from zellige.training.recipe import CocoGanRecipe, with_settings

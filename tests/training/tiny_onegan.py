@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zellige.engine.models.onegan import OneGanConfig
+from zellige.engine.systems.onegan.config import OneGanConfig
 from zellige.training.onegan import OneGanTraining
 from zellige.training.onegan_recipe import OneGanRecipe, OneGanWeights
 

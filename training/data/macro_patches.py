@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ...engine.models.coordinates import Lattice
+from ...engine.panorama.lattice import Lattice
 
 __all__ = ["MacroPatches", "Pictures", "Sampling", "stream"]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from zellige.errors import DataError
 
-from ...engine.models.coordinates import Topology
+from ...engine.panorama.lattice import Topology
 from .earth import EarthCrops, EarthPanoramas, Split
 from .emoji import EMOJI, UNSEEN_EMOJI, EmojiScenes
 from .folder import ImageFolder

@@ -5,7 +5,7 @@ The data sets are not bundled: give `--data` a folder that holds `objects`, imag
 `backgrounds`, patches outside of the boxes.
 """
 
-from ...engine.models.onegan_config import OneGanConfig
+from ...engine.systems.onegan.config import OneGanConfig
 from ..onegan_recipe import OneGanRecipe, OneGanWeights
 
 __all__ = ["RECIPES"]

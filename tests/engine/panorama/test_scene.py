@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zellige.engine.coco_gan import CocoGan
-from zellige.engine.models.coordinates import Lattice
-from zellige.engine.panorama.render import Renderer
+from zellige.engine.panorama.lattice import Lattice
+from zellige.engine.panorama.renderer import Renderer
 from zellige.engine.panorama.scene import Region, Scene, turns, window
+from zellige.engine.systems.coco_gan.model import CocoGan
 from zellige.errors import SizeError
 
 # Model, and turns along (rows, columns) of the picture.

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.export import Dim
 
-from zellige.engine.models.convolutions import PaddedConv
+from zellige.engine.layers.convolutions import PaddedConv
 from zellige.engine.rewrite.constant_channels import ConstantChannelsConv, constant_channels
 from zellige.errors import ShapeError
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from zellige.engine.models.convolutions import PaddedConv
-from zellige.engine.models.place import BatchInvariantLinear
+from zellige.engine.layers.batch_invariance import BatchInvariantLinear
+from zellige.engine.layers.convolutions import PaddedConv
 from zellige.engine.rewrite.fold_norm import fold_norm, scale_shift
 from zellige.errors import ShapeError
 from zellige.kernels import affine_relu

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from zellige.engine.models.convolutions import PaddedConv
-from zellige.engine.models.place import BatchInvariantLinear
+from zellige.engine.layers.batch_invariance import BatchInvariantLinear
+from zellige.engine.layers.convolutions import PaddedConv
 from zellige.engine.rewrite.fold_weight import fold_weight
 from zellige.errors import ShapeError
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from zellige.engine.models.convolutions import CodedConv, PaddedConv, UpConv
+from zellige.engine.layers.convolutions import CodedConv, PaddedConv, UpConv
 from zellige.engine.rewrite.plan import AS_TRAINED, Choice, apply, forms, plan, rewritten
 from zellige.kernels.winograd_conv.op import native_dtypes
 

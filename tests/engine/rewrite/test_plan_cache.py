@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zellige.engine.models.convolutions import CodedConv, UpConv
+from zellige.engine.layers.convolutions import CodedConv, UpConv
 from zellige.engine.rewrite import plan_cache
 from zellige.engine.rewrite.plan import AS_TRAINED, forms, plan
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn.utils.parametrizations import spectral_norm
 
-from zellige.engine.models.place import BatchInvariantLinear
+from zellige.engine.layers.batch_invariance import BatchInvariantLinear
 from zellige.engine.rewrite.split_linear import split_linear
 from zellige.errors import ShapeError
 

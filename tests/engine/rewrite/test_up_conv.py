@@ -11,7 +11,7 @@ from torch.export import Dim
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from zellige.engine.models.convolutions import PaddedConv
+from zellige.engine.layers.convolutions import PaddedConv
 from zellige.engine.rewrite.up_conv import PhaseUpConv, up_conv
 from zellige.errors import ShapeError
 

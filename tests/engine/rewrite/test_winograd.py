@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn.utils.parametrizations import spectral_norm
 
-from zellige.engine.models.convolutions import CodedConv, PaddedConv, UpConv
+from zellige.engine.layers.convolutions import CodedConv, PaddedConv, UpConv
 from zellige.engine.rewrite.convolution import plain
 from zellige.engine.rewrite.winograd import WinogradConv, winograd
 from zellige.errors import ShapeError

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zellige.engine.models.convolutions import CodedConv, UpConv
+from zellige.engine.layers.convolutions import CodedConv, UpConv
 from zellige.engine.rewrite.plan import Choice
 from zellige.kernels.winograd_conv.op import native_dtypes
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from zellige import kernels
-from zellige.engine.models.coco_gan import CocoGanConfig, Generator
-from zellige.engine.models.onegan import OneGanConfig, OneGanNetworks
+from zellige.engine.systems.coco_gan.config import CocoGanConfig
+from zellige.engine.systems.coco_gan.generator import Generator
+from zellige.engine.systems.onegan.config import OneGanConfig
+from zellige.engine.systems.onegan.networks import OneGanNetworks
 from zellige.kernels import plain_operators
 from zellige.kernels.op import plain
 

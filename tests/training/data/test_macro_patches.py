@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from zellige.engine.models.coordinates import Lattice, Topology
+from zellige.engine.panorama.lattice import Lattice, Topology
 from zellige.training.data import ImageFolder, MacroPatches
 from zellige.training.data.macro_patches import stream
 

@@ -1,1 +1,0 @@
-"""The networks of the systems, in plain PyTorch, one file a system."""

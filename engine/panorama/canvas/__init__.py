@@ -1,0 +1,1 @@
+"""Files that pictures of any size stream into."""

@@ -1,0 +1,104 @@
+"""The configuration of a COCO-GAN: all that fixes its shapes and its arithmetic."""
+
+import math
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ...layers.convolutions import Padding
+from ...panorama.lattice import Lattice, Topology
+
+__all__ = ["CocoGanConfig"]
+
+
+class CocoGanConfig(BaseModel):
+    """Everything that fixes the shapes and the arithmetic of a COCO-GAN; defaults are the paper's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    topology: Topology = Field("plane", description="Which axes are cyclic: none, the horizontal one, both.")
+    rows: int = Field(4, ge=1, le=4096, description="Micro patches along the height of the image.")
+    columns: int = Field(4, ge=1, le=4096, description="Micro patches along the width of the image.")
+    span: int = Field(2, ge=2, le=64, description="Micro patches along each side of a macro patch.")
+    dense: bool = Field(
+        False,
+        description="Tell G the place of every cell of its maps instead of one coordinate a patch, and give the maps a "
+        "margin in place of padding: patches then continue each other exactly. Not published.",
+    )
+    patch: int = Field(32, description="Side of a micro patch in pixels: 4, 8, ..., 256.")
+    latent: int = Field(128, ge=1, le=4096, description="Length of the latent vector, uniform on [-1, 1].")
+    channels: int = Field(3, ge=1, le=4, description="Image channels.")
+    width: int = Field(64, ge=1, le=512, description="Base width of the generator (ngf).")
+    critic_width: int = Field(64, ge=1, le=512, description="Base width of the discriminator (ndf).")
+    head_width: int = Field(128, ge=1, le=4096, description="Hidden width of the coordinate and the latent head.")
+    extra_blocks: int = Field(0, ge=0, le=8, description="Generator blocks at full patch size, after the others.")
+    padding: Padding = Field(
+        "zeros",
+        description="Padding of the generator's convolutions; zeros darken patch borders, replicate does not; "
+        "none goes with dense places alone.",
+    )
+    condition_std: float | None = Field(
+        None, gt=0, description="Initial std of the conditional norm's weights; none means Glorot-uniform as published."
+    )
+    condition_scale: float = Field(0.0, description="Initial bias of the conditional norm's scale; 0 as published.")
+    latent_head: bool = Field(False, description="Whether the latent head Q exists, for patch-guided generation.")
+    reference_quirks: bool = Field(
+        False,
+        description="Follow the reference code where it leaves the paper: the conditional norm divides by "
+        "sqrt(var^2 + eps), "
+        "the gradient penalty ignores coordinates and takes its norm over the height only.",
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.patch not in (4, 8, 16, 32, 64, 128, 256):
+            raise ValueError(f"patch must be a power of two from 4 to 256, not {self.patch}")
+        if self.macro > 1024:
+            raise ValueError(f"a macro patch of span {self.span} x {self.patch} pixels exceeds 1024 pixels")
+        if self.dense != (self.padding == "none"):
+            raise ValueError(
+                f"dense={self.dense} does not go with padding={self.padding!r}: dense places, and they alone, take "
+                "padding='none'"
+            )
+        halvings = 2 ** (len(self.critic_multipliers) - 1)
+        if self.macro % halvings:
+            raise ValueError(
+                f"the critic halves a macro patch to 1/{halvings}, so {self.macro} pixels must divide by that"
+            )
+        self.lattice  # noqa: B018  refuses impossible lattices with its own sentence
+        return self
+
+    @property
+    def lattice(self) -> Lattice:
+        """The lattice of one full image."""
+        return Lattice(self.topology, self.rows, self.columns, self.span)
+
+    @property
+    def conditions(self) -> int:
+        """Length of what stem and norms are conditioned on: latent and micro coordinate, or the latent if `dense`."""
+        return self.latent + (0 if self.dense else self.lattice.dimensions)
+
+    @property
+    def macro(self) -> int:
+        """Side of a macro patch in pixels."""
+        return self.patch * self.span
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """Height and width of the full image (of one turn, where an axis is cyclic) in pixels."""
+        return self.rows * self.patch, self.columns * self.patch
+
+    @property
+    def generator_blocks(self) -> list[tuple[int, bool]]:
+        """(channels, up-samples) of every generator block, in order."""
+        ups = int(math.log2(self.patch)) - 1
+        multipliers = [8, 4, 2] + [1] * (ups + self.extra_blocks)
+        return [(multipliers[i] * self.width, i < ups) for i in range(ups + self.extra_blocks)]
+
+    @property
+    def critic_multipliers(self) -> list[int]:
+        """Widths of the discriminator's blocks in multiples of `critic_width`."""
+        blocks = int(math.log2(self.macro)) - 1
+        if blocks <= 4:
+            return [1, 4, 8, 8][4 - blocks :]
+        return [1] * (blocks - 5) + [1, 2, 4, 8, 8]

@@ -1,0 +1,53 @@
+"""Whole images of a COCO-GAN, whatever runs its network."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...device import precision_of
+from ...panorama.latents import fixed_latents
+from ...runtimes import As, Runtime, checked_as, converted, joined
+from .config import CocoGanConfig
+
+__all__ = ["CocoGanImages"]
+
+
+class CocoGanImages:
+    """Whole images. Made by `zellige.load` of a file of the task `generate`.
+
+    Args:
+        config: of the model.
+        name: it goes by this name in reports and errors.
+        device, dtype: where it runs, and of its convolutions.
+        runtime: takes latents and gives images.
+    """
+
+    system = "coco-gan"
+
+    def __init__(
+        self, config: CocoGanConfig, name: str, device: torch.device, dtype: torch.dtype, runtime: Runtime
+    ) -> None:
+        self.config, self.name, self.device, self.dtype, self._runtime = config, name, device, dtype, runtime
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """Height and width of an image in pixels."""
+        return self.config.resolution
+
+    @property
+    def precision(self) -> str:
+        """fp32, bf16 or fp16."""
+        return precision_of(self.dtype)
+
+    def generate(self, count: int, seed: int = 0, *, as_: As = "numpy") -> Any:
+        """Images under a seed; see `PatchPictures.generate`."""
+        as_ = checked_as(as_, self.device)
+        latents = fixed_latents(seed, count, self.config.latent).astype(np.float32)
+        rows = self._runtime.run((latents,), host=as_ == "numpy")
+        return converted(joined(rows, count, lent=self._runtime.lends), as_)
+
+    def warm(self, counts: Iterable[int]) -> None:
+        """Do now what the first calls of `generate` for these numbers of images would."""
+        self._runtime.warm(counts, (np.zeros((1, self.config.latent), np.float32),))

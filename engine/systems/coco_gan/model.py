@@ -1,0 +1,122 @@
+"""A COCO-GAN's checkpoint at work: all that its patches can be put together to, and patch guidance."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from zellige.errors import ShapeError, TaskError
+
+from ...checkpoint.file import Header, read_tensors, validated
+from ...rewrite.for_onnx import rewrite_for_graphs
+from ...rewrite.plan import rewritten
+from ...runtimes import checked_name
+from .config import CocoGanConfig
+from .critic import Discriminator, Head
+from .generator import Generator
+from .graph_patches import GraphPatches, exported_patches
+from .pictures import PatchPictures
+
+__all__ = ["PLANNED", "CocoGan"]
+
+Pixels = npt.NDArray[np.uint8]
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+PLANNED = 64  # patches that rewrites are chosen with
+
+
+class CocoGan(PatchPictures):
+    """A loaded COCO-GAN. Made by `zellige.load`.
+
+    Args:
+        header: of the checkpoint.
+        name: the model goes by this name in reports and errors.
+        device: where it runs.
+        dtype: of its convolutions; conditions and norms stay in float32.
+        rewrite: run with the exact rewrites that are faster here; `choices` has them.
+        runtime: what makes the patches: "torch", or "onnx" or "tensorrt", which get the network with the rewrites for
+            graphs.
+    Raises:
+        CheckpointError: configuration or tensors do not fit.
+    """
+
+    def __init__(
+        self,
+        header: Header,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        rewrite: bool = True,
+        runtime: str = "torch",
+    ) -> None:
+        engine = checked_name(runtime, dtype, device)
+        self.header, self.config = header, validated(header, CocoGanConfig)
+        self.device, self.dtype = device, dtype
+        super().__init__(self.trained(), name, self._by(engine) if engine != "torch" else None)
+        self.choices = rewritten(self.generator, self._patches) if rewrite and engine == "torch" else []
+
+    def trained(self) -> Generator:
+        """The generator as it was trained, read again: for compilers and exporters, which may change it."""
+        return self._load(Generator, "generator.").cast_convolutions(self.dtype)
+
+    def patch_guided(self, macro: Pixels) -> Pixels:
+        """Full images whose latents are read off real macro patches, z = Q(h(s)), wherever those lay.
+
+        Args:
+            macro: uint8 [n, K, K, 3].
+        Returns:
+            uint8 [n, H, W, 3]: globally coherent, with the patch's traits; not a pixel-exact completion.
+        Raises:
+            TaskError: the model has no latent head.
+            ShapeError: the patches are not K x K.
+        """
+        return self.from_latents(self.estimate_latents(macro))
+
+    @torch.inference_mode()
+    def estimate_latents(self, macro: Pixels) -> npt.NDArray[np.float32]:
+        """Latents Q(h(s)) of real macro patches, uint8 [n, K, K, 3] to float32 [n, latent]."""
+        side = self.config.macro
+        if not self.config.latent_head:
+            raise TaskError(
+                f"{self.name} was trained without a latent head, so no latent can be read off a patch; "
+                "train one with --set model.latent_head=true --set content=100"
+            )
+        if macro.ndim != 4 or macro.shape[1:] != (side, side, self.config.channels) or macro.dtype != np.uint8:
+            raise ShapeError(
+                f"macro patches must be uint8 [n, {side}, {side}, {self.config.channels}], "
+                f"not {macro.dtype} {list(macro.shape)}"
+            )
+        critic = self._load(Discriminator, "critic.")
+        head = self._load(
+            lambda config, **kw: Head(critic.features, config.latent, config.head_width, **kw), "latent_head."
+        )
+        images = torch.from_numpy(macro).to(self.device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        latents: Tensor = head(critic(images, None)[1])
+        return latents.cpu().numpy()
+
+    def _by(self, engine: str) -> GraphPatches:
+        generator = self.trained()
+        rewrite_for_graphs(generator)
+        return exported_patches(engine, generator.cpu(), self.device)
+
+    def _patches(self) -> None:
+        """A small batch of blocks, as panoramas and images are made of."""
+        block = self.still_block
+        count = PLANNED // (block[0] * block[1])
+        latents = torch.zeros(count, self.config.latent, device=self.device)
+        self.generator(latents, torch.zeros(count, self.config.lattice.dimensions, device=self.device), block)
+
+    def _load(self, build: Callable[..., ModuleT], prefix: str) -> ModuleT:
+        with torch.device("meta"):
+            module = build(self.config, spectral=False)
+        counters = [name for name, tensor in module.state_dict().items() if not tensor.is_floating_point()]
+        expected = {name: tensor.shape for name, tensor in module.state_dict().items() if name not in counters}
+        tensors = read_tensors(self.header, expected, prefix)
+        # A counter of training batches means nothing here and is not in the file.
+        zeros = {name: torch.zeros((), dtype=torch.int64) for name in counters}
+        module.load_state_dict({name: t.float() for name, t in tensors.items()} | zeros, assign=True)
+        module = module.eval().requires_grad_(False).to(self.device)
+        return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

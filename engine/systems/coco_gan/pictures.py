@@ -1,0 +1,252 @@
+"""Pictures of micro patches: images, panoramas, regions, interpolations, and beyond the boundary."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zellige.errors import ShapeError, SizeError, TaskError
+
+from ...device import available_memory, parse_bytes, precision_of
+from ...files.pictures import to_uint8
+from ...panorama.latents import AnchoredLatents, fixed_latent, fixed_latents
+from ...panorama.renderer import Renderer, render_file
+from ...panorama.scene import Region, Scene, turns
+from ...runtimes import As, checked_as, converted
+from .generator import Generator
+from .graph_patches import GraphPatches
+
+__all__ = ["PatchPictures"]
+
+Pixels = npt.NDArray[np.uint8]
+_BATCH = 128
+
+
+class PatchPictures:
+    """What a COCO-GAN's generator can do, whoever runs it. Made by `zellige.load` of a file of patches.
+
+    Args:
+        generator: in evaluation mode, on its device, in its precision.
+        name: it goes by this name in reports and errors.
+        patches: makes the patches in place of the generator, which then need not have weights that mean anything.
+    """
+
+    system = "coco-gan"
+
+    def __init__(self, generator: Generator, name: str, patches: GraphPatches | None = None) -> None:
+        self.generator, self.name, self.config = generator, name, generator.config
+        self.device, self.dtype = generator.stem.weight.device, generator.to_image.weight.dtype
+        self._graphs, self._single = patches, patches is not None and patches.single
+        self._renderer = Renderer(generator, _BATCH, name, run=patches)
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """Height and width of an image in pixels."""
+        return self.config.resolution
+
+    @property
+    def precision(self) -> str:
+        """fp32, bf16 or fp16."""
+        return precision_of(self.dtype)
+
+    @property
+    def still_block(self) -> tuple[int, int]:
+        """Micro patches, down and across, that are made at once where the latent does not move."""
+        return self._block((False, False))
+
+    def generate(self, count: int, seed: int = 0, *, as_: As = "numpy") -> Any:
+        """Images under a seed; image k is the same whatever `count` is.
+
+        Args:
+            count: number of images, 1 or more.
+            seed: 0 or more.
+            as_: "numpy", uint8 [count, H, W, 3]; "torch", the same as a tensor on the model's device; "cupy", the same
+                there by CuPy; "float", a float32 tensor [count, 3, H, W] in [-1, 1], not rounded to bytes.
+        Returns:
+            the images, as `as_` says.
+        """
+        as_ = checked_as(as_, self.device)
+        jobs = self._jobs(fixed_latents(seed, count, self.config.latent), 0)
+        if as_ == "float":
+            return converted(self._made(jobs, "float").permute(0, 3, 1, 2).contiguous(), as_)
+        return converted(self._made(jobs, "uint8"), as_)
+
+    def warm(self, counts: Iterable[int]) -> None:
+        """Do now what the first calls of `generate` for these numbers of images would."""
+        for count in sorted(set(counts)):
+            self.generate(count)
+
+    def from_latents(self, latents: npt.NDArray[Any], beyond: int = 0) -> Pixels:
+        """One image a latent; every patch of an image gets the same.
+
+        Args:
+            latents: [n, latent] in [-1, 1].
+            beyond: extra patches on every side of an open axis.
+        Returns:
+            uint8 [n, H, W, 3].
+        """
+        if latents.ndim != 2 or latents.shape[1] != self.config.latent:
+            raise ShapeError(f"latents must be [n, {self.config.latent}], not {list(latents.shape)}")
+        if not len(latents):
+            raise ShapeError("there are no latents; give one or more")
+        return self._made(self._jobs(latents, beyond), "uint8").cpu().numpy()
+
+    def region(self, seed: int, region: Region, index: int = 0) -> Pixels:
+        """Only a region of image `index` under a seed: the crop of the whole, for the price of the patches it touches.
+
+        Returns:
+            uint8 [region.height, region.width, 3].
+        """
+        scene = self._still(fixed_latent(seed, index, self.config.latent))
+        return self._renderer.region(scene, region).cpu().numpy()
+
+    def beyond(self, count: int, seed: int = 0, patches: int = 1) -> Pixels:
+        """Images extended by `patches` micro patches on every side of an open axis (beyond-boundary generation).
+
+        Content outside is trustworthy only after post-training, and one patch deep.
+
+        Returns:
+            uint8 [count, H + 2 patches P, W + 2 patches P, 3]; a cyclic axis is not extended.
+        """
+        return self.from_latents(fixed_latents(seed, count, self.config.latent), beyond=patches)
+
+    def interpolate(self, seed: int, frames: int, images: tuple[int, int] = (0, 1)) -> Pixels:
+        """Walk in a straight line from one latent to another; all patches of a frame change in step.
+
+        z_t = (1 - t) z_a + t z_b stays inside the cube that latents are drawn from.
+
+        Returns:
+            uint8 [frames, H, W, 3]; the first and the last are the images that `generate` gives.
+        """
+        if frames < 2:
+            raise SizeError(f"an interpolation needs 2 frames or more, not {frames}")
+        start, end = (fixed_latent(seed, k, self.config.latent) for k in images)
+        share = np.linspace(0, 1, frames)[:, None]
+        return self.from_latents((1 - share) * start + share * end)
+
+    def interpolate_coordinates(self, seed: int, rows: int, columns: int, index: int = 0) -> Pixels:
+        """Micro patches on a fine grid of coordinates under one latent: content slides from patch to patch.
+
+        Open axes are swept from the first lattice position to the last, cyclic axes once around.
+
+        Returns:
+            uint8 [rows, columns, P, P, 3].
+        """
+        if min(rows, columns) < 1:
+            raise SizeError(f"a grid of {columns}x{rows} patches is empty; give 1 or more each way")
+        lattice = self.config.lattice
+        sweeps = [
+            np.linspace(0, axis.patches, count, endpoint=False)
+            if axis.cyclic
+            else np.linspace(0, axis.patches - 1, count)
+            for axis, count in zip(lattice.axes, (rows, columns), strict=True)
+        ]
+        coordinates = lattice.micro(np.repeat(sweeps[0], columns), np.tile(sweeps[1], rows))
+        latent = self._tensor(fixed_latent(seed, index, self.config.latent))
+        patches = self._renderer.patches(
+            rows * columns, lambda start, stop: (latent.expand(stop - start, -1), self._tensor(coordinates[start:stop]))
+        )
+        return to_uint8(patches).reshape(rows, columns, self.config.patch, self.config.patch, -1)
+
+    def panorama(
+        self,
+        out: str | Path,
+        width: int | None = None,
+        height: int | None = None,
+        memory: str | int | None = None,
+        seed: int = 0,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> dict[str, Any]:
+        """Render a panorama of any size into a file, within a memory budget.
+
+        One turn of the model has one latent, and its patches lie edge to edge. A picture of several turns goes round
+        with a latent that moves along a closed path through one anchor a turn; patches are then laid at every half step
+        and blended, so the picture keeps changing, has no seam, and closes on itself.
+
+        Args:
+            out: .png, .tif or .tiff; appears when it is complete.
+            width, height: in pixels; on a cyclic axis a multiple of one turn, on an open axis the model's own. None
+                takes the model's.
+            memory: budget such as "512MiB" or bytes; None takes half of what is free.
+            seed: of the latents, 0 or more.
+            progress: called with (pixels done, pixels in all).
+        Returns:
+            report: the keys of `render_file`, and device, precision, seed, out, turns.
+        Raises:
+            SizeError: no such size; BudgetError: not one patch fits; OutputError: the file cannot be written.
+        """
+        if self.config.channels != 3:
+            raise TaskError(f"panorama files hold RGB, not the {self.config.channels} channels of {self.name}")
+        budget = available_memory(self.device) // 2 if memory is None else parse_bytes(memory)
+        scene = self.scene(width, height, seed)
+        report = render_file(self.generator, scene, Path(out), budget=budget, name=self.name, advance=progress,
+                             graphs=self._graphs)  # fmt: skip
+        context = {"device": str(self.device), "precision": self.precision, "seed": seed, "out": str(out)}
+        rows, columns = self.config.resolution
+        return report | context | {"turns": [scene.height // rows, scene.width // columns]}
+
+    def scene(self, width: int | None = None, height: int | None = None, seed: int = 0) -> Scene:
+        """The scene that `panorama` renders, for rendering regions of it with `render`."""
+        own_height, own_width = self.config.resolution
+        counts = turns(self.config.lattice, self.config.patch, width if width is not None else own_width,
+                       height if height is not None else own_height)  # fmt: skip
+        lattice = self.config.lattice
+        if counts == (1, 1):
+            return self._still(fixed_latent(seed, 0, self.config.latent))
+        moving = counts[0] > 1, counts[1] > 1
+        return Scene(
+            lattice,
+            self.config.patch,
+            counts[0] * lattice.rows,
+            counts[1] * lattice.columns,
+            AnchoredLatents(seed, self.config.latent, counts, (lattice.rows, lattice.columns)),
+            moving=moving,
+            block=self._block(moving),
+        )
+
+    def render(self, scene: Scene, region: Region) -> Pixels:
+        """A region of a scene, uint8 [height, width, 3]; equal to the same crop of the whole."""
+        return self._renderer.region(scene, region).cpu().numpy()
+
+    def _still(self, latent: npt.NDArray[Any], beyond: int = 0) -> Scene:
+        lattice = self.config.lattice
+        cells = lattice.cells(beyond)
+        first, last = cells.min(axis=0), cells.max(axis=0)
+        return Scene(
+            lattice,
+            self.config.patch,
+            int(last[0] - first[0] + 1),
+            int(last[1] - first[1] + 1),
+            lambda rows, columns: np.broadcast_to(latent, (len(rows), len(latent))),
+            first=(int(first[0]), int(first[1])),
+            block=self.still_block,
+        )
+
+    def _block(self, moving: tuple[bool, bool]) -> tuple[int, int]:
+        """Patches that are made at once: of dense places as many as have one latent, up to 4 x 4.
+
+        Counted for `planet`, a patch alone takes 2.9 times the multiplications of one without a margin, a column of
+        four 2.0 times, a block of 4 x 4 1.4 times.
+        """
+        rows, columns = (
+            1 if moves or not self.config.dense or self._single else min(axis.patches, 4)
+            for moves, axis in zip(moving, self.config.lattice.axes, strict=True)
+        )
+        return rows, columns
+
+    def _jobs(self, latents: npt.NDArray[Any], beyond: int) -> list[tuple[Scene, Region]]:
+        """Whole images, one a latent."""
+        scenes = [self._still(latent, beyond) for latent in latents]
+        return [(scene, Region(0, 0, scene.height, scene.width)) for scene in scenes]
+
+    def _made(self, jobs: list[tuple[Scene, Region]], output: Literal["uint8", "float"]) -> Tensor:
+        """Equally large regions, [n, H, W, channels], on the device."""
+        made = [self._renderer.regions(jobs[k : k + 16], output) for k in range(0, len(jobs), 16)]
+        return torch.cat(made) if len(made) > 1 else made[0]
+
+    def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, torch.float32)

@@ -1,0 +1,109 @@
+"""OneGAN's path G at work: images by class, whatever runs the network."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ...device import precision_of
+from ...runtimes import As, Runtime, checked_as, converted, joined
+from .classes import Classes, chosen_classes, draw_latents, draw_pairs
+from .config import OneGanConfig
+
+__all__ = ["INPUTS", "OneGanImages"]
+
+Indices = npt.NDArray[np.int64]
+INPUTS = ("child", "parent", "latent", "background")  # of path G, in their order
+
+
+class OneGanImages:
+    """Images by class. Made by `zellige.load` of a file of path G.
+
+    Args:
+        config: of the model.
+        name: it goes by this name in reports and errors.
+        device: where it runs.
+        dtype: of its convolutions.
+        open_: a runtime of path G, which takes INPUTS and gives images as bytes or as floats: preferably as asked for.
+    """
+
+    system = "onegan"
+
+    def __init__(
+        self, config: OneGanConfig, name: str, device: torch.device, dtype: torch.dtype,
+        open_: Callable[[Literal["uint8", "float"]], Runtime],
+    ) -> None:  # fmt: skip
+        self.config, self.name, self.device, self.dtype = config, name, device, dtype
+        self._open, self._runtimes = open_, dict[str, Runtime]()
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """Height and width of an image in pixels."""
+        return self.config.resolution, self.config.resolution
+
+    @property
+    def precision(self) -> str:
+        """fp32, bf16 or fp16."""
+        return precision_of(self.dtype)
+
+    def generate(
+        self,
+        count: int,
+        seed: int = 0,
+        *,
+        child: Classes | None = None,
+        parent: Classes | None = None,
+        background: Classes | None = None,
+        as_: As = "numpy",
+    ) -> Any:
+        """Images under a seed; image k is the same whatever `count` is, and has one pose whatever its classes are.
+
+        Args:
+            count: number of images, 1 or more.
+            seed: 0 or more.
+            child: class of style, one or [count]; None draws from those that training pairs with the parent.
+            parent: class of shape, likewise; None takes the child's, or draws where training drew them apart.
+            background: class of the background; None takes the parent's (or the child's, by the configuration).
+            as_: "numpy", uint8 [count, R, R, 3]; "torch", the same as a tensor on the model's device; "cupy", the same
+                there by CuPy; "float", a float32 tensor [count, 3, R, R] in [-1, 1], not rounded to bytes.
+        Returns:
+            the images, as `as_` says.
+        Raises:
+            SizeError: no images, or a negative seed; TaskError: the model has no such class; ShapeError, DeviceError:
+                there is no such `as_`, or not on this device.
+        """
+        as_ = checked_as(as_, self.device)
+        latents, shares = draw_latents(self.config, seed, count)
+        chosen = self._chosen("child", child, count), self._chosen("parent", parent, count)
+        children, parents = draw_pairs(self.config, *chosen, shares)
+        return self._generate(latents, children, parents, self._chosen("background", background, count), as_)
+
+    def warm(self, counts: Iterable[int]) -> None:
+        """Do now what the first calls of `generate` for these numbers of images would: prepare, and capture graphs."""
+        classes, latents = np.zeros(1, np.int64), np.zeros((1, self.config.latent), np.float32)
+        self._runtime("uint8").warm(counts, (classes, classes, latents, classes))
+
+    def _generate(
+        self,
+        latents: npt.NDArray[np.float32],
+        children: Indices,
+        parents: Indices,
+        backgrounds: Indices | None,
+        as_: As = "numpy",
+    ) -> Any:
+        if backgrounds is None:
+            backgrounds = parents if self.config.background_classes == "parent" else children
+        runtime = self._runtime("float" if as_ == "float" else "uint8")
+        rows = runtime.run((children, parents, latents, backgrounds), host=as_ == "numpy")
+        return converted(joined(rows, len(latents), lent=runtime.lends), as_)
+
+    def _runtime(self, output: Literal["uint8", "float"]) -> Runtime:
+        """Opened when it is first asked for."""
+        if output not in self._runtimes:
+            self._runtimes[output] = self._open(output)
+        return self._runtimes[output]
+
+    def _chosen(self, kind: str, classes: Classes | None, count: int) -> Indices | None:
+        return None if classes is None else chosen_classes(self.config, self.name, kind, classes, count)

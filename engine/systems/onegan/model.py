@@ -1,0 +1,274 @@
+"""OneGAN at work: images by class, segmentation, clusters, translation, object removal, backgrounds and objects."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from zellige.errors import ShapeError
+
+from ...checkpoint.file import Header, read_tensors, validated
+from ...files.pictures import to_uint8
+from ...files.squares import Images, Squares, cut_squares, whole_mask
+from ...layers.batch_invariance import make_batch_invariant
+from ...layers.norms import MapNorm
+from ...rewrite.for_onnx import rewrite_for_graphs
+from ...rewrite.plan import rewritten
+from ...runtimes import Runtime, checked_name, exported, open_runtime
+from .classes import Classes, chosen_classes, draw_latents
+from .config import OneGanConfig
+from .images import INPUTS, OneGanImages
+from .networks import Codes, Encoding, OneGanNetworks
+
+__all__ = ["BATCH", "PREFIX", "Clusters", "OneGan", "Parts"]
+
+Pixels = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.int64]
+Rows = TypeVar("Rows", Pixels, Indices, Tensor)
+
+_CPU = torch.device("cpu")
+BATCH = 16  # most images in one pass: memory does not grow with their number
+PREFIX = "networks."  # of the tensors of OneGanNetworks in a model file
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Images and what they are composed of.
+
+    Args:
+        image, foreground, background: uint8 [N, R, R, 3].
+        mask: uint8 [N, R, R], 255 where the foreground alone shows.
+    """
+
+    image: Pixels
+    foreground: Pixels
+    background: Pixels
+    mask: Pixels
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Classes of images.
+
+    Args:
+        child, parent: the likeliest classes, int64 [N].
+        confidence: probability of the child class, float32 [N].
+    """
+
+    child: Indices
+    parent: Indices
+    confidence: npt.NDArray[np.float32]
+
+
+class OneGan(OneGanImages):
+    """A loaded OneGAN. Made by `zellige.load`.
+
+    Every task is one pass; what encoders read off are the means of their distributions, and pre-images are their
+    bypasses alone (beta = 1). Wherever images come in they are what `engine.squares.cut_squares` takes: arrays of any
+    size or files, of which the centre square counts.
+
+    Args:
+        header: of the checkpoint.
+        name: the model goes by this name in reports and errors.
+        device: where it runs.
+        dtype: of its convolutions and the norms behind them; codes, class heads and finished images stay in float32.
+        rewrite: run with the exact rewrites that are faster here; `choices` has them.
+        runtime: what runs path G: "torch", or "onnx" or "tensorrt", which get it with the rewrites for graphs.
+    Raises:
+        CheckpointError: configuration or tensors do not fit.
+    Source: OneGAN, section 4 and supplementary, section D; how the tasks are wired is this project's reading.
+    """
+
+    def __init__(
+        self,
+        header: Header,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        rewrite: bool = True,
+        runtime: str = "torch",
+    ) -> None:
+        engine = checked_name(runtime, dtype, device)
+        config = validated(header, OneGanConfig)
+        super().__init__(config, name, device, dtype, self._own if engine == "torch" else partial(self._by, engine))
+        self.header = header
+        self.networks = self.trained(device)
+        self.choices = rewritten(self.networks, self._both_paths) if rewrite else []
+        if device.type == "cpu":
+            make_batch_invariant(self.networks)
+
+    def like(self, images: Images, count: int, seed: int = 0) -> Pixels:
+        """New images of the classes of each image; the poses are those that `generate` gives under the seed.
+
+        Returns:
+            uint8 [N, count, R, R, 3].
+        """
+        (latents, _), found = draw_latents(self.config, seed, count), self.cluster(images)
+        number = len(found.child)
+        made = self._generate(
+            np.tile(latents, (number, 1)), np.repeat(found.child, count), np.repeat(found.parent, count), None
+        )
+        return made.reshape(number, count, *made.shape[1:])
+
+    @torch.inference_mode()
+    def reconstruct(self, images: Images) -> Parts:
+        """Images made again from what the encoders read off them, with foreground, whole background and mask."""
+        rows = []
+        for pixels in _batches(self._squares(images).pixels):
+            scene = self.networks.reconstruct(self._tensor(pixels))
+            rows.append(
+                [to_uint8(t) for t in (scene.image, scene.foreground, scene.background)] + [_levels(scene.mask)]
+            )
+        return Parts(*(np.concatenate(part) for part in zip(*rows, strict=True)))
+
+    @torch.inference_mode()
+    def segment(self, images: Images, soft: bool = False) -> list[Pixels]:
+        """Masks of the foreground, each at the size of its image and 0 outside of its centre square.
+
+        Returns:
+            uint8 [H, W] each: 255 on the foreground and 0 elsewhere, by a threshold of 0.5; or 255 times the mask if
+            soft.
+        """
+        squares, masks = self._squares(images), []
+        for pixels in _batches(squares.pixels):
+            masks += list(_levels(self._read(self._tensor(pixels))[2]))
+        whole = (whole_mask(mask, size) for mask, size in zip(masks, squares.sizes, strict=True))
+        return [mask if soft else np.where(mask >= 128, np.uint8(255), np.uint8(0)) for mask in whole]
+
+    @torch.inference_mode()
+    def cluster(self, images: Images) -> Clusters:
+        """The child class and the parent class of each image."""
+        children, parents = [], []
+        for pixels in _batches(self._squares(images).pixels):
+            encoding = self.networks.encode(self._tensor(pixels))
+            children.append(encoding.child_probabilities.cpu().numpy())
+            parents.append(encoding.parent_logits.cpu().numpy())
+        probabilities = np.concatenate(children)
+        return Clusters(probabilities.argmax(1), np.concatenate(parents).argmax(1), probabilities.max(1))
+
+    @torch.inference_mode()
+    def styles(self, images: Images) -> npt.NDArray[np.float32]:
+        """Style vectors v_c of images, for `translate`: float32 [N, child_vector]."""
+        batches = _batches(self._squares(images).pixels)
+        return np.concatenate(
+            [self.networks.codes_of(self.networks.encode(self._tensor(t))).child.cpu().numpy() for t in batches]
+        )
+
+    @torch.inference_mode()
+    def translate(self, images: Images, child: Classes | npt.NDArray[np.float32]) -> Pixels:
+        """Images in another style; shape, pose and background stay, since E_bg keeps the mask of the own style.
+
+        Args:
+            images: N of them.
+            child: class of the style, one or [N]; or style vectors, floating [N, child_vector].
+        Returns:
+            uint8 [N, R, R, 3].
+        Raises:
+            TaskError: the model has no such class; ShapeError: the vectors are not [N, child_vector].
+        """
+        squares = self._squares(images)
+        styles = self._style_vectors(child, len(squares))
+        made = []
+        for pixels, style in zip(_batches(squares.pixels), _batches(styles), strict=True):
+            x = self._tensor(pixels)
+            encoding, codes, mask = self._read(x)
+            codes = replace(codes, child=style)
+            made.append(to_uint8(self.networks.decode(x, encoding, codes, mask=mask).image))
+        return np.concatenate(made)
+
+    def inpaint(self, images: Images) -> Pixels:
+        """Images without their object: the whole background is made again, uint8 [N, R, R, 3]."""
+        return self.reconstruct(images).background
+
+    @torch.inference_mode()
+    def recompose(self, backgrounds: Images, objects: Images) -> Pixels:
+        """The object of one image on the background of another.
+
+        Args:
+            backgrounds: N images, or one for all objects.
+            objects: N images.
+        Returns:
+            uint8 [N, R, R, 3].
+        Raises:
+            ShapeError: the numbers do not go together.
+        """
+        there, things = self._squares(backgrounds), self._squares(objects)
+        if len(there) not in (1, len(things)):
+            raise ShapeError(
+                f"{len(there)} backgrounds do not go with {len(things)} objects; give as many, or one background"
+            )
+        which = np.arange(len(things)) % len(there)
+        made = []
+        for some, pixels in zip(_batches(which), _batches(things.pixels), strict=True):
+            place = self._tensor(there.pixels[some])
+            mask = self._read(place)[2]
+            encoding = self.networks.encode(self._tensor(pixels))
+            scene = self.networks.decode(place, encoding, self.networks.codes_of(encoding), mask=mask)
+            made.append(to_uint8(scene.image))
+        return np.concatenate(made)
+
+    def _read(self, images: Tensor) -> tuple[Encoding, Codes, Tensor]:
+        """Steps 1 to 3 of path R without the foreground's colours: what was read off, codes, the mask."""
+        encoding = self.networks.encode(images)
+        codes = self.networks.codes_of(encoding)
+        mask = self.networks.foreground(encoding.bypass, codes.parent, codes.child)[1]
+        return encoding, codes, mask.float().sigmoid()
+
+    def _style_vectors(self, child: Classes | npt.NDArray[np.float32], count: int) -> Tensor:
+        vectors, shape = np.asarray(child), (count, self.config.child_vector)
+        if vectors.dtype.kind != "f":
+            classes = chosen_classes(self.config, self.name, "child", vectors, count)
+            return self.networks.child_vectors(torch.from_numpy(classes).to(self.device))
+        if vectors.shape != shape:
+            raise ShapeError(f"style vectors must be {list(shape)}, one an image; got {list(vectors.shape)}")
+        return torch.from_numpy(vectors.astype(np.float32)).to(self.device)
+
+    def _squares(self, images: Images) -> Squares:
+        return cut_squares(images, self.config.resolution)
+
+    def _tensor(self, pixels: Pixels) -> Tensor:
+        """Bytes [N, R, R, 3] to float32 [N, 3, R, R] in [-1, 1]."""
+        return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+    def trained(self, device: torch.device = _CPU) -> OneGanNetworks:
+        """The networks as they were trained, read again: for compilers and exporters, which may change them."""
+        with torch.device("meta"):
+            networks = OneGanNetworks(self.config)
+        expected = {name: tensor.shape for name, tensor in networks.state_dict().items()}
+        tensors = read_tensors(self.header, expected, PREFIX)
+        networks.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
+        networks = networks.eval().requires_grad_(False).to(device)
+        for part in networks.modules():
+            if isinstance(part, nn.Conv2d | MapNorm):
+                part.to(self.dtype)
+        return networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _own(self, output: Literal["uint8", "float"]) -> Runtime:
+        return open_runtime("torch", partial(self.networks.forward, output=output), self.device)
+
+    def _by(self, engine: str, output: Literal["uint8", "float"]) -> Runtime:
+        networks = self.trained()  # read again: what is changed for these engines would fix the batch of a graph
+        rewrite_for_graphs(networks)
+        classes, latents = np.zeros(2, np.int64), np.zeros((2, self.config.latent), np.float32)
+        run = partial(networks.forward, output=output)
+        return exported(engine, run, (classes, classes, latents, classes), self.device, INPUTS)
+
+    def _both_paths(self) -> None:
+        """One image through every layer. Wide maps always go through one by one; deep ones gain more in batches."""
+        zeros = torch.zeros(1, dtype=torch.int64, device=self.device)
+        self.networks(zeros, zeros, torch.zeros(1, self.config.latent, device=self.device))
+        self.networks.reconstruct(torch.zeros(1, 3, *self.resolution, device=self.device))
+
+
+def _batches(rows: Rows) -> list[Rows]:
+    return [rows[k : k + BATCH] for k in range(0, len(rows), BATCH)]
+
+
+def _levels(mask: Tensor) -> Pixels:
+    """Masks [N, 1, R, R] to bytes [N, R, R], round(255 mask), halves to even: 0.5 becomes 128."""
+    return mask[:, 0].mul(255).round_().byte().cpu().numpy()

@@ -1,0 +1,272 @@
+"""OneGAN: one model that generates, segments, clusters, translates, and removes objects, by two paths.
+
+Path G makes an image from codes; path R reads the codes of an image off and makes it again. Both are here as pieces,
+from which training and every task of inference are put together. No layer depends on training or evaluation mode.
+
+Source: Benny, Wolf, "OneGAN: Simultaneous Unsupervised Learning of Conditional Image Generation, Foreground
+Segmentation, and Fine-Grained Clustering", ECCV 2020, and its supplementary. The paper names the mixing of paths, the
+bypasses and the heads; how they are wired is this project's reading, and its choices are fields of the configuration.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.export import register_dataclass
+
+from ....kernels import mask_composite
+from .blocks import VectorTable, initialise
+from .config import OneGanConfig
+from .discriminators import BackgroundDiscriminator, Judgement, ObjectDiscriminator
+from .encoders import BackgroundEncoder, ChildEncoder, Gaussian, ParentEncoder
+from .generators import BackgroundGenerator, ForegroundGenerator
+
+__all__ = [
+    "BackgroundDiscriminator",
+    "Codes",
+    "Encoding",
+    "Gaussian",
+    "Judgement",
+    "ObjectDiscriminator",
+    "OneGanConfig",
+    "OneGanNetworks",
+    "Scene",
+]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What the generators draw from: vectors v_c, v_p and v_bg, and the pose code z; [N, length] each."""
+
+    child: Tensor
+    parent: Tensor
+    background: Tensor
+    latent: Tensor
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What E_c and E_p read off images: class logits [N, classes], distributions, and the bypass B_fg."""
+
+    child_logits: Tensor
+    parent_logits: Tensor
+    child: Gaussian
+    parent: Gaussian
+    latent: Gaussian
+    bypass: Tensor
+
+    @property
+    def child_probabilities(self) -> Tensor:
+        """Of the child classes, [N, children]."""
+        return self.child_logits.softmax(dim=1)
+
+    @property
+    def parent_probabilities(self) -> Tensor:
+        """Of the parent classes, [N, parents]."""
+        return self.parent_logits.softmax(dim=1)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Images in [-1, 1], their parts, and what they were made from; float32 or wider.
+
+    Args:
+        image: background (1 - mask) + foreground mask, [N, 3, R, R].
+        foreground, background: [N, 3, R, R].
+        mask: 1 where the foreground shows, [N, 1, R, R].
+        codes: of every image.
+        encoding: of the images that were made again; None in path G.
+    """
+
+    image: Tensor
+    foreground: Tensor
+    background: Tensor
+    mask: Tensor
+    codes: Codes
+    encoding: Encoding | None = None
+
+
+for _record in (Codes, Encoding, Scene):
+    register_dataclass(_record)
+
+
+class OneGanNetworks(nn.Module):
+    """Two generators, three encoders and three embedding tables, and the paths through them.
+
+    The call is path G from classes to finished images, in the fewest passes over memory.
+    """
+
+    def __init__(self, config: OneGanConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.child_vectors = VectorTable(config.children, config.child_vector, bias=config.table_bias)
+        self.parent_vectors = VectorTable(config.parents, config.parent_vector, bias=config.table_bias)
+        self.background_vectors = VectorTable(config.backgrounds, config.background_vector, bias=config.table_bias)
+        for table in (self.child_vectors, self.parent_vectors, self.background_vectors):
+            initialise(table)
+        self.foreground = ForegroundGenerator(config)
+        self.background = BackgroundGenerator(config)
+        self.child_encoder = ChildEncoder(config)
+        self.parent_encoder = ParentEncoder(config)
+        self.background_encoder = BackgroundEncoder(config)
+
+    def forward(
+        self,
+        child: Tensor,
+        parent: Tensor,
+        latent: Tensor,
+        background: Tensor | None = None,
+        *,
+        output: Literal["float", "uint8"] = "float",
+    ) -> Tensor:
+        """Generate finished images.
+
+        Args:
+            child, parent, latent, background: as of `codes`.
+            output: "float" or "uint8".
+        Returns:
+            [N, 3, R, R] in [-1, 1], equal to `generate(codes(...)).image` but for rounding; or bytes [N, R, R, 3].
+        """
+        codes = self.codes(child, parent, latent, background)
+        foreground, mask = self.foreground(self._foreground_image(codes), codes.parent, codes.child)
+        return mask_composite(foreground, self.background(self._background_image(codes)), mask, output=output)
+
+    def draw(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Classes and pose codes as training draws them: children [N], parents [N], latents [N, latent]."""
+        config, device = self.config, random.device
+        child = torch.randint(config.children, (count,), generator=random, device=device)
+        parent = (
+            child * config.parents // config.children
+            if config.tie_parents
+            else torch.randint(config.parents, (count,), generator=random, device=device)
+        )
+        return child, parent, torch.randn(count, config.latent, generator=random, device=device)
+
+    def draw_mix(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Mix factors of the foreground and of the background as training draws them, uniform on [0, 1], [N] each."""
+        first = torch.rand(count, generator=random, device=random.device)
+        if self.config.mix == "shared":
+            return first, first
+        return first, torch.rand(count, generator=random, device=random.device)
+
+    def codes(self, child: Tensor, parent: Tensor, latent: Tensor, background: Tensor | None = None) -> Codes:
+        """Codes of path G from classes.
+
+        Args:
+            child, parent, background: classes, [N] int64 or probabilities [N, classes]. The background is the parent's
+                (or the child's, by the configuration) where none is given.
+            latent: pose codes, [N, latent].
+        """
+        if background is None:
+            background = parent if self.config.background_classes == "parent" else child
+        return Codes(
+            self.child_vectors(child), self.parent_vectors(parent), self.background_vectors(background), latent
+        )
+
+    def generate(self, codes: Codes) -> Scene:
+        """Path G."""
+        foreground, mask = self.foreground(self._foreground_image(codes), codes.parent, codes.child)
+        background = self.background(self._background_image(codes))
+        return _scene(_finished(foreground).tanh(), _finished(background).tanh(), _finished(mask).sigmoid(), codes)
+
+    def encode(self, images: Tensor) -> Encoding:
+        """Step 1 of path R: what E_c and E_p read off images [N, 3, R, R] in [-1, 1]."""
+        child_logits, child = self.child_encoder(images)
+        parent_logits, parent, latent, bypass = self.parent_encoder(images)
+        return Encoding(child_logits, parent_logits, child, parent, latent, bypass)
+
+    def codes_of(self, encoding: Encoding, *, sample: bool = False, random: torch.Generator | None = None) -> Codes:
+        """Step 2 of path R: codes from what was read off.
+
+        Args:
+            encoding: of images.
+            sample: draw from the distributions, as in training, instead of taking their means.
+            random: source of what is drawn.
+        """
+
+        def value(distribution: Gaussian) -> Tensor:
+            return distribution.sample(random) if sample else distribution.mean
+
+        child, parent = encoding.child_probabilities, encoding.parent_probabilities
+        codes = self.codes(child, parent, value(encoding.latent))
+        if self.config.reconstruction_codes == "classes":
+            return codes
+        return Codes(value(encoding.child), value(encoding.parent), codes.background, codes.latent)
+
+    def decode(
+        self,
+        images: Tensor,
+        encoding: Encoding,
+        codes: Codes,
+        *,
+        beta: Tensor | float = 1.0,
+        background_beta: Tensor | float | None = None,
+        mask: Tensor | None = None,
+    ) -> Scene:
+        """Steps 3 to 5 of path R: foreground and mask, then the background under that mask, then the composite.
+
+        Both pre-images are beta B + (1 - beta) A, of a bypass B and a generator's A: 1 is pure autoencoding, 0 is
+        generation from the codes alone.
+
+        Args:
+            images: [N, 3, R, R], that the background is read off; others than the foreground's give their background.
+            encoding: of the images whose foreground is made.
+            codes: its own or others.
+            beta: [N], or one number; for 0 and 1 the other side is not computed.
+            background_beta: of the background, where it differs.
+            mask: [N, 1, R, R] for the background encoder, in place of the mask that is made here.
+        """
+        pre_image = _mixed(beta, lambda: encoding.bypass, lambda: self._foreground_image(codes))
+        raw, raw_mask = self.foreground(pre_image, codes.parent, codes.child)
+        made = _finished(raw_mask).sigmoid()
+        seen = made if mask is None else mask
+        pre_image = _mixed(
+            beta if background_beta is None else background_beta,
+            lambda: self.background_encoder(images, seen),
+            lambda: self._background_image(codes),
+        )
+        background = _finished(self.background(pre_image)).tanh()
+        return _scene(_finished(raw).tanh(), background, made, codes, encoding)
+
+    def reconstruct(
+        self,
+        images: Tensor,
+        *,
+        beta: Tensor | float = 1.0,
+        background_beta: Tensor | float | None = None,
+        sample: bool = False,
+        random: torch.Generator | None = None,
+    ) -> Scene:
+        """Path R as a whole, of images [N, 3, R, R] in [-1, 1]; other arguments as of `codes_of` and `decode`."""
+        encoding = self.encode(images)
+        codes = self.codes_of(encoding, sample=sample, random=random)
+        return self.decode(images, encoding, codes, beta=beta, background_beta=background_beta)
+
+    def _foreground_image(self, codes: Codes) -> Tensor:
+        return self.foreground.pre_image(codes.parent, codes.latent)
+
+    def _background_image(self, codes: Codes) -> Tensor:
+        return self.background.pre_image(codes.background, codes.latent)
+
+
+def _mixed(beta: Tensor | float, bypass: Callable[[], Tensor], generated: Callable[[], Tensor]) -> Tensor:
+    if not isinstance(beta, Tensor):
+        if beta in (0, 1):
+            return bypass() if beta else generated()
+        return torch.lerp(generated(), bypass(), beta)
+    a, b = generated(), bypass()
+    return torch.lerp(a, b, beta.to(a.dtype)[:, None, None, None])
+
+
+def _finished(x: Tensor) -> Tensor:
+    """A head's output in the precision that losses and later stages see, also where autocast computed in bfloat16."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _scene(
+    foreground: Tensor, background: Tensor, mask: Tensor, codes: Codes, encoding: Encoding | None = None
+) -> Scene:
+    image = mask_composite(foreground, background, mask, logits=False)
+    return Scene(image, foreground, background, mask, codes, encoding)

@@ -1,0 +1,55 @@
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from zellige.engine.layers.batch_invariance import make_batch_invariant
+from zellige.engine.layers.norms import MapNorm
+from zellige.engine.systems.onegan.blocks import VectorTable
+
+from ..systems.onegan.tiny_onegan import normal
+
+
+@pytest.fixture(autouse=True, params=[1, 2, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+LAYERS = {
+    "linear": (lambda: nn.Linear(300, 40), (300,)),
+    "probabilities in a table": (lambda: VectorTable(300, 40), (300,)),
+    "norm of a large map": (lambda: MapNorm(64, 32), (64, 32, 32)),
+    "norm of a small map": (lambda: MapNorm(64, 4), (64, 4, 4)),
+    "convolution of a small map": (lambda: nn.Conv2d(256, 64, 3, padding=1), (256, 4, 4)),
+    "convolution of few channels": (lambda: nn.Conv2d(2, 3, 3, padding=1), (2, 64, 64)),
+    "convolution of a larger map": (lambda: nn.Conv2d(24, 16, 3, padding=1), (24, 32, 32)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", LAYERS)
+@torch.inference_mode()
+def test_a_sample_has_the_same_bits_in_any_batch(kind: str, dtype: torch.dtype) -> None:
+    build, shape = LAYERS[kind]
+    torch.manual_seed(0)
+    layer, x = build().to(dtype), normal(19, *shape, dtype=dtype)
+    if len(shape) == 3:
+        x = x.contiguous(memory_format=torch.channels_last)
+    plain = layer(x)
+    make_batch_invariant(layer)
+    y = layer(x)
+    torch.testing.assert_close(y, plain)
+    for count in (1, 2, 3, 16, 17):
+        assert torch.equal(layer(x[:count]), y[:count])
+    assert torch.equal(layer(x[17:18]), y[17:18])
+
+
+def test_classes_are_still_looked_up() -> None:
+    table = VectorTable(7, 4)
+    expected = table(torch.tensor([5, 2]))
+    make_batch_invariant(table)
+    assert torch.equal(table(torch.tensor([5, 2])), expected)
