@@ -17,9 +17,9 @@ import numpy.typing as npt
 from ..engine.files.pictures import write_png
 from ..engine.library import load_for
 from ..engine.systems.onegan.model import OneGan
-from ..training.data import open_scenes
+from ..training.data.sources import open_scenes
 from ..training.evaluate import trained_on
-from ..training.evaluate_onegan import FIRST
+from ..training.systems.onegan.evaluate import FIRST
 
 __all__ = ["task_sheet"]
 

@@ -197,7 +197,7 @@ def train(
     from ..engine.device import pick_device
     from ..training.loop import train as run
     from ..training.recipe import with_settings
-    from ..training.recipes import find_recipe
+    from ..training.systems import find_recipe
 
     chosen = find_recipe(recipe)
     values = dict(_setting(text) for text in settings or []) | ({"steps": steps} if steps is not None else {})
@@ -234,8 +234,9 @@ def evaluate(
     """The metrics of a model's system: distance to the data, and seams, or masks and clusters, against the truth."""
     from ..engine.library import load_checkpoint, load_for
     from ..engine.systems.coco_gan.model import CocoGan
-    from ..training.evaluate import evaluate_images, evaluate_panorama, record_metrics
-    from ..training.evaluate_onegan import evaluate_scenes
+    from ..training.evaluate import record_metrics
+    from ..training.systems.coco_gan.evaluate import evaluate_images, evaluate_panorama
+    from ..training.systems.onegan.evaluate import evaluate_scenes
 
     if image is not None:
         renderer = load_for(CocoGan, "evaluate --image", model, device, precision)

@@ -17,8 +17,8 @@ from zellige.engine.systems.coco_gan.generator import Generator
 from zellige.engine.systems.onegan.config import OneGanConfig
 from zellige.engine.systems.onegan.model import PREFIX
 from zellige.engine.systems.onegan.networks import OneGanNetworks
-from zellige.training.recipe import CocoGanRecipe
-from zellige.training.recipes import RECIPES
+from zellige.training.systems import RECIPES
+from zellige.training.systems.coco_gan.recipe import CocoGanRecipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

@@ -19,12 +19,13 @@ from zellige.errors import OutputError, TrainingError
 
 from ..engine.checkpoint.file import read_header, write_checkpoint
 from ..engine.files.pictures import write_png
-from .coco_gan import CocoGanTraining
-from .data import Pictures, Scenes
-from .data.macro_patches import stream
-from .onegan import OneGanTraining
+from .data.scenes import Scenes
+from .data.sources import Pictures
+from .data.stream import stream
 from .recipe import Recipe
 from .state import Progress, Training, load_networks, load_state, save_state
+from .systems.coco_gan.training import CocoGanTraining
+from .systems.onegan.training import OneGanTraining
 
 __all__ = ["train"]
 

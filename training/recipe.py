@@ -1,20 +1,15 @@
 """What a training run is: networks, data, losses, schedule; every field is a line of the paper's table or ours."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from zellige.errors import UnknownRecipeError
 
-from ..engine.systems.coco_gan.config import CocoGanConfig
-from .data import MacroPatches, Pictures, open_pictures
-from .data.macro_patches import Sampling
-from .losses import Adversarial
-
-__all__ = ["CocoGanRecipe", "Recipe", "with_settings"]
+__all__ = ["Recipe", "with_settings"]
 
 RecipeT = TypeVar("RecipeT", bound="Recipe")
 
@@ -48,57 +43,6 @@ class Recipe(BaseModel, ABC):
     @abstractmethod
     def items(self, data: Any, seed: int) -> Dataset[tuple[Tensor, Tensor]]:
         """What an item of a batch is: the pair of tensors that the system's step takes, a function of seed and item."""
-
-
-class CocoGanRecipe(Recipe):
-    """A COCO-GAN training run; defaults are the paper's."""
-
-    system: ClassVar[str] = "coco-gan"
-    remedy: ClassVar[str] = (
-        "lower the learning rates (--set lr_critic=1e-4) or raise the gradient penalty a little (--set penalty=15)"
-    )
-
-    model: CocoGanConfig = Field(default_factory=CocoGanConfig, description="The networks.")
-    sampling: Sampling = Field("lattice", description="Whether cyclic axes are trained on lattice positions or on all.")
-    beyond: int = Field(
-        0, ge=0, description="Beyond-boundary post-training: extra patches on each side; 0 is ordinary."
-    )
-
-    loss: Adversarial = Field("wasserstein", description="Adversarial loss.")
-    penalty: float = Field(10.0, ge=0, description="Weight of the gradient penalty.")
-    consistency: float = Field(100.0, ge=0, description="Weight of the coordinate prediction's squared error.")
-    consistency_axes: Literal["all", "open"] = Field(
-        "all", description="Coordinates that head A predicts; 'open' leaves out the angle of cyclic axes."
-    )
-    content: float = Field(0.0, ge=0, description="Weight of head Q's absolute error; needs model.latent_head.")
-    diversity: float = Field(0.0, ge=0, description="Weight of the shortfall of variety between latents.")
-    diversity_target: float = Field(1.0, gt=0, description="Variety wanted, as a ratio to the data's.")
-
-    batch: int = Field(128, ge=2, description="Macro patches a step; even, since items come in pairs.", multiple_of=2)
-    accumulate: int = Field(1, ge=1, description="Parts that a batch is split into, to save memory.")
-    lr_generator: float = Field(1e-4, gt=0, description="Adam's learning rate for generator and head A.")
-    lr_critic: float = Field(4e-4, gt=0, description="Adam's learning rate for discriminator and head A.")
-    lr_latent: float = Field(1e-4, gt=0, description="Adam's learning rate for head Q.")
-    betas: tuple[float, float] = Field((0.0, 0.999), description="Adam's moments.")
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.batch % (2 * self.accumulate):
-            raise ValueError(
-                f"a batch of {self.batch} does not split into {self.accumulate} parts of whole pairs; "
-                f"batch must be a multiple of {2 * self.accumulate}"
-            )
-        if self.content and not self.model.latent_head:
-            raise ValueError("content weighs the error of head Q, which the model lacks; set model.latent_head too")
-        return self
-
-    def open_data(self, seed: int) -> Pictures:
-        """Pictures of the model's resolution."""
-        return open_pictures(self.data, self.model.resolution, self.model.topology, seed=seed)
-
-    def items(self, data: Pictures, seed: int) -> MacroPatches:
-        """Macro patches and their positions."""
-        return MacroPatches(data, self.model.lattice, self.model.patch, seed, self.sampling)
 
 
 def with_settings(recipe: RecipeT, settings: dict[str, Any]) -> RecipeT:

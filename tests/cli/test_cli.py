@@ -180,7 +180,7 @@ def test_an_older_picture_survives_a_refusal(run: Run) -> None:
 
 
 def test_an_unknown_recipe_gets_the_list_of_all(run: Run) -> None:
-    from zellige.training.recipes import RECIPES
+    from zellige.training.systems import RECIPES
 
     assert all(name in run(*train(recipe="nonsense"))[2] for name in RECIPES)
 

@@ -15,7 +15,7 @@ from zellige.engine.checkpoint.file import read_header, read_tensors
 from zellige.engine.library import load_for
 from zellige.engine.systems.onegan.model import OneGan
 from zellige.errors import DataError
-from zellige.training.data import open_scenes
+from zellige.training.data.sources import open_scenes
 
 from ..engine.systems.onegan.tiny_onegan import one_thread
 

@@ -21,11 +21,12 @@ from zellige.engine.checkpoint.file import read_header, read_tensors
 from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.errors import CheckpointError, OutputError, TrainingError
 from zellige.training import loop
-from zellige.training.coco_gan import CocoGanTraining
-from zellige.training.data import ImageFolder
+from zellige.training.data.folder import ImageFolder
 from zellige.training.loop import train
-from zellige.training.recipe import CocoGanRecipe, with_settings
-from zellige.training.recipes import find_recipe
+from zellige.training.recipe import with_settings
+from zellige.training.systems import find_recipe
+from zellige.training.systems.coco_gan.recipe import CocoGanRecipe
+from zellige.training.systems.coco_gan.training import CocoGanTraining
 
 TINY = CocoGanRecipe(
     model=CocoGanConfig(

@@ -8,9 +8,11 @@ from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.engine.systems.coco_gan.critic import Discriminator, Head
 from zellige.engine.systems.coco_gan.generator import Generator
 from zellige.errors import LatticeError, UnknownRecipeError
-from zellige.training.onegan_recipe import OneGanRecipe
-from zellige.training.recipe import CocoGanRecipe, with_settings
-from zellige.training.recipes import RECIPES, coco_gan, find_recipe
+from zellige.training.recipe import with_settings
+from zellige.training.systems import RECIPES, find_recipe
+from zellige.training.systems.coco_gan import recipes as coco_gan
+from zellige.training.systems.coco_gan.recipe import CocoGanRecipe
+from zellige.training.systems.onegan.recipe import OneGanRecipe
 
 # Height and width, K, P, batch, blocks at full size, macro positions, consistency, content, beyond.
 PUBLISHED = {

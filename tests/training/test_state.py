@@ -10,9 +10,10 @@ import torch
 from zellige.engine.checkpoint.file import read_header, read_tensors, write_checkpoint
 from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.errors import CheckpointError, TrainingError
-from zellige.training.coco_gan import CocoGanTraining
-from zellige.training.recipe import CocoGanRecipe, with_settings
+from zellige.training.recipe import with_settings
 from zellige.training.state import Progress, load_networks, load_state, save_state
+from zellige.training.systems.coco_gan.recipe import CocoGanRecipe
+from zellige.training.systems.coco_gan.training import CocoGanTraining
 
 TINY = CocoGanRecipe(
     model=CocoGanConfig(rows=3, columns=3, patch=4, latent=4, width=1, critic_width=1, head_width=4, latent_head=True),

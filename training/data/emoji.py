@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from zellige.errors import DataError
 
 from .earth import LICENCE, EarthCrops, Split
-from .scenes import Scene
+from .scenes import LabelledImage
 
 __all__ = ["EMOJI", "UNSEEN_EMOJI", "EmojiScenes"]
 
@@ -70,7 +70,7 @@ class EmojiScenes:
     image = rint(ground (1 - a) + emoji a), where a = mask / 255 is the antialiased alpha of the emoji. It is drawn
     uniformly from the list, its hue is turned by up to 8 degrees, it is mirrored in half of the scenes, its longer side
     is 0.5 to 0.9 of the frame's shorter one, and it lies anywhere inside. The child class is the emoji, the parent
-    class its Unicode subgroup. Scene `index` is the same at every resolution, but for resampling.
+    class its Unicode subgroup. LabelledImage `index` is the same at every resolution, but for resampling.
 
     Args:
         resolution: height and width in pixels; at more than 128 the emoji are enlarged.
@@ -79,8 +79,8 @@ class EmojiScenes:
         emoji: names from emoji-test.txt, those of one subgroup side by side. EMOJI are to be trained on, UNSEEN_EMOJI
             are others of the same subgroups.
     Attributes:
-        children: the names, indexed by `Scene.child`.
-        parents: their subgroups in the order of appearance, indexed by `Scene.parent`.
+        children: the names, indexed by `LabelledImage.child`.
+        parents: their subgroups in the order of appearance, indexed by `LabelledImage.parent`.
         parent_of: the parent's index for each child.
     Raises:
         DataError: font or names are not installed, or do not have an emoji of the list.
@@ -107,8 +107,8 @@ class EmojiScenes:
         scale = max(resolution) / _GROUND
         self._ground = EarthCrops(resolution, split, seed, pixels_per_radian=scale, land=_LAND, latitudes=_LATITUDES)
 
-    def scene(self, index: int) -> Scene:
-        """Scene `index`, with mask, child, parent and ground."""
+    def scene(self, index: int) -> LabelledImage:
+        """LabelledImage `index`, with mask, child, parent and ground."""
         # Three numbers, because two are how the ground is drawn.
         random = np.random.default_rng((self.seed, index, 1))
         child = int(random.integers(len(self.children)))
@@ -116,7 +116,9 @@ class EmojiScenes:
         alpha = placed[..., 3:] / 255
         ground = self._ground.image(2 * index)
         image = np.rint(ground * (1 - alpha) + placed[..., :3] * alpha)
-        return Scene(image.astype(np.uint8), placed[..., 3].astype(np.uint8), child, self.parent_of[child], ground)
+        return LabelledImage(
+            image.astype(np.uint8), placed[..., 3].astype(np.uint8), child, self.parent_of[child], ground
+        )
 
     def background(self, index: int) -> Bytes:
         """Land without an emoji, uint8 [H, W, 3], from places that no scene shows but by chance."""

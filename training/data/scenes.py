@@ -6,22 +6,19 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from zellige.errors import DataError
 
 from .earth import Split
 from .folder import ImageFolder
 
-__all__ = ["FolderScenes", "Scene", "SceneItems", "Scenes"]
+__all__ = ["FolderScenes", "LabelledImage", "Scenes"]
 
 Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Scene:
+class LabelledImage:
     """One picture of an object on a background, with what is known about it.
 
     Args:
@@ -47,8 +44,8 @@ class Scenes(Protocol):
     parents: tuple[str, ...]
     parent_of: tuple[int, ...]
 
-    def scene(self, index: int) -> Scene:
-        """Scene `index`."""
+    def scene(self, index: int) -> LabelledImage:
+        """LabelledImage `index`."""
         ...
 
     def background(self, index: int) -> Bytes:
@@ -89,9 +86,9 @@ class FolderScenes:
         self._objects = ImageFolder(directory / "objects", resolution, split)
         self._backgrounds = ImageFolder(directory / "backgrounds", resolution, split)
 
-    def scene(self, index: int) -> Scene:
-        """Scene `index`: an image of `objects/`."""
-        return Scene(self._draw(self._objects, index, 1))
+    def scene(self, index: int) -> LabelledImage:
+        """LabelledImage `index`: an image of `objects/`."""
+        return LabelledImage(self._draw(self._objects, index, 1))
 
     def background(self, index: int) -> Bytes:
         """An image of `backgrounds/`, uint8 [H, W, 3]."""
@@ -101,22 +98,3 @@ class FolderScenes:
         random = np.random.default_rng((self.seed, index, kind))
         image = folder.image(int(random.integers(len(folder))))
         return np.ascontiguousarray(image[:, ::-1]) if random.random() < 0.5 else image
-
-
-class SceneItems(Dataset[tuple[Tensor, Tensor]]):
-    """Item i is a scene and a background, each uint8 [3, H, W]; nothing that training must not know is among them.
-
-    Args:
-        scenes: where both come from.
-        seed: 0 takes scene i and background i; any other seed takes others, that no shorter run under 0 meets.
-    """
-
-    def __init__(self, scenes: Scenes, seed: int = 0) -> None:
-        self.scenes, self.seed = scenes, seed
-
-    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
-        """Item -> (image of a scene, background)."""
-        index = (self.seed << 40) + item
-        scene, background = self.scenes.scene(index).image, self.scenes.background(index)
-        # Copies, because an image of a folder is the one in its cache.
-        return torch.tensor(scene).permute(2, 0, 1), torch.tensor(background).permute(2, 0, 1)

@@ -1,6 +1,10 @@
 """From a name on the command line to pictures or scenes."""
 
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from zellige.errors import DataError
 
@@ -8,10 +12,25 @@ from ...engine.panorama.lattice import Topology
 from .earth import EarthCrops, EarthPanoramas, Split
 from .emoji import EMOJI, UNSEEN_EMOJI, EmojiScenes
 from .folder import ImageFolder
-from .macro_patches import Pictures
 from .scenes import FolderScenes, Scenes
 
-__all__ = ["open_pictures", "open_scenes"]
+__all__ = ["Pictures", "open_pictures", "open_scenes"]
+
+
+class Pictures(Protocol):
+    """A source of pictures of one resolution; `index` is any non-negative integer and fixes the picture."""
+
+    resolution: tuple[int, int]
+    cyclic: tuple[bool, bool]
+    licence: str
+
+    def crop(self, index: int, top: float, left: float, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+        """The region at (top, left) in pixels, uint8 [*size, 3]."""
+        ...
+
+    def image(self, index: int) -> npt.NDArray[np.uint8]:
+        """The whole picture, uint8 [H, W, 3]."""
+        ...
 
 
 def open_pictures(

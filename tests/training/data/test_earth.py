@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from zellige.errors import DataError, MissingExtraError
-from zellige.training.data import EarthCrops, EarthPanoramas, Pictures
-from zellige.training.data.earth import Split, _blue_marble, _land_mask
-from zellige.training.data.sources import open_pictures
+from zellige.training.data.earth import EarthCrops, EarthPanoramas, Split, _blue_marble, _land_mask
+from zellige.training.data.sources import Pictures, open_pictures
 
 HEIGHT, WIDTH = 48, 192
 SCALE = WIDTH / (2 * math.pi)  # pixels a radian, so that panoramas and crops read the same reduced map

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from zellige.errors import DataError
-from zellige.training.data import EmojiScenes, Scene
 from zellige.training.data.earth import Split
-from zellige.training.data.emoji import _FONT, _NAMES, EMOJI, UNSEEN_EMOJI, _hue, _installed
+from zellige.training.data.emoji import _FONT, _NAMES, EMOJI, UNSEEN_EMOJI, EmojiScenes, _hue, _installed
+from zellige.training.data.scenes import LabelledImage
 from zellige.training.data.sources import open_scenes
 
 SIZE = (64, 64)
@@ -35,16 +35,16 @@ def trained() -> EmojiScenes:
 
 
 @pytest.fixture(scope="module")
-def scenes(trained: EmojiScenes) -> list[Scene]:
+def scenes(trained: EmojiScenes) -> list[LabelledImage]:
     return [trained.scene(index) for index in range(300)]
 
 
-def mask(scene: Scene) -> np.ndarray:
+def mask(scene: LabelledImage) -> np.ndarray:
     assert scene.mask is not None
     return scene.mask
 
 
-def extent(scene: Scene) -> tuple[int, int]:
+def extent(scene: LabelledImage) -> tuple[int, int]:
     """Height and width of what is visible."""
     rows, columns = np.nonzero(mask(scene))
     return int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
@@ -75,17 +75,17 @@ class TestScenes:
         white = trained.scene(5).image.astype(int)
         np.testing.assert_allclose(white - black, np.repeat(255 - mask(scene)[..., None].astype(int), 3, 2), atol=1)
 
-    def test_masks_are_antialiased(self, scenes: list[Scene]) -> None:
+    def test_masks_are_antialiased(self, scenes: list[LabelledImage]) -> None:
         for scene in scenes[:50]:
             levels = np.unique(mask(scene))
             assert levels[0] == 0 and levels[-1] == 255 and len(levels) > 20
 
-    def test_the_longer_side_is_half_to_nine_tenths_of_the_frame(self, scenes: list[Scene]) -> None:
+    def test_the_longer_side_is_half_to_nine_tenths_of_the_frame(self, scenes: list[LabelledImage]) -> None:
         sides = np.array([max(extent(scene)) for scene in scenes]) / SIZE[0]
         assert sides.min() >= 0.5 - 2 / SIZE[0] and sides.max() <= 0.9 + 1 / SIZE[0]
         assert sides.min() < 0.53 and sides.max() > 0.87
 
-    def test_an_emoji_lies_anywhere_inside(self, scenes: list[Scene]) -> None:
+    def test_an_emoji_lies_anywhere_inside(self, scenes: list[LabelledImage]) -> None:
         touched = np.mean([mask(scene) > 0 for scene in scenes], axis=0)
         assert touched[SIZE[0] // 2, SIZE[1] // 2] > 0.7
         for edge in (touched[1], touched[-2], touched[:, 1], touched[:, -2]):
@@ -147,7 +147,7 @@ class TestClasses:
         assert ((counts - 200) ** 2 / 200).sum() < 65.2  # chi-square, 34 degrees of freedom, 0.1 %
         assert [trained.scene(index).child for index in range(20)] == drawn[:20]
 
-    def test_the_parent_is_that_of_the_child(self, trained: EmojiScenes, scenes: list[Scene]) -> None:
+    def test_the_parent_is_that_of_the_child(self, trained: EmojiScenes, scenes: list[LabelledImage]) -> None:
         for scene in scenes:
             assert scene.child is not None and scene.parent == trained.parent_of[scene.child] == scene.child // 5
 

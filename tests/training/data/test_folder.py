@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from zellige.errors import DataError, EmptyDataError
-from zellige.training.coco_gan import assemble
-from zellige.training.data import ImageFolder
+from zellige.training.data.folder import ImageFolder
+from zellige.training.systems.coco_gan.training import assemble
 
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 Save = Callable[..., Path]

@@ -9,9 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from zellige.errors import DataError, EmptyDataError
-from zellige.training.data import FolderScenes, SceneItems
-from zellige.training.data.macro_patches import stream
+from zellige.training.data.scenes import FolderScenes
 from zellige.training.data.sources import open_scenes
+from zellige.training.data.stream import stream
+from zellige.training.systems.onegan.items import SceneItems
 
 SIZE = (8, 12)
 

@@ -17,7 +17,7 @@ from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.engine.systems.coco_gan.critic import Discriminator, Head
 from zellige.engine.systems.coco_gan.generator import ConditionalNorm, Generator
 from zellige.errors import LatticeError
-from zellige.training.coco_gan import assemble
+from zellige.training.systems.coco_gan.training import assemble
 
 PANORAMA = {"topology": "cylinder", "columns": 12, "patch": 64}
 GENERATORS = {  # the published configuration of every micro patch side, and the panorama's

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from zellige.errors import ShapeError
-from zellige.training.onegan_losses import (
+from zellige.training.systems.onegan.losses import (
     LEAST_LOG_VARIANCE,
     background_weight,
     embedding_norm,

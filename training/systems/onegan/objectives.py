@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..engine.systems.onegan.networks import BackgroundDiscriminator, ObjectDiscriminator, OneGanNetworks, Scene
-from .onegan_losses import (
+from ....engine.systems.onegan.networks import BackgroundDiscriminator, ObjectDiscriminator, OneGanNetworks, Scene
+from .losses import (
     background_weight,
     embedding_norm,
     gaussian_nll,
@@ -21,7 +21,7 @@ from .onegan_losses import (
     real_or_fake,
     weighted_l1,
 )
-from .onegan_recipe import OneGanWeights
+from .recipe import OneGanWeights
 
 __all__ = ["ROUTES", "Terms", "critic_terms", "generation_terms", "learners", "reconstruction_terms"]
 

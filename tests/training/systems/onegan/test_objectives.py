@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zellige.training.onegan import OneGanTraining
-from zellige.training.onegan_objectives import ROUTES, Terms, reconstruction_terms
-from zellige.training.onegan_recipe import OneGanWeights
+from zellige.training.systems.onegan.objectives import ROUTES, Terms, reconstruction_terms
+from zellige.training.systems.onegan.recipe import OneGanWeights
+from zellige.training.systems.onegan.training import OneGanTraining
 
 from .tiny_onegan import NONE, advance, batch, moved_by_a_step, one_thread, parts, training
 

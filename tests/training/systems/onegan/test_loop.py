@@ -14,10 +14,11 @@ from zellige.cli import main
 from zellige.engine.checkpoint.file import read_header, read_tensors
 from zellige.errors import TrainingError
 from zellige.training import loop
-from zellige.training.data import FolderScenes
+from zellige.training.data.scenes import FolderScenes
 from zellige.training.loop import train
-from zellige.training.onegan import OneGanTraining
-from zellige.training.recipe import CocoGanRecipe, with_settings
+from zellige.training.recipe import with_settings
+from zellige.training.systems.coco_gan.recipe import CocoGanRecipe
+from zellige.training.systems.onegan.training import OneGanTraining
 
 from .tiny_onegan import MODEL, one_thread, tiny
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from zellige.engine.systems.onegan.config import OneGanConfig
-from zellige.training.onegan import OneGanTraining
-from zellige.training.onegan_recipe import OneGanRecipe, OneGanWeights
+from zellige.training.systems.onegan.recipe import OneGanRecipe, OneGanWeights
+from zellige.training.systems.onegan.training import OneGanTraining
 
 MODEL = {
     "resolution": 64, "children": 7, "parents": 3, "latent": 6, "child_vector": 5, "parent_vector": 4,

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from zellige.engine.layers.spectral import plain_state
 from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.engine.systems.coco_gan.generator import Generator
-from zellige.training.coco_gan import CocoGanTraining, assemble
-from zellige.training.recipe import CocoGanRecipe
+from zellige.training.systems.coco_gan.recipe import CocoGanRecipe
+from zellige.training.systems.coco_gan.training import CocoGanTraining, assemble
 
 TOPOLOGIES = ["plane", "cylinder", "torus"]
 HINGE: dict[str, Any] = {"loss": "hinge", "penalty": 0}

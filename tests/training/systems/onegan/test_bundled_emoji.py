@@ -6,15 +6,16 @@ import pytest
 from zellige.engine.library import BUNDLED, load_for
 from zellige.engine.systems.onegan.model import OneGan
 from zellige.errors import DataError
-from zellige.training.agreement import intersection_over_union
-from zellige.training.data import Scene, open_scenes
-from zellige.training.evaluate_onegan import FIRST
+from zellige.training.data.scenes import LabelledImage
+from zellige.training.data.sources import open_scenes
+from zellige.training.metrics.pictures.agreement import intersection_over_union
+from zellige.training.systems.onegan.evaluate import FIRST
 
 COUNT = 48
 
 
 @pytest.fixture(scope="module")
-def scenes() -> list[Scene]:
+def scenes() -> list[LabelledImage]:
     try:
         held_out = open_scenes("emoji", (64, 64), "held-out", 0)
     except DataError as error:
@@ -28,7 +29,7 @@ def emoji() -> OneGan:
 
 
 @pytest.fixture(scope="module")
-def images(scenes: list[Scene]) -> np.ndarray:
+def images(scenes: list[LabelledImage]) -> np.ndarray:
     return np.stack([scene.image for scene in scenes])
 
 
@@ -36,7 +37,7 @@ def test_it_stays_small() -> None:
     assert (BUNDLED / "emoji.safetensors").stat().st_size < 16_000_000
 
 
-def test_masks_find_the_objects(emoji: OneGan, scenes: list[Scene], images: np.ndarray) -> None:
+def test_masks_find_the_objects(emoji: OneGan, scenes: list[LabelledImage], images: np.ndarray) -> None:
     truth = np.stack([scene.mask for scene in scenes if scene.mask is not None]) >= 128
     made = np.stack(emoji.segment(images)) >= 128
     assert intersection_over_union(made, truth) > 0.7
@@ -49,7 +50,7 @@ def test_reconstructions_resemble_the_scenes(emoji: OneGan, images: np.ndarray) 
     assert np.mean(10 * np.log10(255**2 / square)) > 21
 
 
-def test_clusters_tell_classes_apart(emoji: OneGan, scenes: list[Scene], images: np.ndarray) -> None:
+def test_clusters_tell_classes_apart(emoji: OneGan, scenes: list[LabelledImage], images: np.ndarray) -> None:
     found, classes = emoji.cluster(images).child, np.array([scene.child for scene in scenes])
     same = classes[:, None] == classes
     np.fill_diagonal(same, False)

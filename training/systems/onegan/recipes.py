@@ -5,8 +5,8 @@ The data sets are not bundled: give `--data` a folder that holds `objects`, imag
 `backgrounds`, patches outside of the boxes.
 """
 
-from ...engine.systems.onegan.config import OneGanConfig
-from ..onegan_recipe import OneGanRecipe, OneGanWeights
+from ....engine.systems.onegan.config import OneGanConfig
+from .recipe import OneGanRecipe, OneGanWeights
 
 __all__ = ["RECIPES"]
 

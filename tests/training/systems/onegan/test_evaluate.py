@@ -17,10 +17,12 @@ from zellige.engine.systems.onegan.config import OneGanConfig
 from zellige.engine.systems.onegan.model import BATCH, PREFIX, Clusters, OneGan, Parts
 from zellige.engine.systems.onegan.networks import OneGanNetworks
 from zellige.errors import DataError, SizeError
-from zellige.training import evaluate_onegan
-from zellige.training.data import EmojiScenes, Scene, open_scenes
-from zellige.training.evaluate_onegan import FIRST, compare_scenes, evaluate_scenes
-from zellige.training.metrics import sliced_wasserstein
+from zellige.training.data.emoji import EmojiScenes
+from zellige.training.data.scenes import LabelledImage
+from zellige.training.data.sources import open_scenes
+from zellige.training.metrics.pictures import sliced_wasserstein
+from zellige.training.systems.onegan import evaluate as evaluate_onegan
+from zellige.training.systems.onegan.evaluate import FIRST, compare_scenes, evaluate_scenes
 
 from .tiny_onegan import MODEL
 
@@ -36,7 +38,7 @@ class Blocks:
     def __init__(self, side: int = 16, seed: int = 0, known: tuple[str, ...] = ("mask", "child", "parent", "ground")):
         self.resolution, self.seed, self.known = (side, side), seed, known
 
-    def scene(self, index: int) -> Scene:
+    def scene(self, index: int) -> LabelledImage:
         random = np.random.default_rng((self.seed, index))
         side, child = self.resolution[0], int(random.integers(6))
         ground, mask = random.integers(0, 200, (side, side, 3), np.uint8), np.zeros((side, side), np.uint8)
@@ -44,7 +46,7 @@ class Blocks:
         mask[top : top + height, left : left + width] = 255
         image = np.where(mask[..., None] > 0, np.uint8(200 + child), ground)
         truth = {"mask": mask, "child": child, "parent": self.parent_of[child], "ground": ground}
-        return Scene(image, **{name: truth[name] for name in self.known})  # type: ignore[arg-type]
+        return LabelledImage(image, **{name: truth[name] for name in self.known})  # type: ignore[arg-type]
 
     def background(self, index: int) -> np.ndarray:
         raise AssertionError("an evaluation needs no other places")
@@ -61,7 +63,7 @@ class Knowing:
         self.known = {scene.image.tobytes(): scene for scene in self.all}
         self.seen = list[np.ndarray]()
 
-    def scenes(self, images: np.ndarray) -> list[Scene]:
+    def scenes(self, images: np.ndarray) -> list[LabelledImage]:
         self.calls.append(len(images))
         return [self.known[image.tobytes()] for image in images]
 
@@ -146,9 +148,9 @@ class TestKnownAnswers:
         class Each(Blocks):
             children, parents, parent_of = tuple(map(str, range(8))), ("all",), (0,) * 8
 
-            def scene(self, index: int) -> Scene:
+            def scene(self, index: int) -> LabelledImage:
                 scene = super().scene(index)
-                return Scene(scene.image, child=index - FIRST, parent=0)
+                return LabelledImage(scene.image, child=index - FIRST, parent=0)
 
         report = compare(Each(), 8)
         assert report["child_accuracy"] == report["child_accuracy_chance"] == 1
@@ -188,7 +190,7 @@ def psnr(error: np.ndarray) -> float:
 
 
 @pytest.fixture(scope="module")
-def scenes() -> list[Scene]:
+def scenes() -> list[LabelledImage]:
     return [Blocks(64).scene(FIRST + k) for k in range(COUNT)]
 
 
@@ -198,7 +200,7 @@ def report(model: OneGan) -> dict[str, Any]:
 
 
 class TestNumbers:
-    def test_masks(self, model: OneGan, scenes: list[Scene], report: dict[str, Any]) -> None:
+    def test_masks(self, model: OneGan, scenes: list[LabelledImage], report: dict[str, Any]) -> None:
         images = np.stack([scene.image for scene in scenes])
         masks, truth = np.stack(model.segment(images)) > 0, np.stack([scene.mask for scene in scenes]) > 0
         both, either = (masks & truth).sum((1, 2)), (masks | truth).sum((1, 2))
@@ -211,7 +213,7 @@ class TestNumbers:
             assert row["images"] == own.sum()
             assert row["iou"] == (pytest.approx((both / either)[own].mean()) if own.any() else None)
 
-    def test_clusters(self, model: OneGan, scenes: list[Scene], report: dict[str, Any]) -> None:
+    def test_clusters(self, model: OneGan, scenes: list[LabelledImage], report: dict[str, Any]) -> None:
         found = model.cluster(np.stack([scene.image for scene in scenes]))
         for kind, classes, clusters in (("child", 6, 7), ("parent", 2, 3)):
             truth = np.array([getattr(scene, kind) for scene in scenes])
@@ -222,7 +224,9 @@ class TestNumbers:
             hits = sum((row["accuracy"] or 0) * row["images"] for row in rows)
             assert hits / COUNT == pytest.approx(best)
 
-    def test_reconstructions_and_backgrounds(self, model: OneGan, scenes: list[Scene], report: dict[str, Any]) -> None:
+    def test_reconstructions_and_backgrounds(
+        self, model: OneGan, scenes: list[LabelledImage], report: dict[str, Any]
+    ) -> None:
         made = model.reconstruct(np.stack([scene.image for scene in scenes]))
         again, whole, behind, flat = [], [], [], []
         for k, scene in enumerate(scenes):
@@ -238,7 +242,7 @@ class TestNumbers:
             assert found == pytest.approx(np.mean(values, axis=0))
         assert report["inpainting_psnr_behind_flat"] == pytest.approx(np.mean(flat))
 
-    def test_distances(self, model: OneGan, scenes: list[Scene], report: dict[str, Any]) -> None:
+    def test_distances(self, model: OneGan, scenes: list[LabelledImage], report: dict[str, Any]) -> None:
         real = np.stack([scene.image for scene in scenes])
         other = np.stack([Blocks(64, seed=1).scene(FIRST + COUNT + k).image for k in range(COUNT)])
         assert report["sliced_wasserstein"] == sliced_wasserstein(real, model.generate(COUNT, seed=3))
@@ -284,7 +288,7 @@ class TestHeldOut:
         assert isinstance(held_out, EmojiScenes) and isinstance(training, EmojiScenes)
         model, draw = Knowing(held_out, 8), EmojiScenes.scene
 
-        def watched(self: EmojiScenes, index: int) -> Scene:
+        def watched(self: EmojiScenes, index: int) -> LabelledImage:
             opened.append((self, index))
             return draw(self, index)
 

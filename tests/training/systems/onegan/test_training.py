@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zellige.engine.systems.onegan.config import OneGanConfig
 from zellige.engine.systems.onegan.networks import OneGanNetworks
-from zellige.training.onegan_recipe import OneGanWeights
+from zellige.training.systems.onegan.recipe import OneGanWeights
 
 from .tiny_onegan import advance, batch, moved_by_a_step, one_thread, parts, training
 

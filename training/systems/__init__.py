@@ -3,7 +3,8 @@
 from zellige.errors import UnknownRecipeError
 
 from ..recipe import Recipe
-from . import coco_gan, onegan
+from ..systems.coco_gan import recipes as coco_gan
+from ..systems.onegan import recipes as onegan
 
 __all__ = ["RECIPES", "find_recipe"]
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ..engine.files.pictures import contact_sheet, to_uint8
-from ..engine.systems.onegan.networks import BackgroundDiscriminator, ObjectDiscriminator, OneGanNetworks, Scene
-from .onegan_objectives import ROUTES, Terms, critic_terms, generation_terms, learners, reconstruction_terms
-from .onegan_recipe import OneGanRecipe
+from ....engine.files.pictures import contact_sheet, to_uint8
+from ....engine.systems.onegan.networks import BackgroundDiscriminator, ObjectDiscriminator, OneGanNetworks, Scene
+from .objectives import ROUTES, Terms, critic_terms, generation_terms, learners, reconstruction_terms
+from .recipe import OneGanRecipe
 
 __all__ = ["OneGanTraining"]
 

@@ -7,9 +7,11 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..engine.systems.onegan.config import OneGanConfig
-from .data import SceneItems, Scenes, open_scenes
-from .recipe import Recipe
+from ....engine.systems.onegan.config import OneGanConfig
+from ...data.scenes import Scenes
+from ...data.sources import open_scenes
+from ...recipe import Recipe
+from .items import SceneItems
 
 __all__ = ["OneGanRecipe", "OneGanWeights"]
 

@@ -4,8 +4,8 @@ The published ones differ from the defaults (which are the paper's) in the field
 bundled: give `--data` a folder. `*-quirks` follows the reference code where it leaves the paper.
 """
 
-from ...engine.systems.coco_gan.config import CocoGanConfig
-from ..recipe import CocoGanRecipe
+from ....engine.systems.coco_gan.config import CocoGanConfig
+from .recipe import CocoGanRecipe
 
 __all__ = ["RECIPES"]
 

@@ -1,36 +1,18 @@
 """Macro patches drawn from pictures, with the lattice positions they were taken at."""
 
-from collections.abc import Iterator
-from typing import Literal, Protocol, TypeVar
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
-from ...engine.panorama.lattice import Lattice
+from ....engine.panorama.lattice import Lattice
+from ...data.sources import Pictures
 
-__all__ = ["MacroPatches", "Pictures", "Sampling", "stream"]
+__all__ = ["MacroPatches", "Sampling"]
 
 Sampling = Literal["lattice", "continuous"]
-Item = TypeVar("Item")
-
-
-class Pictures(Protocol):
-    """A source of pictures of one resolution; `index` is any non-negative integer and fixes the picture."""
-
-    resolution: tuple[int, int]
-    cyclic: tuple[bool, bool]
-    licence: str
-
-    def crop(self, index: int, top: float, left: float, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-        """The region at (top, left) in pixels, uint8 [*size, 3]."""
-        ...
-
-    def image(self, index: int) -> npt.NDArray[np.uint8]:
-        """The whole picture, uint8 [H, W, 3]."""
-        ...
 
 
 class MacroPatches(Dataset[tuple[Tensor, Tensor]]):
@@ -70,28 +52,3 @@ class MacroPatches(Dataset[tuple[Tensor, Tensor]]):
         size = self.patch * self.lattice.span
         crop = self.pictures.crop(int(own.integers(2**31)), corner[0], corner[1], (size, size))
         return torch.from_numpy(crop).permute(2, 0, 1), torch.tensor(position, dtype=torch.float64)
-
-
-class _Onward(Sampler[list[int]]):
-    """Batches of consecutive items from `first` on, for ever; resuming is starting further on."""
-
-    def __init__(self, first: int, batch: int) -> None:
-        self.first, self.batch = first, batch
-
-    def __iter__(self) -> Iterator[list[int]]:
-        start = self.first
-        while True:
-            yield list(range(start, start + self.batch))
-            start += self.batch
-
-
-def stream(items: Dataset[Item], *, first: int, batch: int, workers: int) -> Iterator[Item]:
-    """Endless batches of consecutive items, their tensors stacked; equal for any number of workers."""
-    loader = DataLoader(
-        items,
-        batch_sampler=_Onward(first, batch),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        multiprocessing_context="spawn" if workers else None,
-    )
-    return iter(loader)

@@ -10,17 +10,18 @@ import numpy.typing as npt
 
 from zellige.errors import DataError
 
-from ..engine.systems.onegan.model import BATCH, OneGan
-from .agreement import (
+from ....engine.systems.onegan.model import BATCH, OneGan
+from ...data.scenes import LabelledImage, Scenes
+from ...data.sources import open_scenes
+from ...evaluate import trained_on
+from ...metrics.agreement import (
     clustering_accuracy,
     dice,
     intersection_over_union,
     matched_clusters,
     normalized_mutual_information,
 )
-from .data import Scene, Scenes, open_scenes
-from .evaluate import trained_on
-from .metrics import sliced_wasserstein
+from ...metrics.pictures import sliced_wasserstein
 
 __all__ = ["FIRST", "MOST_COMPARED", "compare_scenes", "evaluate_scenes"]
 
@@ -125,7 +126,7 @@ def compare_scenes(model: OneGan, held_out: Scenes, training: Scenes, count: int
     return report
 
 
-def _measure(model: OneGan, scenes: list[Scene]) -> dict[str, Column]:
+def _measure(model: OneGan, scenes: list[LabelledImage]) -> dict[str, Column]:
     """Numbers of some scenes, as far as the truth is known, a column [N] each; NaN where a scene has none."""
     images = np.stack([scene.image for scene in scenes])
     made = model.reconstruct(images)

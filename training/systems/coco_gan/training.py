@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ..engine.files.pictures import contact_sheet, to_uint8
-from ..engine.layers.spectral import plain_state
-from ..engine.systems.coco_gan.critic import Discriminator, Head
-from ..engine.systems.coco_gan.generator import ConditionalNorm, Generator
-from .losses import critic_loss, diversity_shortfall, generator_loss, gradient_penalty, pair_distance
+from ....engine.files.pictures import contact_sheet, to_uint8
+from ....engine.layers.spectral import plain_state
+from ....engine.systems.coco_gan.critic import Discriminator, Head
+from ....engine.systems.coco_gan.generator import ConditionalNorm, Generator
+from ...losses import critic_loss, diversity_shortfall, generator_loss, gradient_penalty, pair_distance
 from .recipe import CocoGanRecipe
 
 __all__ = ["CocoGanTraining", "assemble"]

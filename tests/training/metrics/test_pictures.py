@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from zellige.errors import DataError, ShapeError
-from zellige.training.metrics import diversity, seam_ratio, sliced_wasserstein
+from zellige.training.metrics.pictures import diversity, sliced_wasserstein
+from zellige.training.metrics.pictures.seams import seam_ratio
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""How good images are, without downloaded weights: sliced Wasserstein distance, seam ratio, diversity."""
+"""How like the data images are: sliced Wasserstein distance, diversity."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zellige.errors import DataError, ShapeError
 
-__all__ = ["diversity", "seam_ratio", "sliced_wasserstein"]
+__all__ = ["Pixels", "check_images", "diversity", "row_chunks", "sliced_wasserstein"]
 
 Pixels = NDArray[np.uint8]
 
@@ -55,8 +55,8 @@ def sliced_wasserstein(
         ShapeError: the sets differ in shape, are not images, or are too small for the patches at the last level.
     Source: Karras et al., Progressive Growing of GANs (2018), section 5.
     """
-    _check_images(real)
-    _check_images(generated)
+    check_images(real)
+    check_images(generated)
     if real.shape != generated.shape:
         raise ShapeError(
             f"the sets must have the same number of images of one size; got {real.shape} and {generated.shape}"
@@ -123,63 +123,6 @@ def _double(images: Tensor, height: int, width: int, wrap: bool) -> Tensor:
     return _blur(spread, wrap) * 4  # one pixel of four is not zero
 
 
-def seam_ratio(image: Pixels | Sequence[Pixels], pitch: int, axis: int, *, phase: int = 0, wrap: bool = False) -> float:
-    """Say how visible the borders between patches are: 1.0 is perfect, more is a seam.
-
-    ratio = mean over borders of g / mean over all other positions of g, where g(p) is the mean absolute difference
-    between the pixels p - 1 and p along the axis, over all channels and all pixels across. Borders are the positions
-    p with (p - phase) mod pitch = 0. It is a ratio of means, not a mean of ratios, so that flat places do not blow up.
-
-    Args:
-        image: uint8 [H, W, 3], also a memory map, or a sequence of them, whose gradients are pooled.
-        pitch: distance between borders, in pixels, >= 2.
-        axis: 0 for borders between rows, 1 for borders between columns.
-        phase: position of one border, in pixels.
-        wrap: measure instead the one border between the last pixel and the first one of a picture that closes along
-            the axis; the denominator is the same.
-    Returns:
-        The ratio; 1.0 for a picture without any gradient, infinity if only its borders have one.
-    Raises:
-        ShapeError: the picture is not [H, W, 3], or has no border, or nothing but borders.
-    """
-    if axis not in (0, 1):
-        raise ShapeError(f"axis must be 0 (borders between rows) or 1 (between columns); got {axis}")
-    images = [image] if isinstance(image, np.ndarray) and image.ndim == 3 else image
-    border_sum = border_count = inner_sum = inner_count = 0.0
-    for one in images:
-        _check_images(one[None])
-        across = one.size / one.shape[axis]
-        gradients = _gradients(one, axis)  # of the positions 1 .. length - 1
-        border = (np.arange(1, one.shape[axis]) - phase) % pitch == 0
-        inner_sum += float(gradients[~border].sum())
-        inner_count += across * np.count_nonzero(~border)
-        if wrap:
-            ends = one.take([-1, 0], axis=axis).astype(np.int16)
-            border_sum += float(np.abs(np.diff(ends, axis=axis)).sum(dtype=np.int64))
-            border_count += across
-        else:
-            border_sum += float(gradients[border].sum())
-            border_count += across * np.count_nonzero(border)
-    if not border_count or not inner_count:
-        raise ShapeError(f"borders every {pitch} pixels leave no border, or nothing between borders, in this picture")
-    if inner_sum == 0:
-        return 1.0 if border_sum == 0 else float("inf")
-    return (border_sum / border_count) / (inner_sum / inner_count)
-
-
-def _gradients(image: Pixels, axis: int) -> NDArray[np.int64]:
-    """Sum the absolute differences between neighbours along the axis over all else: [length - 1]."""
-    total = np.zeros(image.shape[axis] - 1, np.int64)
-    for start, stop in _row_chunks(image.shape[0], image[0].nbytes):
-        if axis == 1:
-            rows = image[start:stop].astype(np.int16)
-            total += np.abs(np.diff(rows, axis=1)).sum((0, 2), dtype=np.int64)
-        else:
-            rows = image[start : stop + 1].astype(np.int16)  # and the first row of the next chunk
-            total[start : start + len(rows) - 1] = np.abs(np.diff(rows, axis=0)).sum((1, 2), dtype=np.int64)
-    return total
-
-
 def diversity(real: Pixels, generated: Pixels) -> float:
     """Compare how much generated images differ from each other with how much real ones do: 1.0 is like the data.
 
@@ -195,8 +138,8 @@ def diversity(real: Pixels, generated: Pixels) -> float:
         ShapeError: the sets are not images of one size, or hold less than two.
         DataError: all real images are the same.
     """
-    _check_images(real)
-    _check_images(generated)
+    check_images(real)
+    check_images(generated)
     if real.shape[1:] != generated.shape[1:] or min(len(real), len(generated)) < 2:
         raise ShapeError(f"both sets need two images or more, of one size; got {real.shape} and {generated.shape}")
     among_real = _mean_distance(real)
@@ -211,18 +154,20 @@ def _mean_distance(images: Pixels) -> float:
     number = len(images)
     weights = 2 * np.arange(number, dtype=np.int64) - (number - 1)
     total = 0
-    for start, stop in _row_chunks(images.shape[1], images[:, 0].nbytes):
+    for start, stop in row_chunks(images.shape[1], images[:, 0].nbytes):
         ordered = np.sort(images[:, start:stop], axis=0)
         total += int((ordered.sum((1, 2, 3), dtype=np.int64) * weights).sum())
     return total / (number * (number - 1) / 2) / images[0].size
 
 
-def _row_chunks(rows: int, bytes_a_row: int) -> Iterator[tuple[int, int]]:
+def row_chunks(rows: int, bytes_a_row: int) -> Iterator[tuple[int, int]]:
+    """Rows of a picture that are looked at together: [start, stop) of each stretch."""
     step = max(1, CHUNK_BYTES // bytes_a_row)
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
 
 
-def _check_images(images: Pixels) -> None:
+def check_images(images: Pixels) -> None:
+    """Raise ShapeError unless they are uint8 [N, H, W, 3], and not empty."""
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
         raise ShapeError(f"images must be uint8 [N, H, W, 3]; got {images.dtype} {images.shape}")

@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from zellige.engine.panorama.lattice import Lattice, Topology
-from zellige.training.data import ImageFolder, MacroPatches
-from zellige.training.data.macro_patches import stream
+from zellige.training.data.folder import ImageFolder
+from zellige.training.data.stream import stream
+from zellige.training.systems.coco_gan.items import MacroPatches
 
 PATCH = 4
 PLANE, CYLINDER, TORUS = Lattice("plane", 4, 5), Lattice("cylinder", 3, 6), Lattice("torus", 4, 5, 3)

@@ -1,0 +1,1 @@
+"""COCO-GAN's training: macro patches judged with their places."""

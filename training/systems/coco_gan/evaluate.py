@@ -1,0 +1,137 @@
+"""What `zellige evaluate` reports of a COCO-GAN: distance to held-out data, seams, variety."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zellige.errors import DataError, MissingExtraError
+
+from ....engine.systems.coco_gan.model import CocoGan
+from ...data.sources import open_pictures
+from ...evaluate import trained_on
+from ...metrics.pictures import diversity, sliced_wasserstein
+from ...metrics.seams import seam_ratio
+
+__all__ = ["evaluate_images", "evaluate_panorama"]
+
+Pixels = npt.NDArray[np.uint8]
+_AXES = {"vertical": 0, "horizontal": 1}
+
+
+def evaluate_images(model: CocoGan, data: str | None = None, count: int = 128, seed: int = 0) -> dict[str, Any]:
+    """Compare images of a model with held-out pictures.
+
+    Args:
+        model: the model.
+        data: data set or folder; None takes the one that the model was trained on.
+        count: pictures and images, 2 or more.
+        seed: of both.
+    Returns:
+        `sliced_wasserstein` between images and held-out pictures by level, and `sliced_wasserstein_data`, the same
+        between training and held-out pictures, which is the best that can be expected; `seam_ratio` and
+        `seam_ratio_data` by axis at patch borders, and across the wrap of a cyclic axis; `seam_ratio_single`, the
+        smallest and the largest of single borders: a wrap is one of them; `diversity` (1 is the data's).
+    Raises:
+        DataError: fewer than two pictures.
+    """
+    if count < 2:
+        raise DataError(f"{count} images cannot be compared; use --count 2 or more")
+    began = time.perf_counter()
+    config = model.config
+    name = data or trained_on(model)
+    held_out, training = (
+        open_pictures(name, config.resolution, config.topology, split, seed) for split in ("held-out", "train")
+    )
+    real = np.stack([held_out.image(k) for k in range(count)])
+    other = np.stack([training.image(k) for k in range(count)])
+    generated = model.generate(count, seed)
+    wraps = config.lattice.axes[1].cyclic and held_out.cyclic[1]
+    return {
+        "data": name,
+        "count": count,
+        "sliced_wasserstein": sliced_wasserstein(real, generated, wrap=wraps),
+        "sliced_wasserstein_data": sliced_wasserstein(real, other, wrap=wraps),
+        "seam_ratio": _seams(model, list(generated), config.patch, (True, True)),
+        "seam_ratio_data": _seams(model, list(real), config.patch, held_out.cyclic),
+        "seam_ratio_single": _single_seams(list(generated), config.patch),
+        "diversity": diversity(real, generated),
+        "seconds": time.perf_counter() - began,
+        "device": str(model.device),
+        "precision": model.precision,
+        "seed": seed,
+    }
+
+
+def evaluate_panorama(model: CocoGan, path: Path, data: str | None = None, count: int = 32) -> dict[str, Any]:
+    """Seam ratios of a rendered panorama at patch borders and at half-step borders, and of the data at the same places.
+
+    Args:
+        model: the one that rendered it.
+        path: .tif or .png.
+        data: data set or folder for the reference; None takes the one that the model was trained on.
+        count: held-out pictures for the reference.
+    Returns:
+        `seam_ratio` and `seam_ratio_half_step` by axis, and across the wrap of a cyclic axis; each again of the data,
+        with `_data`.
+    """
+    image = _open(path)
+    config = model.config
+    held_out = open_pictures(data or trained_on(model), config.resolution, config.topology, "held-out")
+    real = [held_out.image(k) for k in range(count)]
+    return {
+        "image": str(path),
+        "width": image.shape[1],
+        "height": image.shape[0],
+        "seam_ratio": _seams(model, [image], config.patch, (True, True)),
+        "seam_ratio_half_step": _seams(model, [image], config.patch // 2, (True, True)),
+        "seam_ratio_data": _seams(model, real, config.patch, held_out.cyclic),
+        "seam_ratio_half_step_data": _seams(model, real, config.patch // 2, held_out.cyclic),
+    }
+
+
+def _seams(model: CocoGan, images: list[Pixels], pitch: int, closed: tuple[bool, bool]) -> dict[str, float]:
+    """Ratios at multiples of `pitch` by axis, and across the wrap of axes that close in the model and in the images."""
+    ratios = {name: seam_ratio(images, pitch, axis) for name, axis in _AXES.items()}
+    for (name, axis), line in zip(_AXES.items(), model.config.lattice.axes, strict=True):
+        if line.cyclic and closed[axis]:
+            ratios[f"{name}_wrap"] = seam_ratio(images, pitch, axis, wrap=True)
+    return ratios
+
+
+def _single_seams(images: list[Pixels], pitch: int) -> dict[str, list[float]]:
+    """The smallest and the largest ratio of one border, by axis, each border pooled over the images."""
+    ranges = {}
+    for name, axis in _AXES.items():
+        length = images[0].shape[axis]
+        ratios = [seam_ratio(images, length, axis, phase=border) for border in range(pitch, length, pitch)]
+        ranges[name] = [min(ratios), max(ratios)]
+    return ranges
+
+
+def _open(path: Path) -> Pixels:
+    """The whole picture, uint8 [H, W, 3]; a TIFF of any size is mapped through a temporary file, not held in memory."""
+    if path.suffix.lower() in (".tif", ".tiff"):
+        try:
+            import tifffile
+        except ImportError as error:
+            raise MissingExtraError("tifffile", "reading TIFF", "tiff") from error
+        try:
+            image = np.asarray(tifffile.imread(path, out="memmap"))
+        except (OSError, ValueError, tifffile.TiffFileError) as error:
+            raise DataError(f"{path} cannot be read as TIFF: {error}") from error
+        # A damaged file may also give an empty array, and a sound one other pixels.
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise DataError(
+                f"{path} cannot be read as a picture: it holds {image.dtype} {list(image.shape)}, not 8-bit RGB"
+            )
+        return image
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read as an image: {error}") from error

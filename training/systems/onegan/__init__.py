@@ -1,0 +1,1 @@
+"""OneGAN's training: objects on backgrounds, without labels or masks."""
