@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engine.files.pictures import write_png
-from ..engine.library import load_for
+from ..engine.library import load_task
 from ..engine.systems.onegan.model import OneGan
 from ..training.data.sources import open_scenes
 from ..training.evaluate import trained_on
@@ -43,7 +43,7 @@ def task_sheet(model: OneGan, scenes: Pixels, child: int, seed: int = 0) -> Pixe
     like = model.like(scenes, 2, seed)
     rows = [
         scenes, parts.image, parts.foreground, _grey(parts.mask), _grey(masks), model.inpaint(scenes),
-        model.translate(scenes, child), model.recompose(np.roll(scenes, -1, 0), scenes), like[:, 0], like[:, 1],
+        model.translate(scenes, child), model.recompose(scenes, np.roll(scenes, -1, 0)), like[:, 0], like[:, 1],
     ]  # fmt: skip
     return _laid([list(row) for row in rows])
 
@@ -71,8 +71,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10, help="scenes")
     parser.add_argument("--child", type=int, default=0, help="class whose style the scenes are translated to")
     given: Any = parser.parse_args()
-    model = load_for(OneGan, "task_sheet", given.model, "cpu")
-    held_out = open_scenes(trained_on(model), model.resolution, "held-out", 0)
+    model = load_task("segment", given.model, "cpu")
+    held_out = open_scenes(trained_on(model), model.size, "held-out", 0)
     scenes = np.stack([held_out.scene(FIRST + given.first + k).image for k in range(given.count)])
     write_png(given.out, task_sheet(model, scenes, given.child))
 

@@ -124,7 +124,7 @@ def generate(
         write_png(path, image)
     sheet = out / f"{generator.name}-{seed}-sheet.png"
     write_png(sheet, contact_sheet(images))
-    height, width = generator.resolution
+    height, width = generator.size
     _report(
         {
             "model": generator.name,
@@ -162,13 +162,12 @@ def panorama(
     from ..engine.files.atomic import AtomicFile
     from ..engine.files.pictures import write_png
     from ..engine.files.preview import preview as reduce
-    from ..engine.library import load_for
-    from ..engine.systems.coco_gan.pictures import PatchPictures
+    from ..engine.library import load_task
 
     width, height = parse_size(size)
     if preview is not None:
         AtomicFile(preview)  # a refusal comes before the rendering
-    generator = load_for(PatchPictures, "panorama", model, device, precision, runtime)
+    generator = load_task("panorama", model, device, precision, runtime)
     with _progress("rendering") as advance:
         report = generator.panorama(out, width, height, memory, seed, advance)
     if preview is not None:
@@ -232,14 +231,14 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """The metrics of a model's system: distance to the data, and seams, or masks and clusters, against the truth."""
-    from ..engine.library import load_checkpoint, load_for
+    from ..engine.library import load_checkpoint, load_task
     from ..engine.systems.coco_gan.model import CocoGan
     from ..training.evaluate import record_metrics
     from ..training.systems.coco_gan.evaluate import evaluate_images, evaluate_panorama
     from ..training.systems.onegan.evaluate import evaluate_scenes
 
     if image is not None:
-        renderer = load_for(CocoGan, "evaluate --image", model, device, precision)
+        renderer = load_task("panorama", model, device, precision, weights=True)
         return _report({"model": renderer.name} | evaluate_panorama(renderer, image, data), as_json)
     generator = load_checkpoint(model, device, precision)
     number = {} if count is None else {"count": count}

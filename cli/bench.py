@@ -29,11 +29,10 @@ def bench_panorama(
 ) -> None:
     """The render to disk against the bare generator at the same batch, in one run."""
     from ..benchmarks.panorama import measure
-    from ..engine.library import load_for
-    from ..engine.systems.coco_gan.model import CocoGan
+    from ..engine.library import load_task
 
     width, height = parse_size(size)
-    generator = load_for(CocoGan, "bench panorama", model, device, precision)
+    generator = load_task("panorama", model, device, precision)
     report(measure(generator, width, height, memory, seed, rounds), as_json)
 
 

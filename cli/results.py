@@ -16,7 +16,7 @@ from zellige.errors import OutputError
 
 from ..engine.files.atomic import AtomicFile, output_errors
 from ..engine.files.squares import Squares, cut_squares
-from ..engine.systems.onegan.model import BATCH, OneGan
+from ..engine.systems.onegan.model import OneGan
 
 __all__ = ["cluster_to_table", "write_for_each"]
 
@@ -49,12 +49,12 @@ def write_for_each(
         _check_names(files, paths, overwrite)
     began = time.perf_counter()
     squares = cut_squares(files, model.config.resolution)
-    for start in range(0, len(squares), BATCH):
-        results = task(squares[start : start + BATCH])
+    for start in range(0, len(squares), model.batch):
+        results = task(squares[start : start + model.batch])
         with output_errors(out):  # only now, so that a refusal leaves no folder behind
             out.mkdir(parents=True, exist_ok=True)
         for ending, paths in targets.items():
-            for path, picture in zip(paths[start : start + BATCH], results[ending], strict=True):
+            for path, picture in zip(paths[start : start + model.batch], results[ending], strict=True):
                 _write(path, picture)
     written = [str(path) for paths in zip(*targets.values(), strict=True) for path in paths]
     return _report(model, len(files), began) | {"files": written}

@@ -98,7 +98,7 @@ def recompose(
     loaded = _load("recompose", model, device, precision)
     place = cut_squares([background], loaded.config.resolution)
     name = f"on-{Path(background).stem}"
-    _write(loaded, files, out, (name,), lambda t: {name: loaded.recompose(place, t)}, overwrite, as_json)
+    _write(loaded, files, out, (name,), lambda t: {name: loaded.recompose(t, place)}, overwrite, as_json)
 
 
 VERBS = (reconstruct, segment, cluster, translate, inpaint, recompose)
@@ -119,8 +119,7 @@ def generation(
     Raises:
         TaskError: classes or a reference image are given and the model is no OneGAN, or both are.
     """
-    from ..engine.library import load, load_for
-    from ..engine.systems.onegan.images import OneGanImages
+    from ..engine.library import load, load_task
 
     classes: dict[str, Any] = {"child": child, "parent": parent, "background": background}
     given = [f"--{name}" for name, value in (classes | {"like": like}).items() if value is not None]
@@ -132,15 +131,14 @@ def generation(
     if like is not None:
         encoding = _load("generate --like", model, device, precision, runtime)
         return encoding, lambda count, seed: encoding.like([like], count, seed)[0]
-    chosen = load_for(OneGanImages, f"generate {given[0]}", model, device, precision, runtime)
+    chosen = load_task("generate", model, device, precision, runtime)
     return chosen, lambda count, seed: chosen.generate(count, seed, **classes)
 
 
 def _load(task: str, model: str, device: str, precision: str, runtime: str = "auto") -> "OneGan":
-    from ..engine.library import load_for
-    from ..engine.systems.onegan.model import OneGan
+    from ..engine.library import load_task
 
-    return load_for(OneGan, task, model, device, precision, runtime)
+    return load_task(task, model, device, precision, runtime)
 
 
 def _write(

@@ -66,7 +66,7 @@ def describe_model(
             )
         return describe_exported(path)
     loaded = load_checkpoint(model, device, precision, rewrite=rewrites)
-    header, (height, width) = loaded.header, loaded.resolution
+    header, (height, width) = loaded.header, loaded.size
     found = {
         "name": loaded.name,
         "system": loaded.system,

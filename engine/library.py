@@ -1,36 +1,29 @@
-"""Models by name: the bundled ones, and any checkpoint file."""
+"""Models by name: the bundled ones, and any checkpoint or exported file."""
 
 import logging
 import math
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from zellige.errors import CheckpointError, TaskError, UnknownModelError
 
 from .checkpoint.file import Header, read_header, validated
 from .device import pick_device, pick_precision
 from .exported import is_exported, open_exported
-from .systems.coco_gan.config import CocoGanConfig
-from .systems.coco_gan.images import CocoGanImages
-from .systems.coco_gan.model import CocoGan
-from .systems.coco_gan.pictures import PatchPictures
-from .systems.onegan.config import OneGanConfig
-from .systems.onegan.images import OneGanImages
-from .systems.onegan.model import OneGan
+from .systems import SYSTEMS, all_systems, system_of
+from .systems.system import System
 
-__all__ = ["find", "list_models", "load", "load_checkpoint", "load_for"]
+__all__ = ["find", "list_models", "load", "load_checkpoint", "load_task"]
 
 logger = logging.getLogger(__name__)
 BUNDLED = Path(__file__).parent / "bundled"
-SystemT = TypeVar("SystemT", bound=PatchPictures | OneGanImages)
-_SYSTEMS: dict[str, type[CocoGan] | type[OneGan]] = {system.system: system for system in (CocoGan, OneGan)}
 
 
 def load(
     model: str | os.PathLike[str], device: str = "auto", precision: str = "auto", *,
     rewrite: bool = True, runtime: str = "auto",
-) -> PatchPictures | OneGanImages | CocoGanImages:  # fmt: skip
+) -> Any:  # fmt: skip
     """Open a model: a bundled name such as "planet", or the path of a checkpoint or of an exported .onnx file.
 
     Args:
@@ -42,10 +35,10 @@ def load(
         rewrite: run with the exact rewrites of layers that are faster here. The first time they are measured, in a
             second or two; what won is kept in the user's cache folder, or where ZELLIGE_CACHE says.
     Returns:
-        the model, ready to generate; a `CocoGan` or a `OneGan`, which have the tasks of their systems, or of an
-        exported file what its one task allows.
+        a `Model` (engine/systems/system.py), ready to generate, with a method for each task of its system; of an
+        exported file, with those that its one task allows.
     Raises:
-        UnknownModelError: neither a bundled name nor a file.
+        UnknownModelError: neither a bundled name nor a file, or of a system that this version cannot run.
         CheckpointError: the file is damaged or not ours.
         DeviceError: no such device or precision here.
         TaskError: an exported file of a task that begins with images.
@@ -59,49 +52,56 @@ def load(
 def load_checkpoint(
     model: str | os.PathLike[str], device: str = "auto", precision: str = "auto", *,
     rewrite: bool = True, runtime: str = "auto",
-) -> CocoGan | OneGan:  # fmt: skip
+) -> Any:  # fmt: skip
     """Open a model that has its weights as they were trained; arguments as of `load`."""
-    header = _model_header(_checkpoint(find(model)))
-    return _opened(_SYSTEMS[header.system], header, device, precision, rewrite, runtime)
+    path = find(model)
+    if is_exported(path):
+        raise TaskError(
+            f"{path} was exported for one task and cannot do this; give the checkpoint that it was exported from"
+        )
+    header = _model_header(path)
+    chosen, engine = pick_device(device), "torch" if runtime == "auto" else runtime
+    dtype = pick_precision("fp32" if (engine, precision) == ("onnx", "auto") else precision, chosen)
+    opened = system_of(header.system).part("model").open_model
+    return opened(header, header.path.stem, chosen, dtype, rewrite=rewrite, runtime=engine)
 
 
-def load_for(
-    system: type[SystemT],
+def load_task(
     task: str,
     model: str | os.PathLike[str],
     device: str = "auto",
     precision: str = "auto",
     runtime: str = "auto",
-) -> SystemT:
-    """Open a model for a task that only one system has, and refuse others before their tensors are read.
+    *,
+    weights: bool = False,
+) -> Any:
+    """Open a model for one of its tasks, and refuse others before their tensors are read.
 
     Args:
-        system: `CocoGan` or `OneGan`; `PatchPictures` or `OneGanImages` where a file exported for that will do.
-        task: its name, for the error.
+        task: its name.
         model, device, precision, runtime: as of `load`.
+        weights: whether it must have its weights as they were trained.
     Raises:
-        TaskError: the model is of another system; what `load` raises.
+        TaskError: the model's system has no such task, or an exported file does not allow it; what `load` raises.
     """
     path = find(model)
-    if is_exported(path) and not issubclass(system, CocoGan | OneGan):
+    if is_exported(path) and not weights:
         made = open_exported(path, pick_device(device), precision, runtime)
-        if not isinstance(made, system):
-            wanted = "patches" if issubclass(system, PatchPictures) else "generate"
+        if not hasattr(made, task):
             raise TaskError(
-                f"{task} needs a {system.system} model, of files one exported with --task {wanted}; {path} makes "
-                f"{'patches' if isinstance(made, PatchPictures) else 'whole images'} of a {made.system} model"
+                f"{path} was exported for one task, which allows no {task}; give the checkpoint that it was exported "
+                "from"
             )
         return made
-    header = _model_header(_checkpoint(path))
-    found = _SYSTEMS[header.system]
-    if not issubclass(found, system):
-        raise TaskError(
-            f"{task} needs a {system.system} model, and {header.path} holds a {header.system} model; "
-            "`zellige models` lists models with their systems"
-        )
-    made = _opened(found, header, device, precision, runtime=runtime)
-    assert isinstance(made, system)
-    return made
+    if not is_exported(path):
+        header = _model_header(path)
+        having = [system for system in all_systems() if task in (own.name for own in system.tasks)]
+        if header.system not in (system.name for system in having):
+            raise TaskError(
+                f"{task} needs a {_either(having)} model, and {header.path} holds a {header.system} model; "
+                "`zellige models` lists models with their systems"
+            )
+    return load_checkpoint(model, device, precision, runtime=runtime)
 
 
 def find(model: str | os.PathLike[str]) -> Path:
@@ -121,7 +121,8 @@ def find(model: str | os.PathLike[str]) -> Path:
 def list_models(folder: Path | None = None) -> list[dict[str, Any]]:
     """The bundled models, and the checkpoints of a folder if one is given, one dictionary each.
 
-    Keys: name, system, resolution (WIDTHxHEIGHT of one turn), parameters, bytes, licence, description, path.
+    Keys: name, system, resolution (WIDTHxHEIGHT of one turn; None for systems that this version cannot run),
+    parameters, bytes, licence, description, path.
 
     Raises:
         UnknownModelError: there is no such folder.
@@ -133,58 +134,44 @@ def list_models(folder: Path | None = None) -> list[dict[str, Any]]:
     for path in paths:
         try:
             header = read_header(path)
-            if "progress" in header.details:  # the state of a training run
-                continue
-            height, width = _resolution(header)
+            if "progress" not in header.details:  # the state of a training run has it
+                rows.append(_row(header))
         except CheckpointError as error:
             logger.warning("left out: %s", error)
-            continue
-        rows.append(
-            {
-                "name": path.stem,
-                "system": header.system,
-                "resolution": f"{width}x{height}",
-                "parameters": sum(math.prod(t.shape) for n, t in header.tensors.items() if "running_" not in n),
-                "bytes": path.stat().st_size,
-                "licence": header.details.get("licence", "unknown"),
-                "description": header.details.get("description", ""),
-                "path": str(path),
-            }
-        )
     return rows
 
 
-def _checkpoint(path: Path) -> Path:
-    """A path that is not that of an exported file."""
-    if is_exported(path):
-        raise TaskError(
-            f"{path} was exported for one task and cannot do this; give the checkpoint that it was exported from"
-        )
-    return path
+def _row(header: Header) -> dict[str, Any]:
+    resolution = None
+    if header.system in SYSTEMS:
+        height, width = validated(header, _config_class(system_of(header.system))).size
+        resolution = f"{width}x{height}"
+    return {
+        "name": header.path.stem,
+        "system": header.system,
+        "resolution": resolution,
+        "parameters": sum(math.prod(t.shape) for n, t in header.tensors.items() if "running_" not in n),
+        "bytes": header.path.stat().st_size,
+        "licence": header.details.get("licence", "unknown"),
+        "description": header.details.get("description", ""),
+        "path": str(header.path),
+    }
+
+
+def _config_class(system: System) -> Any:
+    return system.part("config").Config
 
 
 def _model_header(path: Path) -> Header:
     header = read_header(path)
-    if header.system not in _SYSTEMS:
+    if header.system not in SYSTEMS:
         raise UnknownModelError(
-            f"{path} holds a {header.system} model, which this version cannot run; it runs {', '.join(_SYSTEMS)}"
+            f"{path} holds a {header.system} model, which this version cannot run; it runs {', '.join(SYSTEMS)}"
         )
     if "progress" in header.details:
         raise UnknownModelError(f"{path} is the state of a training run, not a model; load model.safetensors beside it")
     return header
 
 
-def _opened(
-    system: type[CocoGan] | type[OneGan], header: Header, device: str, precision: str, rewrite: bool = True,
-    runtime: str = "auto",
-) -> CocoGan | OneGan:  # fmt: skip
-    chosen, engine = pick_device(device), "torch" if runtime == "auto" else runtime
-    dtype = pick_precision("fp32" if (engine, precision) == ("onnx", "auto") else precision, chosen)
-    return system(header, header.path.stem, chosen, dtype, rewrite=rewrite, runtime=engine)
-
-
-def _resolution(header: Header) -> tuple[int, int]:
-    if header.system == OneGan.system:
-        side = validated(header, OneGanConfig).resolution
-        return side, side
-    return validated(header, CocoGanConfig).resolution
+def _either(systems: list[System]) -> str:
+    return " or ".join(system.name for system in systems)

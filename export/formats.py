@@ -9,11 +9,11 @@ from zellige.errors import TaskError
 
 from ..engine.files.atomic import AtomicFile
 from ..engine.library import find
+from ..engine.systems.graph import Output
 from ..engine.tensorrt.build import way_to_build
 from ..engine.tensorrt.graph import check_ascending
 from .onnx import export_onnx
 from .plugins import register_plugins, split_for_plugins
-from .tasks import Output
 from .tensorrt import PROFILE, Profile, export_tensorrt
 from .triton_repository import Port, export_triton_repository
 

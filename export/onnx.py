@@ -15,10 +15,9 @@ from ..engine.device import DTYPES
 from ..engine.files.atomic import AtomicFile, output_errors
 from ..engine.library import load_checkpoint
 from ..engine.runtimes.onnx_export import OPSET, OnnxGraph, onnx_graph
-from ..engine.systems.coco_gan.model import CocoGan
-from ..engine.systems.onegan.model import OneGan
+from ..engine.systems.graph import OUTPUTS, Output
 from . import fused
-from .tasks import OUTPUTS, Output, TaskNetwork, task_network
+from .network import TaskNetwork, task_network
 from .verify import BATCHES, verify
 
 __all__ = ["EXTERNAL_BYTES", "FLAVOURS", "FORMAT", "export_onnx", "written_onnx"]
@@ -48,7 +47,7 @@ def export_onnx(
     Args:
         model: a bundled name, or the path of a checkpoint.
         out: the file; weights of 2 GiB and more lie beside it in `out`.data.
-        task: one of `export.tasks.TASKS` of the model's system.
+        task: one of the graphs of the model's system.
         flavour: "portable" holds standard operators alone; "fused" our kernels as nodes of the domain `zellige`, with
             a function of standard operators for each.
         precision: "fp32", "fp16" or "bf16", of convolutions and of the norms behind them.
@@ -102,10 +101,10 @@ def written_onnx(
     return graph, described
 
 
-def _describe(model: Any, loaded: CocoGan | OneGan, chosen: dict[str, str]) -> None:
+def _describe(model: Any, loaded: Any, chosen: dict[str, str]) -> None:
     from zellige.version import __version__
 
-    height, width = loaded.resolution
+    height, width = loaded.size
     model.producer_name, model.producer_version = "zellige", __version__
     model.domain = fused.DOMAIN
     said = chosen | {

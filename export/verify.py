@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zellige.errors import ExportError, MissingExtraError
 
 from ..engine.runtimes.onnx_export import OnnxGraph
-from .tasks import TaskNetwork
+from .network import TaskNetwork
 
 __all__ = ["BATCHES", "Difference", "in_float32", "verify"]
 

@@ -18,11 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from zellige.errors import SizeError, TaskError
 
+from ...engine.device import DTYPES
 from ..conditions import conditions
 from ..kernels.exported import Unmeasured
 from .peak import peak_bytes
 from .peers import PEERS, Runner, make_runner, plain, write_graph
-from .subjects import DTYPES, SEED, Subject, subject_of
+from .subjects import SEED, Subject, subject_of
 from .timing import alternate, matrix_product, prepare
 
 __all__ = ["compare", "judged", "speedup"]
@@ -32,6 +33,7 @@ _LARGEST_ERROR = 1e-3  # of fp32 images in [-1, 1]
 _LEAST_PSNR = 30.0  # dB of bf16 ones
 _MOST_PSNR = 200.0  # where images are equal
 _OURS = "zellige"
+PRECISIONS = ("fp32", "bf16")  # that are measured
 _FIGURES = ("calls", "p50_ms", "p95_ms", "p99_ms", "images_per_second", "peak_memory_bytes", "percent_of_matrix_rate")
 
 
@@ -55,7 +57,7 @@ def compare(
     Args:
         model: a bundled name, a checkpoint's path, or a reference network.
         batches: images a call.
-        precisions: of DTYPES.
+        precisions: of PRECISIONS.
         device: to run on.
         against: peers, of PEERS.
         rounds: of turns.
@@ -67,8 +69,8 @@ def compare(
     if not batches or min(batches) < 1:
         raise SizeError(f"a batch of {min(batches, default='no')} images cannot be measured; give 1 or more")
     if not precisions:
-        raise TaskError(f"there is no precision to measure in; choose from {', '.join(DTYPES)}.")
-    for given, known, what in ((precisions, tuple(DTYPES), "precision"), (against, PEERS, "peer")):
+        raise TaskError(f"there is no precision to measure in; choose from {', '.join(PRECISIONS)}.")
+    for given, known, what in ((precisions, PRECISIONS, "precision"), (against, PEERS, "peer")):
         for name in given:
             if name not in known:
                 raise TaskError(f"there is no {what} {name} to measure; choose from {', '.join(known)}.")

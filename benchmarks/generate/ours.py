@@ -7,7 +7,6 @@ from torch import Tensor
 
 from ...engine.rewrite.plan import rewritten
 from ...engine.runtimes import joined, open_runtime
-from ...engine.systems.coco_gan.model import PLANNED
 from .subjects import Subject
 
 __all__ = ["ours"]
@@ -18,8 +17,8 @@ def ours(subject: Subject, precision: str, batch: int) -> Callable[..., Tensor]:
     """A function of the subject's inputs, a batch of them, that returns images in float32: as `zellige.load` has it."""
     network = subject.at(precision)
     # One choice of rewrites for all batches, as everywhere.
-    example = subject.inputs(PLANNED if subject.system == "coco-gan" else 1)
-    rewritten(network, lambda: network(*example))
+    networks = network.task.network
+    rewritten(networks, lambda: networks(*subject.example))
     if subject.device.type == "cpu":
         return network
     runtime = open_runtime("torch", network, subject.device, (batch,))  # one graph

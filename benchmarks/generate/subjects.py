@@ -3,29 +3,27 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from zellige.errors import UnknownModelError
 
-from ...engine.layers.norms import MapNorm
+from ...engine.device import DTYPES
+from ...engine.layers.precision import cast_maps
 from ...engine.library import load_checkpoint
-from ...engine.systems.coco_gan.config import CocoGanConfig
-from ...engine.systems.coco_gan.generator import Generator
-from ...engine.systems.coco_gan.model import CocoGan
-from ...engine.systems.onegan.config import OneGanConfig
-from ...engine.systems.onegan.networks import OneGanNetworks
+from ...engine.systems import all_systems, system_of
+from ...engine.systems.graph import GraphNetwork
+from ...engine.systems.system import System
 
-__all__ = ["DTYPES", "REFERENCES", "SEED", "Inputs", "Subject", "subject_of"]
+__all__ = ["REFERENCES", "SEED", "Inputs", "Subject", "subject_of"]
 
 Inputs = tuple[Tensor, ...]
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-SEED = 0  # of weights and inputs
-_ENCODERS = ("child_encoder", "parent_encoder", "background_encoder")
+SEED = 0  # of weights
+REFERENCES: dict[str, System] = {name: system for system in all_systems() for name in system.references}
 
 
 @dataclass(frozen=True)
@@ -38,33 +36,34 @@ class Subject:
         network: in float32, in evaluation, channels-last, on the device.
         device: where everything runs.
         inputs: makes those of a batch, the same at every call.
+        example: arguments of the networks within, with which choices of rewrites are made.
     """
 
     name: str
     system: str
-    network: nn.Module
+    network: "OneOutput"
     device: torch.device
     inputs: Callable[[int], Inputs]
+    example: tuple[Any, ...]
 
-    def at(self, precision: str) -> nn.Module:
+    def at(self, precision: str) -> "OneOutput":
         """A copy of the network whose maps are in this precision; codes, conditions and images are float32."""
         network = copy.deepcopy(self.network)
-        for part in network.modules():
-            if isinstance(part, nn.Conv2d | MapNorm):
-                part.to(DTYPES[precision])
-        return _Images(network)
+        cast_maps(network, DTYPES[precision])
+        return network
 
 
-class _Images(nn.Module):
-    """A network whose images leave it in float32."""
+class OneOutput(nn.Module):
+    """The measured graph, which has one output."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, task: GraphNetwork) -> None:
         super().__init__()
-        self.network = network
+        self.task = task  # "graph" is what exported programs call their own
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        y: Tensor = self.network(*inputs).float()
-        return y
+        """Make images in float32."""
+        (images,) = self.task(*inputs)
+        return images
 
 
 def subject_of(model: str, device: torch.device) -> Subject:
@@ -75,59 +74,29 @@ def subject_of(model: str, device: torch.device) -> Subject:
         CheckpointError: the file is damaged or not ours.
     """
     if model in REFERENCES:
-        return REFERENCES[model](model, device)
+        system = REFERENCES[model]
+        config = system.part("config").Config(**system.references[model])
+        with torch.device("meta"):  # starting weights that are replaced anyway can take most of a minute
+            networks = system.part("model").build(config)
+        return _subject(model, system, _drawn(networks.to_empty(device="cpu")), config, device)
     try:
-        loaded = load_checkpoint(model, str(device), "fp32", rewrite=False)
+        loaded = load_checkpoint(model, "cpu", "fp32", rewrite=False)
     except UnknownModelError as error:
         raise UnknownModelError(f"{error}; or a reference network: {', '.join(REFERENCES)}") from None
-    if isinstance(loaded, CocoGan):
-        return _coco_gan(model, loaded.generator, device)
-    with torch.device("meta"):
-        networks = OneGanNetworks(loaded.config)  # without what the engine has added for inference
-    networks.load_state_dict(loaded.networks.state_dict(), assign=True)
-    return _onegan(model, networks, device)
+    return _subject(model, system_of(loaded.system), loaded.trained(), loaded.config, device)
 
 
-def _onegan(name: str, networks: OneGanNetworks, device: torch.device) -> Subject:
-    for encoder in _ENCODERS:  # generation needs none, and its memory would be counted
-        setattr(networks, encoder, nn.Identity())
+def _subject(name: str, system: System, networks: nn.Module, config: Any, device: torch.device) -> Subject:
+    graph = system.part("graphs").GRAPHS[system.measured]
+    network = OneOutput(graph.network(networks, config, "float")).eval().requires_grad_(False).to(device)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def inputs(batch: int) -> Inputs:
-        drawn = networks.draw(batch, torch.Generator().manual_seed(SEED))
-        return tuple(part.to(device) for part in drawn)
+        return tuple(rows.to(device) for rows in graph.example(config, batch).values())
 
-    return Subject(name, "onegan", _ready(networks, device), device, inputs)
-
-
-def _coco_gan(name: str, generator: Generator, device: torch.device) -> Subject:
-    config = generator.config
-
-    def inputs(batch: int) -> Inputs:
-        random = torch.Generator().manual_seed(SEED)
-        latents = torch.rand(batch, config.latent, generator=random) * 2 - 1
-        axes = config.rows, config.columns
-        chosen = (torch.randint(patches, (batch,), generator=random).numpy() for patches in axes)
-        places = torch.from_numpy(config.lattice.micro(*chosen)).float()
-        return latents.to(device), places.to(device)
-
-    return Subject(name, "coco-gan", _ready(generator, device), device, inputs)
-
-
-def _ready(network: nn.Module, device: torch.device) -> nn.Module:
-    network = network.eval().requires_grad_(False).to(device)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _reference_onegan(name: str, device: torch.device) -> Subject:
-    with torch.device("meta"):  # orthogonal matrices of this size would take most of a minute
-        networks = OneGanNetworks(OneGanConfig())
-    for encoder in _ENCODERS:
-        setattr(networks, encoder, nn.Identity())
-    return _onegan(name, _drawn(networks.to_empty(device="cpu")), device)
-
-
-def _reference_coco_gan(name: str, device: torch.device) -> Subject:
-    return _coco_gan(name, _drawn(Generator(CocoGanConfig(patch=64), spectral=False)), device)
+    example = system.part("model").example(config)
+    example = tuple(part.to(device) if isinstance(part, Tensor) else part for part in example)
+    return Subject(name, system.name, network, device, inputs, example)
 
 
 def _drawn(network: NetworkT) -> NetworkT:
@@ -144,9 +113,3 @@ def _drawn(network: NetworkT) -> NetworkT:
         elif name.endswith("running_var"):
             nn.init.uniform_(statistics, 0.5, 1.5, generator=random)
     return network
-
-
-REFERENCES: dict[str, Callable[[str, torch.device], Subject]] = {
-    "onegan-128": _reference_onegan,
-    "coco-gan-256": _reference_coco_gan,
-}

@@ -9,9 +9,8 @@ import numpy as np
 
 from zellige.errors import TaskError
 
-from ...engine.library import load_for
+from ...engine.library import load_task
 from ...engine.panorama.scene import Region
-from ...engine.systems.coco_gan.model import CocoGan
 from .supervisor import Options
 
 __all__ = ["panorama_steps"]
@@ -36,8 +35,8 @@ def _against_the_cpu(device: str) -> dict[str, Any]:
     pixels = []
     runs: list[tuple[str, str]] = [("cpu", "fp32"), ("cpu", "bf16"), (device, "bf16")]
     for place, precision in runs:
-        model = load_for(CocoGan, "panorama", MODEL, place, precision)
-        scene = model.scene(2 * model.resolution[1], None, seed=3)
+        model = load_task("panorama", MODEL, place, precision)
+        scene = model.scene(2 * model.size[1], None, seed=3)
         pixels.append(model.render(scene, Region(0, 0, scene.height, _COMPARED[device])).astype(np.float64))
     exact, rounded, actual = pixels
     error, allowed = (float(np.sqrt(np.mean((t - exact) ** 2))) for t in (actual, rounded))
@@ -50,7 +49,7 @@ def _against_the_cpu(device: str) -> dict[str, Any]:
 
 
 def _to_disk(device: str) -> dict[str, Any]:
-    model = load_for(CocoGan, "panorama", MODEL, device, "bf16")
+    model = load_task("panorama", MODEL, device, "bf16")
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for width in _WIDTHS[device]:

@@ -256,7 +256,7 @@ def test_runners_alternate(monkeypatch):
 
 def test_references_have_the_widths_of_the_papers():
     subject = subject_of("coco-gan-256", CPU)
-    assert subject.network.config == CocoGanConfig(patch=64, width=64)
+    assert subject.network.task.network.config == CocoGanConfig(patch=64, width=64)
     again = subject_of("coco-gan-256", CPU)
     assert all(torch.equal(a, b) for a, b in zip(subject.network.parameters(), again.network.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(subject.inputs(3), again.inputs(3), strict=True))
@@ -282,7 +282,7 @@ def test_a_run_that_is_stopped_keeps_the_batches_before(model, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("arguments", "error", "sentence"),
     [
-        (["nothing"], UnknownModelError, "or a reference network: onegan-128, coco-gan-256"),
+        (["nothing"], UnknownModelError, "or a reference network: coco-gan-256, onegan-128"),
         (["planet", "--batch", "0"], SizeError, "a batch of 0 images cannot be measured; give 1 or more"),
         (["planet", "--batch", "-3,1"], SizeError, "a batch of -3 images cannot be measured; give 1 or more"),
         (["planet", "--batch", "many"], SizeError, "'many' is no list of batches; write whole numbers such as 1,8,32"),

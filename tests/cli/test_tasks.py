@@ -12,7 +12,7 @@ from PIL import Image
 
 from zellige.cli import main
 from zellige.engine.checkpoint.file import read_header, read_tensors
-from zellige.engine.library import load_for
+from zellige.engine.library import load_task
 from zellige.engine.systems.onegan.model import OneGan
 from zellige.errors import DataError
 from zellige.training.data.sources import open_scenes
@@ -75,7 +75,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixt
 
 @pytest.fixture
 def loaded(folder: Path) -> OneGan:
-    return load_for(OneGan, "tests", MODEL, device="cpu", precision="fp32")
+    return load_task("segment", MODEL, device="cpu", precision="fp32")
 
 
 def one_object(output: tuple[int, str, str]) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def test_files_hold_what_the_tasks_return(run: Run, loaded: OneGan) -> None:
     assert (pixels("of-reconstruct/a-foreground.png") == parts.foreground[0]).all()
     assert (pixels("of-inpaint/a-background.png") == parts.background[0]).all()
     assert (pixels("of-translate/a-child-3.png") == loaded.translate(["a.png"], 3)[0]).all()
-    assert (pixels("of-recompose/a-on-a.png") == loaded.recompose(["other/a.png"], ["a.png"])[0]).all()
+    assert (pixels("of-recompose/a-on-a.png") == loaded.recompose(["a.png"], ["other/a.png"])[0]).all()
 
 
 def test_clusters_are_a_table(run: Run, loaded: OneGan) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from zellige.engine.checkpoint.file import write_checkpoint
 from zellige.engine.layers.spectral import plain_state
-from zellige.engine.library import load, load_for
+from zellige.engine.library import load, load_task
 from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.engine.systems.coco_gan.critic import Discriminator, Head
 from zellige.engine.systems.coco_gan.generator import ConditionalNorm, Generator
@@ -131,6 +131,6 @@ def onegan(onegan_file: ModelFile) -> OneGanModel:
     """A tiny OneGAN on the CPU."""
 
     def opened(precision: Any = "fp32", **chosen: Any) -> OneGan:
-        return load_for(OneGan, "tests", onegan_file(**chosen), device="cpu", precision=precision)
+        return load_task("segment", onegan_file(**chosen), device="cpu", precision=precision)
 
     return opened

@@ -11,11 +11,8 @@ from PIL import Image
 
 import zellige
 from zellige.engine.info import describe_model
-from zellige.engine.library import load_checkpoint, load_for
-from zellige.engine.systems.coco_gan.model import CocoGan
-from zellige.engine.systems.coco_gan.pictures import PatchPictures
+from zellige.engine.library import load_checkpoint, load_task
 from zellige.engine.systems.onegan.images import OneGanImages
-from zellige.engine.systems.onegan.model import OneGan
 from zellige.errors import CheckpointError, DeviceError, TaskError, UnknownModelError
 
 for package in ("onnx", "onnxruntime", "onnxscript"):
@@ -76,7 +73,7 @@ class TestOneGan:
     def test_images_are_those_of_the_checkpoint(self, images_of_onegan: Path, onegan_file: ModelFile) -> None:
         model: Any = zellige.load(images_of_onegan, device="cpu")
         own: Any = zellige.load(onegan_file(), device="cpu", precision="fp32")
-        assert (model.name, model.precision, model.resolution) == (images_of_onegan.stem, "fp32", own.resolution)
+        assert (model.name, model.precision, model.size) == (images_of_onegan.stem, "fp32", own.size)
         for chosen in ({}, {"child": 6, "parent": 0, "background": 1}):
             images = own.generate(3, seed=2, **chosen)
             assert images.std() > 5 and furthest(model.generate(3, seed=2, **chosen), images) <= 1
@@ -88,7 +85,7 @@ class TestOneGan:
         assert np.allclose(model.generate(2, as_="float").numpy(), expected, atol=1e-6)
 
     def test_verbs_that_choose_classes_take_such_files(self, images_of_onegan: Path) -> None:
-        assert type(load_for(OneGanImages, "generate --child", images_of_onegan)) is OneGanImages
+        assert type(load_task("generate", images_of_onegan)) is OneGanImages
 
 
 class TestCocoGan:
@@ -99,11 +96,11 @@ class TestCocoGan:
         images = own.generate(3, seed=1)
         assert images.std() > 5 and furthest(model.generate(3, seed=1), images) <= 1
         assert np.abs((model.generate(2, as_="float") - own.generate(2, as_="float")).numpy()).max() < 1e-4
-        assert (model.precision, model.resolution) == ("fp32", own.resolution)
+        assert (model.precision, model.size) == ("fp32", own.size)
 
     def test_patches_make_whatever_pictures_the_checkpoint_makes(self, patches: Path, model_file: ModelFile) -> None:
-        model = load_for(PatchPictures, "tests", patches, "cpu")
-        own = load_for(CocoGan, "tests", model_file("dense"), "cpu", "fp32")
+        model = load_task("panorama", patches, "cpu")
+        own = load_task("panorama", model_file("dense"), "cpu", "fp32")
         assert model.still_block == (1, 1) and own.still_block != (1, 1)
         for pictures in (lambda m: m.generate(2, seed=3), lambda m: m.interpolate_coordinates(1, 2, 3)):
             assert furthest(pictures(model), pictures(own)) <= 1
@@ -111,8 +108,8 @@ class TestCocoGan:
     def test_patches_make_panoramas(self, patches: Path, model_file: ModelFile, tmp_path: Path) -> None:
         found = []
         for path, file in ((model_file("dense"), "own.png"), (patches, "file.png")):
-            model = load_for(PatchPictures, "panorama", path, "cpu", "fp32")
-            report = model.panorama(tmp_path / file, width=3 * model.resolution[1], memory="256MiB", seed=2)
+            model = load_task("panorama", path, "cpu", "fp32")
+            report = model.panorama(tmp_path / file, width=3 * model.size[1], memory="256MiB", seed=2)
             assert report["precision"] == "fp32"
             found.append(np.asarray(Image.open(tmp_path / file)))
         assert found[0].std() > 5 and furthest(*found) <= 1
@@ -137,6 +134,10 @@ class TestRefused:
             TaskError, match="holds the task 'segment' of a onegan model, whose inputs come from no seed"
         ):
             zellige.load(edited(images_of_onegan, tmp_path, task="segment"), device="cpu")
+
+    def test_classes_off_an_image(self, images_of_onegan: Path) -> None:
+        with pytest.raises(TaskError, match="was exported to generate, and reads no classes off an image"):
+            zellige.load(images_of_onegan, device="cpu").generate(1, like="bird.png")
 
     def test_another_precision(self, images_of_onegan: Path) -> None:
         with pytest.raises(DeviceError, match="computes in fp32; take the precision auto, or export the model in bf16"):
@@ -185,13 +186,10 @@ class TestRefused:
             zellige.load(tmp_path / "gone.onnx")
 
     def test_whole_images_where_patches_are_needed(self, images_of_coco_gan: Path) -> None:
-        with pytest.raises(
-            TaskError, match="^panorama needs a coco-gan model, of files one exported with --task patch"
-        ):
-            load_for(PatchPictures, "panorama", images_of_coco_gan)
+        with pytest.raises(TaskError, match="was exported for one task, which allows no panorama; give the checkpoint"):
+            load_task("panorama", images_of_coco_gan)
 
-    @pytest.mark.parametrize("system", [CocoGan, OneGan])
-    def test_what_needs_trained_weights(self, patches: Path, system: Any) -> None:
-        for opened in (lambda: load_for(system, "evaluate", patches), lambda: load_checkpoint(patches)):
+    def test_what_needs_trained_weights(self, patches: Path) -> None:
+        for opened in (lambda: load_task("panorama", patches, weights=True), lambda: load_checkpoint(patches)):
             with pytest.raises(TaskError, match="was exported for one task and cannot do this; give the checkpoint"):
                 opened()

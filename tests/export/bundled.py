@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from zellige.engine.library import list_models
+from zellige.engine.systems import system_of
 from zellige.export.onnx import export_onnx
-from zellige.export.tasks import TASKS
 
 # A pass over one patch of a COCO-GAN is all of its network; a picture would only be larger.
-MODELS = {row["name"]: TASKS[row["system"]][-1 if row["system"] == "coco-gan" else 0] for row in list_models()}
+MODELS = {row["name"]: system_of(row["system"]).measured for row in list_models()}
 BATCHES = (1, 3)  # of the verification
 
 

@@ -13,10 +13,10 @@ from zellige.cli import main
 from zellige.engine.checkpoint.file import read_header, read_tensors, write_checkpoint
 from zellige.engine.device import DTYPES
 from zellige.engine.library import list_models
+from zellige.engine.systems import system_of
 from zellige.errors import DeviceError, ExportError, OutputError, TaskError
 from zellige.export import onnx as subject
 from zellige.export.onnx import FLAVOURS, export_onnx
-from zellige.export.tasks import TASKS
 
 from .bundled import BATCHES, MODELS, Exported
 
@@ -93,7 +93,7 @@ def test_fused_files_hold_our_nodes_with_a_function_for_each(
     assert {(function.domain, function.name) for function in model.functions} == {("zellige", kind) for kind in ours}
 
 
-@pytest.mark.parametrize("task", [task for task in TASKS["onegan"] if task != MODELS["emoji"]])
+@pytest.mark.parametrize("task", [task for task in system_of("onegan").graphs if task != MODELS["emoji"]])
 def test_every_task_is_exported(folder: Path, onegan_file: ModelFile, task: str) -> None:
     report = export_onnx(onegan_file(), folder / f"{task}.onnx", task=task, flavour="fused", batches=(3,))
     assert {value["dtype"] for value in report["outputs"]} == {"float32" if task == "cluster" else "uint8"}

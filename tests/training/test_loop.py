@@ -72,7 +72,7 @@ class Breaking(ImageFolder):
     """A folder that can be read `after` times."""
 
     def __init__(self, folder: Path, after: int, error: BaseException) -> None:
-        super().__init__(folder, TINY.model.resolution, cyclic=(False, True))
+        super().__init__(folder, TINY.model.size, cyclic=(False, True))
         self.after, self.error = after, error
 
     def crop(self, index: int, top: float, left: float, size: tuple[int, int]) -> Any:
@@ -85,7 +85,7 @@ class Breaking(ImageFolder):
 def run(folder: Path, out: Path, settings: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
     """Train the tiny network on the folder's pictures."""
     recipe = with_settings(TINY, settings or {})
-    pictures = ImageFolder(folder, recipe.model.resolution, cyclic=(False, recipe.model.topology == "cylinder"))
+    pictures = ImageFolder(folder, recipe.model.size, cyclic=(False, recipe.model.topology == "cylinder"))
     return train(recipe, pictures, out, **({"workers": 0} | options))
 
 
@@ -177,7 +177,7 @@ KILLED = {
 
 def finish(folder: Path, out: Path, *, resume: bool = False) -> None:
     recipe = with_settings(find_recipe("celeba-64"), KILLED | {"data": str(folder)})
-    pictures = ImageFolder(folder, recipe.model.resolution)
+    pictures = ImageFolder(folder, recipe.model.size)
     details = {"recipe": "celeba-64", "data": str(folder), "licence": pictures.licence}
     train(recipe, pictures, out, resume=resume, workers=0, details=details)
 

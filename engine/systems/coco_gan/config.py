@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ...layers.convolutions import Padding
 from ...panorama.lattice import Lattice, Topology
 
-__all__ = ["CocoGanConfig"]
+__all__ = ["CocoGanConfig", "Config"]
 
 
 class CocoGanConfig(BaseModel):
@@ -84,9 +84,19 @@ class CocoGanConfig(BaseModel):
         return self.patch * self.span
 
     @property
-    def resolution(self) -> tuple[int, int]:
-        """Height and width of the full image (of one turn, where an axis is cyclic) in pixels."""
+    def size(self) -> tuple[int, int]:
+        """Height and width of the full image (of one turn along a cyclic axis) in pixels."""
         return self.rows * self.patch, self.columns * self.patch
+
+    @property
+    def still_block(self) -> tuple[int, int]:
+        """Micro patches, down and across, that are made at once under one latent: with dense places up to 4 x 4.
+
+        Counted for `planet`, a patch alone takes 2.9 times the multiplications of one without a margin, a column of
+        four 2.0 times, a block of 4 x 4 1.4 times.
+        """
+        down, across = (min(axis.patches, 4) if self.dense else 1 for axis in self.lattice.axes)
+        return down, across
 
     @property
     def generator_blocks(self) -> list[tuple[int, bool]]:
@@ -102,3 +112,6 @@ class CocoGanConfig(BaseModel):
         if blocks <= 4:
             return [1, 4, 8, 8][4 - blocks :]
         return [1] * (blocks - 5) + [1, 2, 4, 8, 8]
+
+
+Config = CocoGanConfig  # the name that every system's configuration goes by

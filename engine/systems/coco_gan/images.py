@@ -8,6 +8,7 @@ import torch
 
 from ...device import precision_of
 from ...panorama.latents import fixed_latents
+from ...rewrite.plan import Choice
 from ...runtimes import As, Runtime, checked_as, converted, joined
 from .config import CocoGanConfig
 
@@ -25,26 +26,28 @@ class CocoGanImages:
     """
 
     system = "coco-gan"
+    batch = 16
 
     def __init__(
         self, config: CocoGanConfig, name: str, device: torch.device, dtype: torch.dtype, runtime: Runtime
     ) -> None:
         self.config, self.name, self.device, self.dtype, self._runtime = config, name, device, dtype, runtime
+        self.choices: list[Choice] = []
 
     @property
-    def resolution(self) -> tuple[int, int]:
+    def size(self) -> tuple[int, int]:
         """Height and width of an image in pixels."""
-        return self.config.resolution
+        return self.config.size
 
     @property
     def precision(self) -> str:
         """fp32, bf16 or fp16."""
         return precision_of(self.dtype)
 
-    def generate(self, count: int, seed: int = 0, *, as_: As = "numpy") -> Any:
+    def generate(self, count: int, seed: int = 0, *, first: int = 0, as_: As = "numpy") -> Any:
         """Images under a seed; see `PatchPictures.generate`."""
         as_ = checked_as(as_, self.device)
-        latents = fixed_latents(seed, count, self.config.latent).astype(np.float32)
+        latents = fixed_latents(seed, count, self.config.latent, first).astype(np.float32)
         rows = self._runtime.run((latents,), host=as_ == "numpy")
         return converted(joined(rows, count, lent=self._runtime.lends), as_)
 

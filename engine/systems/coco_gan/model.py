@@ -1,7 +1,7 @@
 """A COCO-GAN's checkpoint at work: all that its patches can be put together to, and patch guidance."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,20 +11,64 @@ from torch import Tensor, nn
 from zellige.errors import ShapeError, TaskError
 
 from ...checkpoint.file import Header, read_tensors, validated
+from ...layers.precision import cast_maps
 from ...rewrite.for_onnx import rewrite_for_graphs
 from ...rewrite.plan import rewritten
 from ...runtimes import checked_name
+from ...runtimes.graph_file import GraphFile
 from .config import CocoGanConfig
 from .critic import Discriminator, Head
 from .generator import Generator
 from .graph_patches import GraphPatches, exported_patches
+from .images import CocoGanImages
 from .pictures import PatchPictures
 
-__all__ = ["PLANNED", "CocoGan"]
+__all__ = ["RUNS", "CocoGan", "build", "example", "open_graph", "open_model"]
 
 Pixels = npt.NDArray[np.uint8]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-PLANNED = 64  # patches that rewrites are chosen with
+RUNS = ("generate", "patches")  # graphs that a model can be made of
+_PLANNED = 64  # patches that rewrites are chosen with
+
+
+def build(config: CocoGanConfig) -> Generator:
+    """The networks that the graphs need, for inference."""
+    return Generator(config, spectral=False)
+
+
+def example(config: CocoGanConfig) -> tuple[Any, ...]:
+    """Arguments of the networks, a small batch of blocks, that choices of rewrites are made with."""
+    block = config.still_block
+    count = _PLANNED // (block[0] * block[1])
+    return torch.zeros(count, config.latent), torch.zeros(count, config.lattice.dimensions), block
+
+
+def open_model(
+    header: Header, name: str, device: torch.device, dtype: torch.dtype, *, rewrite: bool = True, runtime: str = "torch"
+) -> "CocoGan":
+    """The model of a checkpoint; arguments as of `CocoGan`."""
+    return CocoGan(header, name, device, dtype, rewrite=rewrite, runtime=runtime)
+
+
+def open_graph(task: str, header: Header, graph: GraphFile) -> PatchPictures | CocoGanImages:
+    """The model of an exported file of one of the graphs in RUNS.
+
+    Raises:
+        CheckpointError: the file is not what its configuration says.
+    """
+    config = validated(header, CocoGanConfig)
+    if task == "generate":
+        graph.check({"latent": [config.latent]}, config.size, config.channels)
+        return CocoGanImages(config, graph.name, graph.device, graph.dtype, graph.open())
+    conditions = {"latent": [config.latent], "coordinates": [config.lattice.dimensions]}
+    graph.check(conditions, (config.patch, config.patch), config.channels)
+    patches = GraphPatches(lambda block, sizes, memory: graph.open(sizes, memory), config, graph.device, single=True)
+    with torch.device("meta"):
+        generator = build(config)
+    graph.check_weights(sum(tensor.numel() for tensor in generator.state_dict().values()))
+    # Memory is predicted from it, and nothing else.
+    generator = generator.to_empty(device=graph.device).eval().requires_grad_(False)
+    return PatchPictures(generator, graph.name, patches)
 
 
 class CocoGan(PatchPictures):
@@ -56,11 +100,13 @@ class CocoGan(PatchPictures):
         self.header, self.config = header, validated(header, CocoGanConfig)
         self.device, self.dtype = device, dtype
         super().__init__(self.trained(), name, self._by(engine) if engine != "torch" else None)
-        self.choices = rewritten(self.generator, self._patches) if rewrite and engine == "torch" else []
+        self.choices = rewritten(self.generator, self._small_batch) if rewrite and engine == "torch" else []
 
     def trained(self) -> Generator:
         """The generator as it was trained, read again: for compilers and exporters, which may change it."""
-        return self._load(Generator, "generator.").cast_convolutions(self.dtype)
+        generator = self._load(Generator, "generator.")
+        cast_maps(generator, self.dtype)
+        return generator
 
     def patch_guided(self, macro: Pixels) -> Pixels:
         """Full images whose latents are read off real macro patches, z = Q(h(s)), wherever those lay.
@@ -102,12 +148,10 @@ class CocoGan(PatchPictures):
         rewrite_for_graphs(generator)
         return exported_patches(engine, generator.cpu(), self.device)
 
-    def _patches(self) -> None:
-        """A small batch of blocks, as panoramas and images are made of."""
-        block = self.still_block
-        count = PLANNED // (block[0] * block[1])
-        latents = torch.zeros(count, self.config.latent, device=self.device)
-        self.generator(latents, torch.zeros(count, self.config.lattice.dimensions, device=self.device), block)
+    def _small_batch(self) -> None:
+        """Panoramas and images are made of blocks."""
+        latents, coordinates, block = example(self.config)
+        self.generator(latents.to(self.device), coordinates.to(self.device), block)
 
     def _load(self, build: Callable[..., ModuleT], prefix: str) -> ModuleT:
         with torch.device("meta"):

@@ -16,6 +16,7 @@ from ...files.pictures import to_uint8
 from ...panorama.latents import AnchoredLatents, fixed_latent, fixed_latents
 from ...panorama.renderer import Renderer, render_file
 from ...panorama.scene import Region, Scene, turns
+from ...rewrite.plan import Choice
 from ...runtimes import As, checked_as, converted
 from .generator import Generator
 from .graph_patches import GraphPatches
@@ -36,17 +37,19 @@ class PatchPictures:
     """
 
     system = "coco-gan"
+    batch = 16  # images that are made together
 
     def __init__(self, generator: Generator, name: str, patches: GraphPatches | None = None) -> None:
         self.generator, self.name, self.config = generator, name, generator.config
         self.device, self.dtype = generator.stem.weight.device, generator.to_image.weight.dtype
         self._graphs, self._single = patches, patches is not None and patches.single
         self._renderer = Renderer(generator, _BATCH, name, run=patches)
+        self.choices: list[Choice] = []
 
     @property
-    def resolution(self) -> tuple[int, int]:
+    def size(self) -> tuple[int, int]:
         """Height and width of an image in pixels."""
-        return self.config.resolution
+        return self.config.size
 
     @property
     def precision(self) -> str:
@@ -58,19 +61,20 @@ class PatchPictures:
         """Micro patches, down and across, that are made at once where the latent does not move."""
         return self._block((False, False))
 
-    def generate(self, count: int, seed: int = 0, *, as_: As = "numpy") -> Any:
+    def generate(self, count: int, seed: int = 0, *, first: int = 0, as_: As = "numpy") -> Any:
         """Images under a seed; image k is the same whatever `count` is.
 
         Args:
             count: number of images, 1 or more.
             seed: 0 or more.
+            first: number of the first image.
             as_: "numpy", uint8 [count, H, W, 3]; "torch", the same as a tensor on the model's device; "cupy", the same
                 there by CuPy; "float", a float32 tensor [count, 3, H, W] in [-1, 1], not rounded to bytes.
         Returns:
             the images, as `as_` says.
         """
         as_ = checked_as(as_, self.device)
-        jobs = self._jobs(fixed_latents(seed, count, self.config.latent), 0)
+        jobs = self._jobs(fixed_latents(seed, count, self.config.latent, first), 0)
         if as_ == "float":
             return converted(self._made(jobs, "float").permute(0, 3, 1, 2).contiguous(), as_)
         return converted(self._made(jobs, "uint8"), as_)
@@ -186,12 +190,12 @@ class PatchPictures:
         report = render_file(self.generator, scene, Path(out), budget=budget, name=self.name, advance=progress,
                              graphs=self._graphs)  # fmt: skip
         context = {"device": str(self.device), "precision": self.precision, "seed": seed, "out": str(out)}
-        rows, columns = self.config.resolution
+        rows, columns = self.config.size
         return report | context | {"turns": [scene.height // rows, scene.width // columns]}
 
     def scene(self, width: int | None = None, height: int | None = None, seed: int = 0) -> Scene:
         """The scene that `panorama` renders, for rendering regions of it with `render`."""
-        own_height, own_width = self.config.resolution
+        own_height, own_width = self.config.size
         counts = turns(self.config.lattice, self.config.patch, width if width is not None else own_width,
                        height if height is not None else own_height)  # fmt: skip
         lattice = self.config.lattice
@@ -245,7 +249,7 @@ class PatchPictures:
 
     def _made(self, jobs: list[tuple[Scene, Region]], output: Literal["uint8", "float"]) -> Tensor:
         """Equally large regions, [n, H, W, channels], on the device."""
-        made = [self._renderer.regions(jobs[k : k + 16], output) for k in range(0, len(jobs), 16)]
+        made = [self._renderer.regions(jobs[k : k + self.batch], output) for k in range(0, len(jobs), self.batch)]
         return torch.cat(made) if len(made) > 1 else made[0]
 
     def _tensor(self, array: npt.NDArray[Any]) -> Tensor:

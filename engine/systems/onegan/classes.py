@@ -16,8 +16,8 @@ Floats = npt.NDArray[np.float64]
 Classes = int | Sequence[int] | Indices
 
 
-def draw_latents(config: OneGanConfig, seed: int, count: int) -> tuple[npt.NDArray[np.float32], Floats]:
-    """Draw for image k of a seed what does not depend on how many are drawn, nor on their classes.
+def draw_latents(config: OneGanConfig, seed: int, count: int, first: int = 0) -> tuple[npt.NDArray[np.float32], Floats]:
+    """Draw for images `first` and on what depends neither on how many are drawn nor on their classes.
 
     Returns:
         pose codes, normally distributed, float32 [count, latent]; and numbers in [0, 1) for `draw_pairs`, [count, 2].
@@ -29,7 +29,7 @@ def draw_latents(config: OneGanConfig, seed: int, count: int) -> tuple[npt.NDArr
     if seed < 0:
         raise SizeError(f"the seed must be 0 or more, not {seed}")
     latents, shares = [], []
-    for index in range(count):
+    for index in range(first, first + count):
         random = np.random.default_rng((seed, index))
         latents.append(random.standard_normal(config.latent, np.float32))
         shares.append(random.random(2))

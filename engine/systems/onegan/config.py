@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["OneGanConfig"]
+__all__ = ["Config", "OneGanConfig"]
 
 
 class OneGanConfig(BaseModel):
@@ -102,6 +102,11 @@ class OneGanConfig(BaseModel):
         return self
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of an image in pixels."""
+        return self.resolution, self.resolution
+
+    @property
     def backgrounds(self) -> int:
         """Number of background classes."""
         return self.parents if self.background_classes == "parent" else self.children
@@ -110,3 +115,6 @@ class OneGanConfig(BaseModel):
     def full(self) -> bool:
         """Whether the networks have their outermost step, at 128 pixels."""
         return self.resolution == 128
+
+
+Config = OneGanConfig  # the name that every system's configuration goes by

@@ -7,7 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from zellige.errors import TaskError
+
 from ...device import precision_of
+from ...rewrite.plan import Choice
 from ...runtimes import As, Runtime, checked_as, converted, joined
 from .classes import Classes, chosen_classes, draw_latents, draw_pairs
 from .config import OneGanConfig
@@ -30,6 +33,7 @@ class OneGanImages:
     """
 
     system = "onegan"
+    batch = 16
 
     def __init__(
         self, config: OneGanConfig, name: str, device: torch.device, dtype: torch.dtype,
@@ -37,11 +41,16 @@ class OneGanImages:
     ) -> None:  # fmt: skip
         self.config, self.name, self.device, self.dtype = config, name, device, dtype
         self._open, self._runtimes = open_, dict[str, Runtime]()
+        self.choices: list[Choice] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Runtimes hold what cannot be copied, and weights that a copy must not share; they are opened when needed.
+        return self.__dict__ | {"_runtimes": {}}
 
     @property
-    def resolution(self) -> tuple[int, int]:
+    def size(self) -> tuple[int, int]:
         """Height and width of an image in pixels."""
-        return self.config.resolution, self.config.resolution
+        return self.config.size
 
     @property
     def precision(self) -> str:
@@ -56,6 +65,8 @@ class OneGanImages:
         child: Classes | None = None,
         parent: Classes | None = None,
         background: Classes | None = None,
+        like: Any = None,
+        first: int = 0,
         as_: As = "numpy",
     ) -> Any:
         """Images under a seed; image k is the same whatever `count` is, and has one pose whatever its classes are.
@@ -66,16 +77,24 @@ class OneGanImages:
             child: class of style, one or [count]; None draws from those that training pairs with the parent.
             parent: class of shape, likewise; None takes the child's, or draws where training drew them apart.
             background: class of the background; None takes the parent's (or the child's, by the configuration).
+            like: an image, or the file of one, whose classes are taken, in place of the others.
+            first: number of the first image.
             as_: "numpy", uint8 [count, R, R, 3]; "torch", the same as a tensor on the model's device; "cupy", the same
                 there by CuPy; "float", a float32 tensor [count, 3, R, R] in [-1, 1], not rounded to bytes.
         Returns:
             the images, as `as_` says.
         Raises:
-            SizeError: no images, or a negative seed; TaskError: the model has no such class; ShapeError, DeviceError:
-                there is no such `as_`, or not on this device.
+            SizeError: no images, or a negative seed.
+            TaskError: the model has no such class, or `like` and a class are given.
+            ShapeError, DeviceError: there is no such `as_`, or not on this device.
         """
         as_ = checked_as(as_, self.device)
-        latents, shares = draw_latents(self.config, seed, count)
+        if like is not None:
+            others = {"child": child, "parent": parent, "background": background}
+            if given := next((name for name, value in others.items() if value is not None), None):
+                raise TaskError(f"like takes the classes from an image; leave out like, or {given}")
+            child, parent = self._classes_of(like)
+        latents, shares = draw_latents(self.config, seed, count, first)
         chosen = self._chosen("child", child, count), self._chosen("parent", parent, count)
         children, parents = draw_pairs(self.config, *chosen, shares)
         return self._generate(latents, children, parents, self._chosen("background", background, count), as_)
@@ -98,6 +117,12 @@ class OneGanImages:
         runtime = self._runtime("float" if as_ == "float" else "uint8")
         rows = runtime.run((children, parents, latents, backgrounds), host=as_ == "numpy")
         return converted(joined(rows, len(latents), lent=runtime.lends), as_)
+
+    def _classes_of(self, image: Any) -> tuple[int, int]:
+        """Child and parent class of an image."""
+        raise TaskError(
+            f"{self.name} was exported to generate, and reads no classes off an image; give its checkpoint for like"
+        )
 
     def _runtime(self, output: Literal["uint8", "float"]) -> Runtime:
         """Opened when it is first asked for."""

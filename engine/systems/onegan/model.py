@@ -1,13 +1,13 @@
 """OneGAN at work: images by class, segmentation, clusters, translation, object removal, backgrounds and objects."""
 
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Literal, TypeVar
+from functools import cache, partial
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zellige.errors import ShapeError
 
@@ -15,24 +15,58 @@ from ...checkpoint.file import Header, read_tensors, validated
 from ...files.pictures import to_uint8
 from ...files.squares import Images, Squares, cut_squares, whole_mask
 from ...layers.batch_invariance import make_batch_invariant
-from ...layers.norms import MapNorm
+from ...layers.precision import cast_maps
 from ...rewrite.for_onnx import rewrite_for_graphs
 from ...rewrite.plan import rewritten
 from ...runtimes import Runtime, checked_name, exported, open_runtime
+from ...runtimes.graph_file import GraphFile
 from .classes import Classes, chosen_classes, draw_latents
 from .config import OneGanConfig
 from .images import INPUTS, OneGanImages
 from .networks import Codes, Encoding, OneGanNetworks
 
-__all__ = ["BATCH", "PREFIX", "Clusters", "OneGan", "Parts"]
+__all__ = ["PREFIX", "RUNS", "Clusters", "OneGan", "Parts", "build", "example", "open_graph", "open_model"]
 
 Pixels = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 Rows = TypeVar("Rows", Pixels, Indices, Tensor)
 
 _CPU = torch.device("cpu")
-BATCH = 16  # most images in one pass: memory does not grow with their number
+RUNS = ("generate",)  # graphs that a model can be made of
 PREFIX = "networks."  # of the tensors of OneGanNetworks in a model file
+
+
+def build(config: OneGanConfig) -> OneGanNetworks:
+    """The networks that the graphs need."""
+    return OneGanNetworks(config)
+
+
+def example(config: OneGanConfig) -> tuple[Tensor, ...]:
+    """Arguments of the networks, one image, that choices of rewrites are made with.
+
+    Wide maps always go through one by one; deep ones gain more in batches.
+    """
+    zeros = torch.zeros(1, dtype=torch.int64)
+    return zeros, zeros, torch.zeros(1, config.latent)
+
+
+def open_model(
+    header: Header, name: str, device: torch.device, dtype: torch.dtype, *, rewrite: bool = True, runtime: str = "torch"
+) -> "OneGan":
+    """The model of a checkpoint; arguments as of `OneGan`."""
+    return OneGan(header, name, device, dtype, rewrite=rewrite, runtime=runtime)
+
+
+def open_graph(task: str, header: Header, graph: GraphFile) -> OneGanImages:
+    """The model of an exported file of the task `generate`.
+
+    Raises:
+        CheckpointError: the file is not what its configuration says.
+    """
+    config = validated(header, OneGanConfig)
+    graph.check({name: [config.latent] if name == "latent" else [] for name in INPUTS}, config.size)
+    runtime = cache(graph.open)
+    return OneGanImages(config, graph.name, graph.device, graph.dtype, lambda output: runtime())
 
 
 @dataclass(frozen=True)
@@ -62,6 +96,11 @@ class Clusters:
     child: Indices
     parent: Indices
     confidence: npt.NDArray[np.float32]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many classes there are among the images."""
+        return {"children": len(np.unique(self.child)), "parents": len(np.unique(self.parent))}
 
 
 class OneGan(OneGanImages):
@@ -102,6 +141,14 @@ class OneGan(OneGanImages):
         if device.type == "cpu":
             make_batch_invariant(self.networks)
 
+    def read(self, source: str, given: Images) -> Squares:
+        """Images, or files of images, as the tasks take them; every source is one of images."""
+        return cut_squares(given, self.config.resolution)
+
+    def _classes_of(self, image: Any) -> tuple[int, int]:
+        found = self.cluster([image])
+        return int(found.child[0]), int(found.parent[0])
+
     def like(self, images: Images, count: int, seed: int = 0) -> Pixels:
         """New images of the classes of each image; the poses are those that `generate` gives under the seed.
 
@@ -119,7 +166,7 @@ class OneGan(OneGanImages):
     def reconstruct(self, images: Images) -> Parts:
         """Images made again from what the encoders read off them, with foreground, whole background and mask."""
         rows = []
-        for pixels in _batches(self._squares(images).pixels):
+        for pixels in self._batches(self.read("images", images).pixels):
             scene = self.networks.reconstruct(self._tensor(pixels))
             rows.append(
                 [to_uint8(t) for t in (scene.image, scene.foreground, scene.background)] + [_levels(scene.mask)]
@@ -134,8 +181,8 @@ class OneGan(OneGanImages):
             uint8 [H, W] each: 255 on the foreground and 0 elsewhere, by a threshold of 0.5; or 255 times the mask if
             soft.
         """
-        squares, masks = self._squares(images), []
-        for pixels in _batches(squares.pixels):
+        squares, masks = self.read("images", images), []
+        for pixels in self._batches(squares.pixels):
             masks += list(_levels(self._read(self._tensor(pixels))[2]))
         whole = (whole_mask(mask, size) for mask, size in zip(masks, squares.sizes, strict=True))
         return [mask if soft else np.where(mask >= 128, np.uint8(255), np.uint8(0)) for mask in whole]
@@ -144,7 +191,7 @@ class OneGan(OneGanImages):
     def cluster(self, images: Images) -> Clusters:
         """The child class and the parent class of each image."""
         children, parents = [], []
-        for pixels in _batches(self._squares(images).pixels):
+        for pixels in self._batches(self.read("images", images).pixels):
             encoding = self.networks.encode(self._tensor(pixels))
             children.append(encoding.child_probabilities.cpu().numpy())
             parents.append(encoding.parent_logits.cpu().numpy())
@@ -154,7 +201,7 @@ class OneGan(OneGanImages):
     @torch.inference_mode()
     def styles(self, images: Images) -> npt.NDArray[np.float32]:
         """Style vectors v_c of images, for `translate`: float32 [N, child_vector]."""
-        batches = _batches(self._squares(images).pixels)
+        batches = self._batches(self.read("images", images).pixels)
         return np.concatenate(
             [self.networks.codes_of(self.networks.encode(self._tensor(t))).child.cpu().numpy() for t in batches]
         )
@@ -171,10 +218,10 @@ class OneGan(OneGanImages):
         Raises:
             TaskError: the model has no such class; ShapeError: the vectors are not [N, child_vector].
         """
-        squares = self._squares(images)
+        squares = self.read("images", images)
         styles = self._style_vectors(child, len(squares))
         made = []
-        for pixels, style in zip(_batches(squares.pixels), _batches(styles), strict=True):
+        for pixels, style in zip(self._batches(squares.pixels), self._batches(styles), strict=True):
             x = self._tensor(pixels)
             encoding, codes, mask = self._read(x)
             codes = replace(codes, child=style)
@@ -186,25 +233,25 @@ class OneGan(OneGanImages):
         return self.reconstruct(images).background
 
     @torch.inference_mode()
-    def recompose(self, backgrounds: Images, objects: Images) -> Pixels:
-        """The object of one image on the background of another.
+    def recompose(self, images: Images, background: Images) -> Pixels:
+        """The objects of images on other backgrounds.
 
         Args:
-            backgrounds: N images, or one for all objects.
-            objects: N images.
+            images: N of them, whose objects are taken.
+            background: one image for all objects, or N.
         Returns:
             uint8 [N, R, R, 3].
         Raises:
             ShapeError: the numbers do not go together.
         """
-        there, things = self._squares(backgrounds), self._squares(objects)
+        things, there = self.read("images", images), self.read("background", background)
         if len(there) not in (1, len(things)):
             raise ShapeError(
                 f"{len(there)} backgrounds do not go with {len(things)} objects; give as many, or one background"
             )
         which = np.arange(len(things)) % len(there)
         made = []
-        for some, pixels in zip(_batches(which), _batches(things.pixels), strict=True):
+        for some, pixels in zip(self._batches(which), self._batches(things.pixels), strict=True):
             place = self._tensor(there.pixels[some])
             mask = self._read(place)[2]
             encoding = self.networks.encode(self._tensor(pixels))
@@ -228,8 +275,8 @@ class OneGan(OneGanImages):
             raise ShapeError(f"style vectors must be {list(shape)}, one an image; got {list(vectors.shape)}")
         return torch.from_numpy(vectors.astype(np.float32)).to(self.device)
 
-    def _squares(self, images: Images) -> Squares:
-        return cut_squares(images, self.config.resolution)
+    def _batches(self, rows: Rows) -> list[Rows]:
+        return [rows[k : k + self.batch] for k in range(0, len(rows), self.batch)]
 
     def _tensor(self, pixels: Pixels) -> Tensor:
         """Bytes [N, R, R, 3] to float32 [N, 3, R, R] in [-1, 1]."""
@@ -243,9 +290,7 @@ class OneGan(OneGanImages):
         tensors = read_tensors(self.header, expected, PREFIX)
         networks.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
         networks = networks.eval().requires_grad_(False).to(device)
-        for part in networks.modules():
-            if isinstance(part, nn.Conv2d | MapNorm):
-                part.to(self.dtype)
+        cast_maps(networks, self.dtype)
         return networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _own(self, output: Literal["uint8", "float"]) -> Runtime:
@@ -259,14 +304,9 @@ class OneGan(OneGanImages):
         return exported(engine, run, (classes, classes, latents, classes), self.device, INPUTS)
 
     def _both_paths(self) -> None:
-        """One image through every layer. Wide maps always go through one by one; deep ones gain more in batches."""
-        zeros = torch.zeros(1, dtype=torch.int64, device=self.device)
-        self.networks(zeros, zeros, torch.zeros(1, self.config.latent, device=self.device))
-        self.networks.reconstruct(torch.zeros(1, 3, *self.resolution, device=self.device))
-
-
-def _batches(rows: Rows) -> list[Rows]:
-    return [rows[k : k + BATCH] for k in range(0, len(rows), BATCH)]
+        """One image through every layer."""
+        self.networks(*(rows.to(self.device) for rows in example(self.config)))
+        self.networks.reconstruct(torch.zeros(1, 3, *self.size, device=self.device))
 
 
 def _levels(mask: Tensor) -> Pixels:

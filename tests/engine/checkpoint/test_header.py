@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from zellige.engine.checkpoint.file import FORMAT_VERSION, faults, read_header
+from zellige.engine.checkpoint import faults
+from zellige.engine.checkpoint.file import FORMAT_VERSION, read_header
 from zellige.errors import CheckpointError
 
 CONFIG = {"channels": [8, 16], "latent": 64}

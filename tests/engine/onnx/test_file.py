@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 onnx = pytest.importorskip("onnx")
 
-from zellige.engine.checkpoint.file import faults as files  # noqa: E402
+from zellige.engine.checkpoint import faults as files  # noqa: E402
 from zellige.engine.onnx import faults  # noqa: E402
 from zellige.engine.onnx import file as onnx_file  # noqa: E402
 from zellige.engine.onnx.file import check_model_file, open_model  # noqa: E402

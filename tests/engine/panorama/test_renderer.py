@@ -41,7 +41,7 @@ kinds = pytest.mark.parametrize("kind", TURNS)
 
 
 def picture_of(loaded: CocoGan, seed: int = 3) -> Scene:
-    (height, width), (down, across) = loaded.resolution, TURNS[loaded.name]
+    (height, width), (down, across) = loaded.size, TURNS[loaded.name]
     return loaded.scene(across * width, down * height, seed)
 
 
@@ -221,7 +221,7 @@ LARGE = {
 
 
 def large_scene(loaded: CocoGan, kind: str) -> Scene:
-    (height, width), (down, across) = loaded.resolution, LARGE[kind]
+    (height, width), (down, across) = loaded.size, LARGE[kind]
     return loaded.scene(across * width, down * height, seed=1)
 
 
@@ -335,7 +335,7 @@ def test_peak_memory_is_flat_while_the_width_grows_sixteenfold(
     model: Model, tmp_path: Path, kind: str, turns: tuple[int, int]
 ) -> None:
     loaded = model(kind)
-    height, width = loaded.resolution
+    height, width = loaded.size
     small, large = (loaded.scene(turns[1] * width * factor, turns[0] * height) for factor in (1, 16))
 
     def peak(scene: Scene) -> int:

@@ -42,7 +42,7 @@ def painted(model: Callable[[str], CocoGan]) -> Callable[[str], Painted]:
     def paint(name: str) -> Painted:
         kind, (down, across) = SCENES[name]
         loaded = model(kind)
-        height, width = loaded.resolution
+        height, width = loaded.size
         scene = loaded.scene(across * width, down * height, seed=5)
         renderer = Renderer(loaded.generator, 64)
         return renderer, scene, renderer.region(scene, all_of(scene), "float").numpy()

@@ -43,7 +43,7 @@ def evaluate_images(model: CocoGan, data: str | None = None, count: int = 128, s
     config = model.config
     name = data or trained_on(model)
     held_out, training = (
-        open_pictures(name, config.resolution, config.topology, split, seed) for split in ("held-out", "train")
+        open_pictures(name, config.size, config.topology, split, seed) for split in ("held-out", "train")
     )
     real = np.stack([held_out.image(k) for k in range(count)])
     other = np.stack([training.image(k) for k in range(count)])
@@ -79,7 +79,7 @@ def evaluate_panorama(model: CocoGan, path: Path, data: str | None = None, count
     """
     image = _open(path)
     config = model.config
-    held_out = open_pictures(data or trained_on(model), config.resolution, config.topology, "held-out")
+    held_out = open_pictures(data or trained_on(model), config.size, config.topology, "held-out")
     real = [held_out.image(k) for k in range(count)]
     return {
         "image": str(path),

@@ -57,7 +57,7 @@ class CocoGanRecipe(Recipe):
 
     def open_data(self, seed: int) -> Pictures:
         """Pictures of the model's resolution."""
-        return open_pictures(self.data, self.model.resolution, self.model.topology, seed=seed)
+        return open_pictures(self.data, self.model.size, self.model.topology, seed=seed)
 
     def items(self, data: Pictures, seed: int) -> MacroPatches:
         """Macro patches and their positions."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from zellige.errors import DataError
 
-from ....engine.systems.onegan.model import BATCH, OneGan
+from ....engine.systems.onegan.model import OneGan
 from ...data.scenes import LabelledImage, Scenes
 from ...data.sources import open_scenes
 from ...evaluate import trained_on
@@ -68,7 +68,7 @@ def evaluate_scenes(model: OneGan, data: str | None = None, count: int = 1024, s
         raise DataError(f"{count} images cannot be compared; use --count 2 or more")
     began = time.perf_counter()
     name = data or trained_on(model)
-    held_out, training = (open_scenes(name, model.resolution, split, seed) for split in ("held-out", "train"))
+    held_out, training = (open_scenes(name, model.size, split, seed) for split in ("held-out", "train"))
     report = {"data": name, "held_out": _HELD_OUT.get(name, _OF_A_FOLDER), "count": count}
     report |= compare_scenes(model, held_out, training, count, seed)
     return report | {
@@ -100,8 +100,8 @@ def compare_scenes(model: OneGan, held_out: Scenes, training: Scenes, count: int
     compared = min(count, MOST_COMPARED)
     generated = model.generate(compared, seed)  # first: it refuses seeds that nothing can be drawn from
     real, parts = np.empty_like(generated), []
-    for start in range(0, count, BATCH):
-        scenes = [held_out.scene(FIRST + k) for k in range(start, min(start + BATCH, count))]
+    for start in range(0, count, model.batch):
+        scenes = [held_out.scene(FIRST + k) for k in range(start, min(start + model.batch, count))]
         parts.append(_measure(model, scenes))
         for k, scene in enumerate(scenes[: max(0, compared - start)], start):
             real[k] = scene.image

@@ -148,7 +148,7 @@ class TestPublishedSizes:
         [({"patch": 16}, (64, 64)), ({"patch": 256}, (1024, 1024)), (PANORAMA, (256, 768))],
     )
     def test_resolution_of_the_image(self, chosen: dict[str, Any], resolution: tuple[int, int]) -> None:
-        assert CocoGanConfig(**chosen).resolution == resolution
+        assert CocoGanConfig(**chosen).size == resolution
 
 
 class TestConfig:

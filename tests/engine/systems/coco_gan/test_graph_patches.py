@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zellige.engine.library import load, load_for
+from zellige.engine.library import load, load_task
 from zellige.engine.rewrite.for_onnx import rewrite_for_graphs
 from zellige.engine.runtimes import Usage
 from zellige.engine.runtimes.buckets import cover
@@ -45,7 +45,7 @@ def test_images_are_those_of_torch_to_a_level(model_file: ModelFile, name: str) 
 
 def test_panoramas_are_those_of_torch_to_a_level(model_file: ModelFile, tmp_path: Path) -> None:
     ours, theirs = opened(model_file, "dense")
-    width = 5 * ours.resolution[1]
+    width = 5 * ours.size[1]
     for model, file in ((ours, "ours.png"), (theirs, "theirs.png")):
         report = model.panorama(tmp_path / file, width=width, memory="256MiB", seed=2)
         assert report["width"] == width
@@ -54,7 +54,7 @@ def test_panoramas_are_those_of_torch_to_a_level(model_file: ModelFile, tmp_path
 
 
 def test_models_are_opened_with_it_by_name(model_file: ModelFile) -> None:
-    model = load_for(CocoGan, "tests", model_file("dense"), "cpu", "auto", "onnx")
+    model = load_task("panorama", model_file("dense"), "cpu", "auto", "onnx")
     assert (model.precision, model.choices) == ("fp32", [])
 
 
@@ -94,7 +94,7 @@ def places(count: int) -> tuple[Tensor, Tensor]:
 
 
 def test_batches_of_images_pad_little(model_file: ModelFile) -> None:
-    patches, cards = card_of(load_for(CocoGan, "tests", model_file("dense"), "cpu", "fp32").config)
+    patches, cards = card_of(load_task("panorama", model_file("dense"), "cpu", "fp32").config)
     found = patches(*places(5), (1, 1))
     assert torch.equal(found[:, :, 0, 0], places(5)[1])
     patches(*places(70), (1, 1))
@@ -104,7 +104,7 @@ def test_batches_of_images_pad_little(model_file: ModelFile) -> None:
 
 
 def test_a_whole_picture_has_one_batch_that_fits_its_memory(model_file: ModelFile) -> None:
-    patches, cards = card_of(load_for(CocoGan, "tests", model_file("dense"), "cpu", "fp32").config)
+    patches, cards = card_of(load_task("panorama", model_file("dense"), "cpu", "fp32").config)
     run, batch = patches.prepared((1, 1), 37, memory=10)
     assert batch == 9 and [(card.sizes, card.warmed) for card in cards] == [([n], [n]) for n in (37, 18, 9)]
     assert torch.equal(run(*places(20), (1, 1))[:, :, 1, 1], places(20)[1])
@@ -112,14 +112,14 @@ def test_a_whole_picture_has_one_batch_that_fits_its_memory(model_file: ModelFil
 
 
 def test_a_memory_in_which_no_patch_fits_is_refused(model_file: ModelFile) -> None:
-    patches, cards = card_of(load_for(CocoGan, "tests", model_file("dense"), "cpu", "fp32").config)
+    patches, cards = card_of(load_task("panorama", model_file("dense"), "cpu", "fp32").config)
     with pytest.raises(BudgetError, match="^the card is full$"):
         patches.prepared((1, 1), 4, memory=0)
     assert [card.sizes for card in cards] == [[4], [2], [1]]
 
 
 def test_bytes_become_maps(model_file: ModelFile) -> None:
-    patches, _ = card_of(load_for(CocoGan, "tests", model_file("dense"), "cpu", "fp32").config, bytes_=True)
+    patches, _ = card_of(load_task("panorama", model_file("dense"), "cpu", "fp32").config, bytes_=True)
     found = patches(*places(4), (1, 1))
     assert torch.allclose(found, (places(4)[1] / 127.5 - 1)[:, :, None, None].expand(4, 3, 2, 2), atol=1e-6)
 
@@ -140,7 +140,7 @@ def test_engines_are_built_for_blocks(
         raise BudgetError("there is no device")
 
     monkeypatch.setattr(runtimes, "open_runtime", opened)
-    generator: Generator = load_for(CocoGan, "tests", model_file("dense"), "cpu", "fp32").trained()
+    generator: Generator = load_task("panorama", model_file("dense"), "cpu", "fp32").trained()
     rewrite_for_graphs(generator.cast_convolutions(precision))
     with pytest.raises(BudgetError, match="^there is no device$"):
         exported_patches("tensorrt", generator, torch.device("cuda"))(*places(3), (3, 2))
@@ -156,7 +156,7 @@ def test_tensorrt_renders_the_picture_of_torch(model_file: ModelFile, tmp_path: 
         pytest.importorskip(package)
     found = []
     for runtime in ("torch", "tensorrt"):
-        model = load_for(CocoGan, "panorama", model_file("dense"), "cuda", precision, runtime)
+        model = load_task("panorama", model_file("dense"), "cuda", precision, runtime)
         report = model.panorama(tmp_path / f"{runtime}.png", width=5 * 32, memory="512MiB", seed=2)
         assert report["peak_memory_bytes"] <= report["memory_budget_bytes"]
         found.append(np.asarray(Image.open(tmp_path / f"{runtime}.png")))

@@ -34,8 +34,8 @@ def noise(count: int, side: int, seed: int = 0) -> np.ndarray:
 def test_images_have_the_models_resolution(model: Model, kind: str) -> None:
     loaded = model(kind)
     images = loaded.generate(3, seed=1)
-    assert images.shape == (3, *loaded.resolution, 3) and images.dtype == np.uint8
-    assert loaded.resolution == (loaded.config.rows * loaded.config.patch, loaded.config.columns * loaded.config.patch)
+    assert images.shape == (3, *loaded.size, 3) and images.dtype == np.uint8
+    assert loaded.size == (loaded.config.rows * loaded.config.patch, loaded.config.columns * loaded.config.patch)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -70,7 +70,7 @@ def test_images_come_as_arrays_tensors_or_floats(model: Model) -> None:
     pixels = loaded.generate(3, seed=4)
     tensor, floats = loaded.generate(3, seed=4, as_="torch"), loaded.generate(3, seed=4, as_="float")
     assert (tensor.numpy() == pixels).all() and not tensor.is_inference()
-    assert (floats.shape, floats.dtype) == ((3, 3, *loaded.resolution), torch.float32)
+    assert (floats.shape, floats.dtype) == ((3, 3, *loaded.size), torch.float32)
     rounded = ((floats.permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255).byte()
     assert (rounded.int() - tensor.int()).abs().max() <= 1 and len(floats.unique()) > 256
 
@@ -111,7 +111,7 @@ def test_latents_of_another_shape_are_refused(model: Model, shape: tuple[int, ..
 @given(data=st.data())
 def test_a_region_is_the_crop_of_the_whole(model: Model, kind: str, data: st.DataObject) -> None:
     loaded = model(kind)
-    height, width = loaded.resolution
+    height, width = loaded.size
     top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     region = Region(top, left, data.draw(st.integers(1, height - top)), data.draw(st.integers(1, width - left)))
     index = data.draw(st.integers(0, 2))
@@ -174,7 +174,7 @@ def test_patch_guidance_uses_the_estimated_latents(model: Model, count: int) -> 
     loaded = model("guided")
     macro = noise(count, loaded.config.macro)
     images = loaded.patch_guided(macro)
-    assert images.shape == (count, *loaded.resolution, 3)
+    assert images.shape == (count, *loaded.size, 3)
     assert (images == loaded.from_latents(loaded.estimate_latents(macro))).all()
     assert (images != loaded.generate(count)).any()
 
@@ -214,7 +214,7 @@ def test_macro_patches_of_another_shape_are_refused(model: Model, macro: np.ndar
 @pytest.mark.parametrize("kind", ["plane", "guided"])
 def test_beyond_the_boundary_of_a_plane(model: Model, kind: str, patches: int) -> None:
     loaded = model(kind)
-    (height, width), edge = loaded.resolution, patches * loaded.config.patch
+    (height, width), edge = loaded.size, patches * loaded.config.patch
     images = loaded.beyond(2, seed=3, patches=patches)
     assert images.shape == (2, height + 2 * edge, width + 2 * edge, 3)
     assert (images[:, edge : edge + height, edge : edge + width] == loaded.generate(2, seed=3)).all()

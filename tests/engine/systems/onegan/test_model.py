@@ -10,7 +10,7 @@ from PIL import Image
 
 import zellige
 from zellige.engine.files.squares import Squares
-from zellige.engine.library import list_models, load_for
+from zellige.engine.library import list_models, load_task
 from zellige.engine.systems.onegan import model as subject
 from zellige.engine.systems.onegan.classes import draw_pairs
 from zellige.engine.systems.onegan.model import OneGan
@@ -37,7 +37,7 @@ class TestLoading:
         loaded = zellige.load(onegan_file(), device="cpu", precision="bf16")
         assert isinstance(loaded, OneGan)
         assert (loaded.name, loaded.precision, loaded.device.type) == (onegan_file().stem, "bf16", "cpu")
-        assert loaded.resolution == (64, 64)
+        assert loaded.size == (64, 64)
 
     def test_bf16_leaves_codes_and_class_heads_in_fp32(self, onegan: OneGanModel) -> None:
         networks = onegan("bf16").networks
@@ -65,7 +65,7 @@ class TestLoading:
     def test_a_model_of_another_system_is_refused_for_a_task(self, model_file: ModelFile) -> None:
         path = model_file("plane")
         with pytest.raises(TaskError, match=f"^segment needs a onegan model, and {path} holds a coco-gan model; `zell"):
-            load_for(OneGan, "segment", path, device="cpu")
+            load_task("segment", path, device="cpu")
 
     def test_the_state_of_a_run_is_no_model(self, tmp_path: Path) -> None:
         from zellige.engine.checkpoint.file import write_checkpoint
@@ -211,10 +211,10 @@ class TestImages:
             "cluster": lambda x: loaded.cluster(x).child,
             "translate": lambda x: loaded.translate(x, 3),
             "inpaint": loaded.inpaint,
-            "recompose": lambda x: loaded.recompose(images[:1], x),
+            "recompose": lambda x: loaded.recompose(x, images[:1]),
         }
         whole = {name: task(images) for name, task in tasks.items()}
-        monkeypatch.setattr(subject, "BATCH", 3)
+        monkeypatch.setattr(OneGan, "batch", 3)
         for name, task in tasks.items():
             assert (task(images) == whole[name]).all(), name
             assert (task(images[4:5]) == whole[name][4:5]).all(), name
@@ -281,13 +281,13 @@ class TestImages:
     @pytest.mark.parametrize(("mask", "source"), [(-200.0, 0), (200.0, 1)])
     def test_recomposition_takes_each_part_from_its_image(self, onegan: OneGanModel, mask: float, source: int) -> None:
         loaded, both = onegan(mask=mask), (pictures(), pictures(seed=1))
-        assert (loaded.recompose(*both) == loaded.reconstruct(both[source]).image).all()
+        assert (loaded.recompose(*both[::-1]) == loaded.reconstruct(both[source]).image).all()
 
     def test_one_background_serves_all_objects(self, onegan: OneGanModel) -> None:
         loaded, place, objects = onegan(), pictures(1, seed=1), pictures()
-        assert (loaded.recompose(place, objects) == loaded.recompose(np.repeat(place, 3, 0), objects)).all()
+        assert (loaded.recompose(objects, place) == loaded.recompose(objects, np.repeat(place, 3, 0))).all()
         with pytest.raises(ShapeError, match="^2 backgrounds do not go with 3 objects; give as many, or one backgrou"):
-            loaded.recompose(pictures(2), objects)
+            loaded.recompose(objects, pictures(2))
 
 
 class TestMasks:
@@ -308,7 +308,7 @@ class TestMasks:
         loaded, image = onegan(), pictures(1)[0, :50]
         Image.fromarray(image).save(tmp_path / "a.png")
         by_array, by_file = loaded.segment([image]), loaded.segment([tmp_path / "a.png"])
-        cut = Squares(loaded._squares([image]).pixels, [(50, 64)])
+        cut = Squares(loaded.read("images", [image]).pixels, [(50, 64)])
         assert (by_array[0] == by_file[0]).all() and (by_array[0] == loaded.segment(cut)[0]).all()
 
     def test_the_images_given_stay_as_they_are(self, onegan: OneGanModel) -> None:

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from zellige.engine.library import BUNDLED, load_for
+from zellige.engine.library import BUNDLED, load_task
 from zellige.engine.systems.onegan.model import OneGan
 from zellige.errors import DataError
 from zellige.training.data.scenes import LabelledImage
 from zellige.training.data.sources import open_scenes
-from zellige.training.metrics.pictures.agreement import intersection_over_union
+from zellige.training.metrics.agreement import intersection_over_union
 from zellige.training.systems.onegan.evaluate import FIRST
 
 COUNT = 48
@@ -25,7 +25,7 @@ def scenes() -> list[LabelledImage]:
 
 @pytest.fixture(scope="module")
 def emoji() -> OneGan:
-    return load_for(OneGan, "tests", "emoji", "cpu", "fp32")
+    return load_task("segment", "emoji", "cpu", "fp32")
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from zellige.engine.checkpoint.file import read_tensors, write_checkpoint
-from zellige.engine.library import load_for
+from zellige.engine.library import load_task
 from zellige.engine.systems.onegan.config import OneGanConfig
-from zellige.engine.systems.onegan.model import BATCH, PREFIX, Clusters, OneGan, Parts
+from zellige.engine.systems.onegan.model import PREFIX, Clusters, OneGan, Parts
 from zellige.engine.systems.onegan.networks import OneGanNetworks
 from zellige.errors import DataError, SizeError
 from zellige.training.data.emoji import EmojiScenes
@@ -109,7 +109,7 @@ def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tiny_file: Path) -> OneGan:
-    return load_for(OneGan, "tests", tiny_file, device="cpu", precision="fp32")
+    return load_task("segment", tiny_file, device="cpu", precision="fp32")
 
 
 class TestKnownAnswers:
@@ -182,7 +182,7 @@ class TestKnownAnswers:
         assert all(reason.startswith("the data has no ") for reason in report["missing"])
 
 
-COUNT = BATCH + 4
+COUNT = OneGan.batch + 4
 
 
 def psnr(error: np.ndarray) -> float:
@@ -251,10 +251,10 @@ class TestNumbers:
 
 def test_memory_does_not_grow_with_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate_onegan, "MOST_COMPARED", 5)
-    scenes, count = Blocks(), 3 * BATCH + 1
+    scenes, count = Blocks(), 3 * OneGan.batch + 1
     model = Knowing(scenes, count)
     report = compare_scenes(model, scenes, scenes, count)  # type: ignore[arg-type]
-    assert model.calls == [5] + 6 * [BATCH] + 2 * [1]
+    assert model.calls == [5] + 6 * [OneGan.batch] + 2 * [1]
     assert sum(row["images"] for row in report["per_class"]) == count
     assert report["sliced_wasserstein"]["mean"] == 0
 
@@ -330,7 +330,7 @@ class TestReport:
         write_checkpoint(
             path, read_tensors(header), system="onegan", config=header.config, details={"data": str(birds)}
         )
-        again = load_for(OneGan, "tests", path, device="cpu", precision="fp32")
+        again = load_task("segment", path, device="cpu", precision="fp32")
         assert evaluate_scenes(again, count=2)["data"] == str(birds)
 
 

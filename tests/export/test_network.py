@@ -10,7 +10,7 @@ from zellige.engine.library import load
 from zellige.engine.systems.coco_gan.model import CocoGan
 from zellige.engine.systems.onegan.model import OneGan
 from zellige.errors import TaskError
-from zellige.export.tasks import TASKS, task_network
+from zellige.export.network import task_network
 
 ModelFile = Callable[..., Path]
 
@@ -49,8 +49,8 @@ def test_every_task_of_onegan_is_the_engines(onegan: OneGan) -> None:
     classes = torch.tensor([1, 0, 2])
     (styled,) = made(onegan, "translate", {"images": given, "child": classes})
     assert furthest(styled, onegan.translate(images, classes.numpy())) <= 1
-    (moved,) = made(onegan, "recompose", {"backgrounds": given, "objects": given.flip(0)})
-    assert furthest(moved, onegan.recompose(images, images[::-1].copy())) <= 1
+    (moved,) = made(onegan, "recompose", {"images": given.flip(0), "background": given})
+    assert furthest(moved, onegan.recompose(images[::-1].copy(), images)) <= 1
     child, parent = made(onegan, "cluster", {"images": given})
     found = onegan.cluster(images)
     assert (child.argmax(1) == found.child).all() and (parent.argmax(1) == found.parent).all()
@@ -90,4 +90,3 @@ def test_a_task_of_another_system_is_refused(onegan: OneGan) -> None:
         TaskError, match=r"^tiny.* is a onegan model, whose tasks for export are generate, like, .*'patches' is none$"
     ):
         task_network(onegan, "patches", "image", "fp32")
-    assert TASKS.keys() == {"coco-gan", "onegan"}

@@ -1,0 +1,82 @@
+"""A .onnx file of one task, opened to be run: what a system makes a model of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zellige.errors import CheckpointError
+
+from . import BUCKETS, Runtime, open_runtime
+
+__all__ = ["EXPORT_AGAIN", "GraphFile", "sides_of"]
+
+EXPORT_AGAIN = "export it again"
+_FEWER = 8  # rewritten layers have fewer weights than trained ones, never so many fewer
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """An exported task.
+
+    Attributes:
+        path: of the file.
+        model: onnx.ModelProto, checked.
+        runtime: name of what runs it.
+        device, dtype: where it runs, and of its convolutions.
+    """
+
+    path: Path
+    model: Any
+    runtime: str
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def name(self) -> str:
+        """The model goes by this name."""
+        return self.path.stem
+
+    @property
+    def bytes(self) -> int:
+        """Of the file and of the weights beside it."""
+        return sum(
+            file.stat().st_size for file in (self.path, self.path.with_name(f"{self.path.name}.data")) if file.is_file()
+        )
+
+    def open(self, sizes: Sequence[int] = BUCKETS, memory: int | None = None) -> Runtime:
+        """A runtime for batches of some sizes, within bytes of the device's memory or None."""
+        return open_runtime(self.runtime, self.path, self.device, sizes, memory)
+
+    def check(self, inputs: Mapping[str, Sequence[int]], size: tuple[int, int], channels: int = 3) -> None:
+        """Hold the sides of its inputs and images behind the batch against the configuration that it carries.
+
+        Raises:
+            CheckpointError: they differ.
+        """
+        found = {value.name: sides_of(value) for value in self.model.graph.input}
+        images = [sides_of(value) for value in self.model.graph.output]
+        wanted = ([[*size, channels]], [[channels, *size]])
+        if found != {name: list(shape) for name, shape in inputs.items()} or images not in wanted:
+            raise CheckpointError(
+                f"{self.path} takes {found} and gives {images}, which is not what its configuration says; "
+                f"{EXPORT_AGAIN}"
+            )
+
+    def check_weights(self, weights: int) -> None:
+        """Refuse a configuration that asks for more weights than the file can hold.
+
+        Raises:
+            CheckpointError: it does.
+        """
+        if weights > _FEWER * self.bytes:
+            raise CheckpointError(
+                f"{self.path} is {self.bytes} bytes, and its configuration asks for {weights} weights; {EXPORT_AGAIN}"
+            )
+
+
+def sides_of(value: Any) -> list[int]:
+    """Sides of an input or an output behind the batch."""
+    return [side.dim_value for side in value.type.tensor_type.shape.dim][1:]

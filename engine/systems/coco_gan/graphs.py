@@ -1,0 +1,57 @@
+"""What of a COCO-GAN is exported: whole images, and single micro patches, of which a runtime makes panoramas."""
+
+import torch
+from torch import Tensor
+
+from ..graph import Compute, Graph, Output, finished
+from .config import CocoGanConfig
+from .generator import Generator
+
+__all__ = ["GRAPHS"]
+
+
+def _generate(config: CocoGanConfig, output: Output) -> Compute:
+    places, (down, across) = _places(config, config.still_block)
+
+    def compute(network: Generator, latent: Tensor) -> tuple[Tensor, ...]:
+        count = latent.shape[0]
+        latents = latent[:, None].expand(-1, len(places), -1).flatten(0, 1)
+        made = network(latents, places[None].expand(count, -1, -1).flatten(0, 1), config.still_block)
+        picture = made.unflatten(0, (count, down, across)).permute(0, 3, 1, 4, 2, 5)  # [N, 3, down, P, across, P]
+        return (finished(picture.flatten(4, 5).flatten(2, 3), output),)
+
+    return compute
+
+
+def _patches(config: CocoGanConfig, output: Output) -> Compute:
+    def compute(network: Generator, latent: Tensor, coordinates: Tensor) -> tuple[Tensor, ...]:
+        return (finished(network(latent, coordinates, (1, 1)), output),)
+
+    return compute
+
+
+def _latents(config: CocoGanConfig, count: int) -> dict[str, Tensor]:
+    return {"latent": _drawn(config, count, torch.Generator().manual_seed(0))}
+
+
+def _conditions(config: CocoGanConfig, count: int) -> dict[str, Tensor]:
+    random = torch.Generator().manual_seed(0)
+    latent, (places, _) = _drawn(config, count, random), _places(config, (1, 1))
+    return {"latent": latent, "coordinates": places[torch.randint(len(places), (count,), generator=random)]}
+
+
+def _drawn(config: CocoGanConfig, count: int, random: torch.Generator) -> Tensor:
+    return torch.rand(count, config.latent, generator=random) * 2 - 1
+
+
+def _places(config: CocoGanConfig, block: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+    """Coordinates of an image's blocks, float32 [n, dimensions], and how many there are down and across."""
+    down, across = (axis.patches // n for axis, n in zip(config.lattice.axes, block, strict=True))
+    first = torch.cartesian_prod(torch.arange(down) * block[0], torch.arange(across) * block[1]).double().numpy()
+    return torch.from_numpy(config.lattice.micro(first[:, 0], first[:, 1])).float(), (down, across)
+
+
+GRAPHS = {
+    "generate": Graph(_generate, _latents, ("images",)),
+    "patches": Graph(_patches, _conditions, ("patches",)),
+}

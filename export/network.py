@@ -1,0 +1,63 @@
+"""A task of a model as one network in a precision, and the same as it was trained."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from zellige.errors import TaskError
+
+from ..engine.device import DTYPES
+from ..engine.layers.precision import cast_maps
+from ..engine.rewrite.for_onnx import rewrite_for_graphs
+from ..engine.systems import system_of
+from ..engine.systems.graph import Output
+
+__all__ = ["TaskNetwork", "task_network"]
+
+
+@dataclass(frozen=True)
+class TaskNetwork:
+    """A task ready to be exported.
+
+    Attributes:
+        system, task: their names.
+        module: from the inputs, in their order, to a tuple of the outputs; on a CPU, in evaluation, rewritten.
+        trained: the same in float32, as it was trained: what an exported file is held against.
+        example: inputs of a batch by name, those of a number of rows; the same at every call.
+        outputs: names.
+    """
+
+    system: str
+    task: str
+    module: nn.Module
+    trained: nn.Module
+    example: Callable[[int], dict[str, Tensor]]
+    outputs: tuple[str, ...]
+
+
+def task_network(model: Any, task: str, output: Output, precision: str) -> TaskNetwork:
+    """A task of a loaded model, with weights of its own.
+
+    Args:
+        model: loaded in float32.
+        task: one of the graphs of its system.
+        output: as of `Graph.compute`.
+        precision: of convolutions and of the norms behind them; inputs and outputs are the same in all.
+    Raises:
+        TaskError: its system has no such graph; names those that it has.
+    """
+    system = system_of(model.system)
+    graph = system.part("graphs").GRAPHS.get(task)
+    if graph is None:
+        known = ", ".join(system.graphs)
+        raise TaskError(f"{model.name} is a {system.name} model, whose tasks for export are {known}; {task!r} is none")
+    network = model.trained()
+    trained = graph.network(copy.deepcopy(network), model.config, output)
+    cast_maps(network, DTYPES[precision])
+    rewrite_for_graphs(network)
+    module = graph.network(network, model.config, output)
+    return TaskNetwork(system.name, task, module, trained, partial(graph.example, model.config), graph.outputs)
