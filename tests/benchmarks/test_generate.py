@@ -260,7 +260,7 @@ def test_references_have_the_widths_of_the_papers():
     again = subject_of("coco-gan-256", CPU)
     assert all(torch.equal(a, b) for a, b in zip(subject.network.parameters(), again.network.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(subject.inputs(3), again.inputs(3), strict=True))
-    assert subject_of("onegan-128", CPU).network.config == OneGanConfig()
+    assert subject_of("onegan-128", CPU).network.task.network.config == OneGanConfig()
 
 
 def test_a_run_that_is_stopped_keeps_the_batches_before(model, tmp_path, monkeypatch):

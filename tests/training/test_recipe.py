@@ -41,7 +41,7 @@ PUBLISHED_ONEGAN = {
 def test_onegan_has_the_papers_networks_and_finegans_length(name):
     recipe = find_recipe(name)
     model, (children, parents, images) = recipe.model, PUBLISHED_ONEGAN[name]
-    assert (model.children, model.parents, model.size, model.latent) == (children, parents, 128, 100)
+    assert (model.children, model.parents, model.resolution, model.latent) == (children, parents, 128, 100)
     assert (model.width, model.encoder_width, model.critic_width) == (16, 64, 64)
     assert recipe.weights == OneGanRecipe().weights
     assert (recipe.batch, recipe.ema, recipe.betas) == (16, 0.999, (0.5, 0.999))
@@ -53,7 +53,7 @@ def test_emoji_have_the_classes_of_their_data_set():
     from zellige.training.data.emoji import EMOJI
 
     model = find_recipe("emoji").model
-    assert (model.children, model.parents, model.size) == (len(EMOJI), 7, 64)
+    assert (model.children, model.parents, model.resolution) == (len(EMOJI), 7, 64)
 
 
 @pytest.mark.parametrize("phases", [[0.5, 0.4], [-0.1, 0.4], [0.2, 1.1]])

@@ -102,7 +102,7 @@ class OneGanRecipe(Recipe):
 
     def open_data(self, seed: int) -> Scenes:
         """Objects on backgrounds, of the model's resolution."""
-        return open_scenes(self.data, (self.model.size, self.model.size), seed=seed)
+        return open_scenes(self.data, self.model.size, seed=seed)
 
     def items(self, data: Scenes, seed: int) -> SceneItems:
         """Images of scenes, and backgrounds."""

@@ -31,7 +31,7 @@ def training(*arguments: Any, seed: int = 0, **options: Any) -> OneGanTraining:
 def batch(run: OneGanTraining, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Images and backgrounds as the data loader gives them."""
     random = torch.Generator().manual_seed(seed)
-    shape = (2, run.recipe.batch, 3, run.recipe.model.size, run.recipe.model.size)
+    shape = (2, run.recipe.batch, 3, *run.recipe.model.size)
     first, second = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
     return first, second
 
