@@ -1,4 +1,4 @@
-"""StyleGAN2's layers around its convolutions, at the sizes of its 256x256 generator."""
+"""StyleGAN2's up- and down-sampling, at the sizes of its 256x256 generator."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,37 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ....kernels import bias_noise_act, fir_resample
+from ....kernels import fir_resample
 from .case import ORDERS, Case, random_map, shape_name, tolerance_of
 
-__all__ = ["bias_noise_act_cases", "fir_resample_cases"]
+__all__ = ["cases"]
 
 _PLANE, _PIXEL = ORDERS
 
 
-def bias_noise_act_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """The layer of 64x64 features at batch 1, and maps of 16 MiB and more in both memory orders."""
-    for shape, order in (((1, 512, 64, 64), _PLANE), ((2, 64, 256, 256), _PLANE), ((2, 64, 256, 256), _PIXEL)):
-
-        def inputs(shape: tuple[int, ...] = shape, order: torch.memory_format = order) -> Any:
-            n, c, h, w = shape
-            bias, noise, strength = (torch.randn(size, device=device) for size in ([c], [n, 1, h, w], [1]))
-            return random_map(shape, dtype, device, order), bias, noise, strength
-
-        def eager(x: Tensor, bias: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
-            bias, noise, strength = (t.to(x.dtype) for t in (bias, noise, strength))
-            return F.leaky_relu(x + noise * strength + bias[:, None, None], 0.2) * 2**0.5
-
-        size = torch.Size(shape).numel() * dtype.itemsize
-        noise_size = shape[0] * shape[2] * shape[3] * 4
-        # Backward needs the signs alone, which take a bit each; they are not counted.
-        yield Case(
-            "bias_noise_act", shape_name(shape, order), inputs, bias_noise_act, eager, 2 * size + noise_size,
-            tolerance_of(dtype), training_bytes=4 * size + 3 * noise_size, by_pixel=order == _PIXEL,
-        )  # fmt: skip
-
-
-def fir_resample_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
+def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     """The skip of RGB images, and features of 16 MiB and more up by pixel and down by plane."""
     shapes = [
         ((4, 3, 128, 128), True, _PLANE), ((1, 128, 128, 128), True, _PIXEL), ((2, 64, 256, 256), False, _PLANE),
