@@ -225,7 +225,7 @@ def test_tensorrt_makes_the_images_of_the_plain_network(precision, model, tmp_pa
 
 @pytest.mark.slow
 def test_compiled_generators_make_the_images_of_the_plain_network(model, tmp_path):
-    subject = subject_of(model("onegan"), CPU)
+    subject = subject_of(model("coco-gan"), CPU)
     with torch.no_grad():
         wanted = plain(subject.network)(*subject.inputs(2))
         runner = make_runner("compile", subject, "fp32", 2, tmp_path)
