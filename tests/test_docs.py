@@ -22,8 +22,8 @@ from zellige.training.systems.coco_gan.recipe import CocoGanRecipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    "docs/coco-gan.md",
-    "docs/onegan.md",
+    "docs/systems/coco_gan.md",
+    "docs/systems/onegan.md",
     "docs/panoramas.md",
     "docs/training.md",
     "docs/generating.md",
@@ -141,5 +141,5 @@ def test_every_deviation_of_planet_is_in_the_table_of_deviations():
     planet |= {f"model.{name}": value for name, value in planet.pop("model").items()}
     sizes = {"data", "description", "model.topology", "model.rows", "model.columns"}
     deviations = {name for name in planet if planet[name] != paper[name]} - sizes
-    table = re.findall(r"^\| (`.*?`) \|", (ROOT / "docs/coco-gan.md").read_text(), re.MULTILINE)
+    table = re.findall(r"^\| (`.*?`) \|", (ROOT / "docs/systems/coco_gan.md").read_text(), re.MULTILINE)
     assert deviations <= {name.strip("`") for row in table for name in row.split(", ")}
