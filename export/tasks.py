@@ -18,7 +18,7 @@ from ..engine.systems.coco_gan.model import CocoGan
 from ..engine.systems.onegan.config import OneGanConfig
 from ..engine.systems.onegan.model import OneGan
 from ..engine.systems.onegan.networks import Encoding, OneGanNetworks
-from ..kernels.feather_blend.reference import bytes_of
+from ..kernels.op.levels import bytes_of
 
 __all__ = ["OUTPUTS", "TASKS", "Output", "TaskNetwork", "task_network"]
 

@@ -8,8 +8,9 @@ from torch import Tensor
 from zellige.errors import ShapeError
 
 from ..op.dispatch import Backend, choose_backend
+from ..op.levels import bytes_of
 from ..op.validation import refuse, require
-from .reference import bytes_of, feather_blend_reference
+from .reference import feather_blend_reference
 
 _PATCH_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _OUTPUT_DTYPES = {"uint8": torch.uint8, "float": torch.float32}

@@ -22,8 +22,3 @@ def feather_blend_reference(
         sums[:, rows, columns] += window[inside] * patch[(slice(None), *inside)].float()
         totals[rows, columns] += window[inside]
     return torch.where(totals > 0, sums / totals, 0.0).permute(1, 2, 0).contiguous()
-
-
-def bytes_of(picture: Tensor) -> Tensor:
-    """Map float values in [-1, 1] to uint8, rounding half to even; NaN becomes 0."""
-    return ((picture + 1) * 127.5).round().clamp(0, 255).nan_to_num(nan=0.0).to(torch.uint8)

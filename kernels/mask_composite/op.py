@@ -7,11 +7,11 @@ from torch import Tensor
 
 from zellige.errors import ShapeError
 
-from ..feather_blend.reference import bytes_of
 from ..op import plain
 from ..op.dispatch import Backend, choose_backend
 from ..op.gradients import reference_gradients
 from ..op.layout import empty_like, in_memory_order, is_channels_last, packed
+from ..op.levels import bytes_of
 from ..op.validation import FLOATING, refuse, require
 from .reference import mask_composite_backward_reference, mask_composite_reference
 
