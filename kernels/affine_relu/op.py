@@ -45,7 +45,7 @@ def affine_relu(
         refuse("x", x, "[N, C, H, W], float32, float16, bfloat16 or float64")
     for name, tensor in (("scale", scale), ("shift", shift)):
         require(name, tensor, x.shape[:2], (torch.float32, x.dtype), "x", x)
-    if plain.active:
+    if plain.this_thread.active:
         scale, shift = (t.to(x.dtype)[:, :, None, None] for t in (scale, shift))
         y = F.relu(x * scale + shift)
         return F.interpolate(y, scale_factor=2.0, mode="nearest") if upsample else y

@@ -64,7 +64,7 @@ def bias_noise_act(
     for name, tensor, shapes in (("noise", noise, ([n, 1, h, w], [1, 1, h, w])), ("strength", strength, ([], [1]))):
         if tensor is not None:
             _require_either(name, tensor, shapes, x)
-    if plain.active:
+    if plain.this_thread.active:
         specks = 0 if noise is None or strength is None else (noise * strength).to(x.dtype)
         return F.leaky_relu(x + specks + bias.to(x.dtype)[:, None, None], slope) * gain
     return _bias_noise_act(x, bias, noise, strength, slope, gain, backend)

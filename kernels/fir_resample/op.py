@@ -42,7 +42,7 @@ def fir_resample(x: Tensor, up: bool, *, backend: Backend | None = None) -> Tens
         refuse("x", x, "[N, C, H, W], float32, float16, bfloat16 or float64")
     if not up and (x.shape[2] % 2 or x.shape[3] % 2):
         refuse("x", x, "[N, C, H, W] with even H and W to be halved")
-    if plain.active:
+    if plain.this_thread.active:
         line = x.new_tensor([1.0, 3.0, 3.0, 1.0]) / (4 if up else 8)
         weight = (line[:, None] * line).expand(x.shape[1], 1, 4, 4)
         return (F.conv_transpose2d if up else F.conv2d)(x, weight, stride=2, padding=1, groups=x.shape[1])

@@ -52,7 +52,7 @@ def glu_layer_norm(
         require(name, tensor, (x.shape[1] // 2,), (torch.float32, x.dtype), "x", x)
     if not 0 < eps < math.inf:
         raise ShapeError(f"eps is {eps}; it must be a finite number above 0.")
-    if plain.active:
+    if plain.this_thread.active:
         values, gate = x.chunk(2, dim=1)
         return F.group_norm(values, 1, weight.to(x.dtype), bias.to(x.dtype), eps) * gate.sigmoid()
     return _glu_layer_norm(x, weight, bias, eps, backend)

@@ -62,7 +62,7 @@ def mask_composite(
         require(name, tensor, shape, (foreground.dtype,), "foreground", foreground)
     if output not in _OUTPUTS:
         raise ShapeError(f"output is {output!r}; it must be 'float' or 'uint8'.")
-    if plain.active:
+    if plain.this_thread.active:
         if logits:
             foreground, background, mask = foreground.tanh(), background.tanh(), mask.sigmoid()
         y = background + (foreground - background) * mask

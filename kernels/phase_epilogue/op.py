@@ -67,7 +67,7 @@ def phase_epilogue(
         require(name, tensor, shape, (torch.float32, x.dtype), "x", x)
     if not 0 < eps < math.inf:
         raise ShapeError(f"eps is {eps}; it must be a finite number above 0.")
-    if plain.active:
+    if plain.this_thread.active:
         whole = F.pixel_shuffle(x.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2), 2)
         by_map = activation == "glu_layer_norm"
         return glu_layer_norm(whole, weight, bias, eps) if by_map else affine_relu(whole, weight, bias)

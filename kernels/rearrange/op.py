@@ -50,7 +50,7 @@ def rearrange(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, *, ba
     if v.dim() != 3 or not 1 <= v.shape[2] <= _WIDEST:
         refuse("v", v, f"[N, S, Dv], Dv from 1 to {_WIDEST}")
     require("v", v, (*k.shape[:2], v.shape[2]), (q.dtype,), "k", k)
-    if plain.active:
+    if plain.this_thread.active:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
     keep = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     return _rearrange(q, k, v, scale, keep, backend)[0]
