@@ -9,6 +9,7 @@ from zellige.errors import ShapeError
 
 from ..op import plain
 from ..op.dispatch import Backend, choose_backend
+from ..op.gradients import differentiated
 from ..op.validation import FLOATING, dtype_name, refuse, require_same_device
 from .reference import highest, nearest_centroid_reference, scoring
 
@@ -56,7 +57,7 @@ def nearest_centroid(
     require_same_device("centroids", centroids, "points", points)
     if metric not in _METRICS:
         raise ShapeError(f"metric is {metric!r}; it must be 'euclidean' or 'cosine'.")
-    if plain.this_thread.active:
+    if plain.this_thread.active or differentiated(points, centroids):
         return highest(points, *scoring(centroids, metric))
     return _nearest_centroid(points, centroids, metric, backend)
 

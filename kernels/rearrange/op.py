@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ..op import plain
 from ..op.dispatch import Backend, choose_backend
-from ..op.gradients import reference_gradients
+from ..op.gradients import differentiated, reference_gradients
 from ..op.validation import FLOATING, refuse, require
 from .library import kept_weights, rearrange_backward_library, rearrange_library
 from .reference import rearrange_backward_reference, rearrange_reference
@@ -23,7 +23,7 @@ def rearrange(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, *, ba
     and sums in float32, rounded once at the end; in float16 and bfloat16 the weights are rounded too before they meet
     the values. Only the backend "reference", float64 on a GPU, and a CPU up to 16 MiB of them, ever keep T x S scores.
 
-    Differentiable any number of times; gradients of gradients go through the reference.
+    Differentiable any number of times; gradients of gradients, forward mode and torch.func go through the reference.
 
     Args:
         q: [N, T, Dk], any strides, Dk from 1 to 520; float32, float16, bfloat16, or float64 (not in Triton).
@@ -52,6 +52,8 @@ def rearrange(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, *, ba
     require("v", v, (*k.shape[:2], v.shape[2]), (q.dtype,), "k", k)
     if plain.this_thread.active:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    if differentiated(q, k, v):
+        return rearrange_reference(q, k, v, _factor(q, scale))
     keep = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     return _rearrange(q, k, v, scale, keep, backend)[0]
 
@@ -131,7 +133,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
 def _backward(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
     *tensors, y, kept = ctx.saved_tensors
     needed = ctx.needs_input_grad[:3]
-    if torch.is_grad_enabled():  # gradients of the gradients are asked for
+    if torch.is_grad_enabled() or differentiated(gradient):  # the gradients are to be differentiated
         factor = _factor(tensors[0], ctx.scale)
         found = reference_gradients(lambda q, k, v: rearrange_reference(q, k, v, factor), tensors, needed, gradient)
     else:
