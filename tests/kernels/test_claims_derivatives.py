@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from zellige.errors import DerivativeError
-from zellige.kernels import affine_relu
+from zellige.kernels import affine_relu, winograd_weight
 
 from .subject import Subject
 from .subjects import DIFFERENTIABLE, SUBJECTS, each
@@ -130,3 +130,9 @@ def test_a_kernel_for_inference_is_refused_in_a_sentence(subject):
 def test_the_tangent_of_a_factor_of_three_is_three():
     x, one = torch.ones(1, 1, 1, 1), torch.ones(1, 1)
     assert torch.func.jvp(lambda x: affine_relu(x, 3 * one, 0 * one), (x,), (x,))[1].item() == 3
+
+
+def test_transformed_weights_are_refused_too():
+    weight = torch.ones(2, 3, 3, 3)
+    with pytest.raises(DerivativeError, match=r"^winograd_weight is for inference only and has no derivative; detach"):
+        torch.func.jvp(winograd_weight, (weight,), (weight,))
