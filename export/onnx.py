@@ -16,7 +16,7 @@ from ..engine.files.atomic import AtomicFile, output_errors
 from ..engine.library import load_checkpoint
 from ..engine.runtimes.onnx_export import OPSET, OnnxGraph, onnx_graph
 from ..engine.systems.graph import OUTPUTS, Output
-from . import fused
+from . import nodes
 from .network import TaskNetwork, task_network
 from .verify import BATCHES, verify
 
@@ -93,10 +93,10 @@ def written_onnx(
     loaded = load_checkpoint(model, "cpu", "fp32", rewrite=False)
     described = task_network(loaded, task, output, precision)
     example = described.example(2)
-    translations = fused.translations() if flavour == "fused" else None
+    translations = nodes.translations() if flavour == "fused" else None
     graph = onnx_graph(described.module, list(example.values()), list(example), described.outputs, translations)
     if flavour == "fused":
-        graph.model.functions.extend(fused.functions_of(graph.model))
+        graph.model.functions.extend(nodes.functions_of(graph.model))
     _describe(graph.model, loaded, {"task": task, "flavour": flavour, "precision": precision, "output": output})
     return graph, described
 
@@ -106,7 +106,7 @@ def _describe(model: Any, loaded: Any, chosen: dict[str, str]) -> None:
 
     height, width = loaded.size
     model.producer_name, model.producer_version = "zellige", __version__
-    model.domain = fused.DOMAIN
+    model.domain = nodes.DOMAIN
     said = chosen | {
         "format": FORMAT, "system": loaded.system, "model": loaded.name, "width": str(width), "height": str(height),
         "licence": str(loaded.header.details.get("licence", "unknown")),

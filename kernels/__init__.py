@@ -8,11 +8,14 @@ try:
     from .glu_layer_norm import glu_layer_norm
     from .mask_composite import mask_composite
     from .nearest_centroid import nearest_centroid
+    from .op import fork
     from .op.dispatch import Backend, available_backends
     from .op.plain import plain_operators
     from .phase_epilogue import phase_epilogue
     from .rearrange import rearrange
     from .winograd_conv import winograd_conv, winograd_weight
+
+    fork.register()
 except ModuleNotFoundError as error:
     # Without torch there is still `launcher`, which runs kernels that were built ahead of time.
     if error.name != "torch":

@@ -5,6 +5,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "DerivativeError",
     "DeviceError",
     "EmptyDataError",
     "ExportError",
@@ -35,6 +36,10 @@ class LatticeError(ConfigError):
 
 class ShapeError(ZelligeError):
     """A tensor whose rank, size, dtype or device a function does not accept."""
+
+
+class DerivativeError(ZelligeError):
+    """A derivative of a kernel that is for inference only."""
 
 
 class DataError(ZelligeError):

@@ -16,7 +16,7 @@ WIDEST_CPU_MAP = 3 * 2**20
 
 def is_written() -> bool:
     """Whether what runs is being written out as a graph, in which the batch may have any size."""
-    return plain.active or torch.compiler.is_compiling() or torch.compiler.is_exporting()
+    return plain.this_thread.active or torch.compiler.is_compiling() or torch.compiler.is_exporting()
 
 
 def part_sizes(x: Tensor, widest: int, training: bool, least: int = 1, step: int = 1) -> list[int]:

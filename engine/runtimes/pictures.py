@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zellige.errors import DeviceError, MissingExtraError, ShapeError, SizeError
 
-from ...kernels.feather_blend.reference import bytes_of
+from ...kernels.op.levels import bytes_of
 
 __all__ = ["As", "checked_as", "converted", "joined"]
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ...kernels.feather_blend.reference import bytes_of
+from ...kernels.op.levels import bytes_of
 
 __all__ = ["OUTPUTS", "Compute", "Graph", "GraphNetwork", "Output", "entering", "finished", "finished_mask"]
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ..op import plain
 from ..op.dispatch import Backend, choose_backend
-from ..op.gradients import reference_gradients
+from ..op.gradients import differentiated, reference_gradients
 from ..op.layout import empty_like, empty_map, in_memory_order, is_channels_last, packed
 from ..op.validation import FLOATING, refuse, require
 from .reference import affine_relu_backward_reference, affine_relu_reference
@@ -24,7 +24,7 @@ def affine_relu(
     y[n, c] = max(x[n, c] * scale[n, c] + shift[n, c], 0), in float32, rounded once. With `upsample` each value is
     stored as a square of 2x2. It is batch norm in inference with a condition, folded into one scale and one shift.
 
-    Differentiable any number of times; gradients of gradients go through the reference.
+    Differentiable any number of times; gradients of gradients, forward mode and torch.func go through the reference.
 
     Args:
         x: [N, C, H, W], any strides; float32, float16, bfloat16, or float64 (reference only).
@@ -45,10 +45,12 @@ def affine_relu(
         refuse("x", x, "[N, C, H, W], float32, float16, bfloat16 or float64")
     for name, tensor in (("scale", scale), ("shift", shift)):
         require(name, tensor, x.shape[:2], (torch.float32, x.dtype), "x", x)
-    if plain.active:
+    if plain.this_thread.active:
         scale, shift = (t.to(x.dtype)[:, :, None, None] for t in (scale, shift))
         y = F.relu(x * scale + shift)
         return F.interpolate(y, scale_factor=2.0, mode="nearest") if upsample else y
+    if differentiated(x, scale, shift):
+        return affine_relu_reference(x, scale, shift, upsample)
     return _affine_relu(x, scale, shift, upsample, backend)
 
 
@@ -119,7 +121,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[:3]
-    if torch.is_grad_enabled():  # gradients of the gradients are asked for
+    if torch.is_grad_enabled() or differentiated(gradient):  # the gradients are to be differentiated
         found = reference_gradients(
             lambda x, scale, shift: affine_relu_reference(x, scale, shift, ctx.upsample), tensors, needed, gradient
         )

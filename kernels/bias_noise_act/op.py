@@ -10,7 +10,7 @@ from zellige.errors import ShapeError
 
 from ..op import plain
 from ..op.dispatch import Backend, choose_backend
-from ..op.gradients import reference_gradients
+from ..op.gradients import differentiated, reference_gradients
 from ..op.layout import empty_like, in_memory_order, is_channels_last, packed
 from ..op.validation import FLOATING, dtype_name, refuse, require, require_same_device
 from .reference import bias_noise_act_backward_reference, bias_noise_act_reference, noise_gradients
@@ -33,7 +33,8 @@ def bias_noise_act(
     v = x + strength * noise + bias[c]; y = gain * (v if v >= 0 else slope * v), in float32, rounded once. All backends
     add in this order and give the same bits.
 
-    Differentiable in x, bias, noise and strength any number of times; gradients of gradients go through the reference.
+    Differentiable in x, bias, noise and strength any number of times; gradients of gradients, forward mode and
+    torch.func go through the reference.
 
     Args:
         x: [N, C, H, W], any strides; float32, float16, bfloat16, or float64 (reference only).
@@ -64,9 +65,11 @@ def bias_noise_act(
     for name, tensor, shapes in (("noise", noise, ([n, 1, h, w], [1, 1, h, w])), ("strength", strength, ([], [1]))):
         if tensor is not None:
             _require_either(name, tensor, shapes, x)
-    if plain.active:
+    if plain.this_thread.active:
         specks = 0 if noise is None or strength is None else (noise * strength).to(x.dtype)
         return F.leaky_relu(x + specks + bias.to(x.dtype)[:, None, None], slope) * gain
+    if differentiated(x, bias, noise, strength):
+        return bias_noise_act_reference(x, bias, noise, strength, slope, gain)
     return _bias_noise_act(x, bias, noise, strength, slope, gain, backend)
 
 
@@ -182,7 +185,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[:4]
     given = 2 if tensors[2] is None else 4  # without noise, noise and strength have no gradient
     found: list[Tensor | None]
-    if torch.is_grad_enabled():  # gradients of the gradients are asked for
+    if torch.is_grad_enabled() or differentiated(gradient):  # the gradients are to be differentiated
 
         def again(x: Tensor, bias: Tensor, noise: Tensor | None = None, strength: Tensor | None = None) -> Tensor:
             return bias_noise_act_reference(x, bias, noise, strength, ctx.slope, ctx.gain)

@@ -53,7 +53,8 @@ def bias_noise_act_backward_triton(
     groups = triton.cdiv(channels, channel_block * channel_steps)
     dx = torch.empty_like(x)
     dbias = torch.empty(tiles * n, channels, dtype=torch.float32, device=x.device)
-    over_channels = torch.empty(groups if noise is not None else 0, n, rows, columns, device=x.device)
+    shape = (groups if noise is not None else 0, n, rows, columns)
+    over_channels = torch.empty(shape, dtype=torch.float32, device=x.device)
     _backward[(tiles * groups * n,)](
         gradient, x, bias, noise, strength, dx, dbias, over_channels, slope, gain, channels, rows * columns,
         n, _noise_stride(noise),

@@ -1,4 +1,7 @@
-"""The weighted mean of overlapping patches, as pixels."""
+"""feather_blend: the weighted mean of overlapping patches, as pixels.
+
+It has no graph.py: it belongs to no network, because panoramas are blended behind them.
+"""
 
 from .op import feather_blend
 

@@ -8,8 +8,10 @@ from torch import Tensor
 from zellige.errors import ShapeError
 
 from ..op.dispatch import Backend, choose_backend
+from ..op.gradients import differentiated, no_derivative, refuse_derivative
+from ..op.levels import bytes_of
 from ..op.validation import refuse, require
-from .reference import bytes_of, feather_blend_reference
+from .reference import feather_blend_reference
 
 _PATCH_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _OUTPUT_DTYPES = {"uint8": torch.uint8, "float": torch.float32}
@@ -34,7 +36,7 @@ def feather_blend(
 
     Sums are float32 and run in the order of n, without fused multiply-adds, so that all backends and any number of
     threads give the same bits. A pixel that one patch covers under a weight of 1 is that patch's value, bit for bit.
-    For inference only: there is no backward.
+    For inference only: there is no derivative.
 
     Args:
         patches: [N, C, P, Q], 1 to 4 channels, any strides; float32, float16 or bfloat16; values in [-1, 1].
@@ -55,6 +57,8 @@ def feather_blend(
     Source: this project.
     """
     _validate(patches, positions, window_rows, window_columns, size, output)
+    if differentiated(patches, window_rows, window_columns):
+        refuse_derivative("feather_blend")
     return _blend(patches, positions, window_rows, window_columns, *size, output, backend)
 
 
@@ -99,6 +103,9 @@ def _(
     backend: str | None,
 ) -> Tensor:
     return patches.new_empty((height, width, patches.shape[1]), dtype=_OUTPUT_DTYPES[output])
+
+
+_blend.register_autograd(no_derivative("feather_blend"))
 
 
 def _with_dense_rows(patches: Tensor) -> Tensor:

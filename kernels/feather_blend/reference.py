@@ -10,8 +10,8 @@ def feather_blend_reference(
     """Blend patches into a float picture [H, W, C]; arguments as in op.py, already validated."""
     _, channels, patch_rows, patch_columns = patches.shape
     # -0.0 is the neutral element of the sum: 0.0 + -0.0 would lose the sign of a pixel that only one patch covers.
-    sums = torch.full((channels, height, width), -0.0, device=patches.device)
-    totals = torch.zeros(height, width, device=patches.device)
+    sums = torch.full((channels, height, width), -0.0, dtype=torch.float32, device=patches.device)
+    totals = torch.zeros(height, width, dtype=torch.float32, device=patches.device)
     window = window_rows[:, None] * window_columns
     for patch, (top, left) in zip(patches, positions.tolist(), strict=True):
         rows = slice(max(top, 0), min(top + patch_rows, height))
@@ -22,8 +22,3 @@ def feather_blend_reference(
         sums[:, rows, columns] += window[inside] * patch[(slice(None), *inside)].float()
         totals[rows, columns] += window[inside]
     return torch.where(totals > 0, sums / totals, 0.0).permute(1, 2, 0).contiguous()
-
-
-def bytes_of(picture: Tensor) -> Tensor:
-    """Map float values in [-1, 1] to uint8, rounding half to even; NaN becomes 0."""
-    return ((picture + 1) * 127.5).round().clamp(0, 255).nan_to_num(nan=0.0).to(torch.uint8)

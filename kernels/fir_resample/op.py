@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from ..op import plain
 from ..op.dispatch import Backend, choose_backend
+from ..op.gradients import differentiated
 from ..op.layout import empty_map, in_memory_order, is_channels_last, packed
 from ..op.validation import FLOATING, refuse
 from .reference import fir_resample_reference
@@ -42,11 +43,11 @@ def fir_resample(x: Tensor, up: bool, *, backend: Backend | None = None) -> Tens
         refuse("x", x, "[N, C, H, W], float32, float16, bfloat16 or float64")
     if not up and (x.shape[2] % 2 or x.shape[3] % 2):
         refuse("x", x, "[N, C, H, W] with even H and W to be halved")
-    if plain.active:
+    if plain.this_thread.active:
         line = x.new_tensor([1.0, 3.0, 3.0, 1.0]) / (4 if up else 8)
         weight = (line[:, None] * line).expand(x.shape[1], 1, 4, 4)
         return (F.conv_transpose2d if up else F.conv2d)(x, weight, stride=2, padding=1, groups=x.shape[1])
-    return _fir_resample(x, up, 1.0, backend)
+    return _resampled(x, up, 1.0, backend)
 
 
 @torch.library.custom_op("zellige::fir_resample", mutates_args=())
@@ -82,10 +83,16 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     # The adjoint is the op again, so it needs no formula of its own, and no other one for gradients of gradients.
-    return _fir_resample(gradient, not ctx.up, ctx.scale * (4.0 if ctx.up else 0.25), ctx.backend), None, None, None
+    return _resampled(gradient, not ctx.up, ctx.scale * (4.0 if ctx.up else 0.25), ctx.backend), None, None, None
 
 
 _fir_resample.register_autograd(_backward, setup_context=_remember)
+
+
+def _resampled(x: Tensor, up: bool, scale: float, backend: str | None) -> Tensor:
+    if differentiated(x):
+        return fir_resample_reference(x, up, scale)
+    return _fir_resample(x, up, scale, backend)
 
 
 def _result(x: Tensor, up: bool) -> Tensor:

@@ -11,7 +11,7 @@ from zellige.errors import ShapeError
 
 from ..op import plain
 from ..op.dispatch import Backend, choose_backend
-from ..op.gradients import reference_gradients
+from ..op.gradients import differentiated, reference_gradients
 from ..op.layout import empty_like, empty_map, in_memory_order, is_channels_last, packed
 from ..op.validation import FLOATING, refuse, require
 from .reference import glu_layer_norm_backward_reference, glu_layer_norm_reference
@@ -29,7 +29,7 @@ def glu_layer_norm(
     wider, rounded once; a mean a thousand times the deviation costs no precision. The C++ kernel's sigmoid is within 2
     units in the last place for float32, and within 1.1e-4 before the rounding of bfloat16 results, which is 2e-3.
 
-    Differentiable any number of times; gradients of gradients go through the reference.
+    Differentiable any number of times; gradients of gradients, forward mode and torch.func go through the reference.
 
     Args:
         x: [N, 2C, H, W], any strides; float32, float16, bfloat16, or float64 (reference only).
@@ -52,9 +52,11 @@ def glu_layer_norm(
         require(name, tensor, (x.shape[1] // 2,), (torch.float32, x.dtype), "x", x)
     if not 0 < eps < math.inf:
         raise ShapeError(f"eps is {eps}; it must be a finite number above 0.")
-    if plain.active:
+    if plain.this_thread.active:
         values, gate = x.chunk(2, dim=1)
         return F.group_norm(values, 1, weight.to(x.dtype), bias.to(x.dtype), eps) * gate.sigmoid()
+    if differentiated(x, weight, bias):
+        return glu_layer_norm_reference(x, weight, bias, eps)
     return _glu_layer_norm(x, weight, bias, eps, backend)
 
 
@@ -124,7 +126,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[:3]
-    if torch.is_grad_enabled():  # gradients of the gradients are asked for
+    if torch.is_grad_enabled() or differentiated(gradient):  # the gradients are to be differentiated
         found = reference_gradients(
             lambda x, weight, bias: glu_layer_norm_reference(x, weight, bias, ctx.eps), tensors, needed, gradient
         )

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from zellige.errors import ShapeError
 
-from ..feather_blend.reference import bytes_of
 from ..op import plain
 from ..op.dispatch import Backend, choose_backend
-from ..op.gradients import reference_gradients
+from ..op.gradients import differentiated, reference_gradients
 from ..op.layout import empty_like, in_memory_order, is_channels_last, packed
+from ..op.levels import bytes_of
 from ..op.validation import FLOATING, refuse, require
 from .reference import mask_composite_backward_reference, mask_composite_reference
 
@@ -34,8 +34,8 @@ def mask_composite(
     float32, rounded once. As a byte, round((y + 1) * 127.5), half to even, limited to [0, 255]. From logits the
     "native" backend computes bfloat16 images, not bytes, within 1e-4 before it rounds.
 
-    With output="float" differentiable any number of times; gradients of gradients go through the reference. Bytes are
-    not differentiable: they require no gradient, whatever the arguments do.
+    With output="float" differentiable any number of times; gradients of gradients, forward mode and torch.func go
+    through the reference. Bytes are constants: they require no gradient, whatever the arguments do.
 
     Args:
         foreground, background: f and b, [N, C, H, W], 1 to 4 channels, any strides; float32, float16, bfloat16, or
@@ -62,11 +62,13 @@ def mask_composite(
         require(name, tensor, shape, (foreground.dtype,), "foreground", foreground)
     if output not in _OUTPUTS:
         raise ShapeError(f"output is {output!r}; it must be 'float' or 'uint8'.")
-    if plain.active:
+    if plain.this_thread.active:
         if logits:
             foreground, background, mask = foreground.tanh(), background.tanh(), mask.sigmoid()
         y = background + (foreground - background) * mask
         return y if output == "float" else bytes_of(y.float().permute(0, 2, 3, 1)).contiguous()
+    if differentiated(foreground, background, mask):
+        return mask_composite_reference(foreground, background, mask, logits, output)
     return _mask_composite(foreground, background, mask, logits, output, backend)
 
 
@@ -142,7 +144,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[:3]
-    if torch.is_grad_enabled():  # gradients of the gradients are asked for
+    if torch.is_grad_enabled() or differentiated(gradient):  # the gradients are to be differentiated
         found = reference_gradients(
             lambda f, b, m: mask_composite_reference(f, b, m, ctx.logits), tensors, needed, gradient
         )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..feather_blend.reference import bytes_of
+from ..op.levels import bytes_of
 
 
 def mask_composite_reference(

@@ -7,9 +7,11 @@ from torch import Tensor
 
 from zellige.errors import ShapeError
 
+from ..op import plain
 from ..op.dispatch import Backend, choose_backend
+from ..op.gradients import differentiated
 from ..op.validation import FLOATING, dtype_name, refuse, require_same_device
-from .reference import nearest_centroid_reference, scoring
+from .reference import highest, nearest_centroid_reference, scoring
 
 _METRICS = ("euclidean", "cosine")
 
@@ -55,6 +57,8 @@ def nearest_centroid(
     require_same_device("centroids", centroids, "points", points)
     if metric not in _METRICS:
         raise ShapeError(f"metric is {metric!r}; it must be 'euclidean' or 'cosine'.")
+    if plain.this_thread.active or differentiated(points, centroids):
+        return highest(points, *scoring(centroids, metric))
     return _nearest_centroid(points, centroids, metric, backend)
 
 

@@ -10,13 +10,9 @@ _CHUNK = 2**19  # values of a chunk's scores or points: 2 MiB in float32, which 
 
 def nearest_centroid_reference(points: Tensor, centroids: Tensor, metric: str) -> Tensor:
     """Compute it in float32, or in float64 for such points; arguments as in op.py, already validated."""
-    centre, directions, bias = scoring(centroids, metric)
+    scores = scoring(centroids, metric)
     count, width = centroids.shape
-    with full_precision(points.device):
-        nearest = [
-            _finite(torch.addmm(bias, chunk.to(bias.dtype) - centre, directions.T)).argmax(1)
-            for chunk in points.split(max(1, _CHUNK // max(count, width)))
-        ]
+    nearest = [highest(chunk, *scores) for chunk in points.split(max(1, _CHUNK // max(count, width)))]
     # A matrix product may give equal centroids unequal last bits: whichever has won, the first of them is meant.
     _, group = torch.unique(centroids, dim=0, return_inverse=True)
     order = torch.arange(count, device=centroids.device)
@@ -50,5 +46,8 @@ def scoring(centroids: Tensor, metric: str) -> tuple[Tensor, Tensor, Tensor]:
     return centre, directions, torch.where(finite, bias, -torch.inf)
 
 
-def _finite(scores: Tensor) -> Tensor:
-    return scores.nan_to_num_(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+def highest(points: Tensor, centre: Tensor, directions: Tensor, bias: Tensor) -> Tensor:
+    """Return the index of the largest score of each point, [M], from the results of `scoring`."""
+    with full_precision(points.device):
+        scores = torch.addmm(bias, points.to(bias.dtype) - centre, directions.T)
+    return scores.nan_to_num_(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf).argmax(1)

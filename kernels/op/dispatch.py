@@ -5,7 +5,6 @@ import os
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -91,16 +90,14 @@ def _has_native() -> bool:
 
 
 def _pool() -> int:
-    """Address of the entry to the OpenMP pool that torch has started, 0 where it cannot be found.
+    """Address of the entry to the OpenMP pool that torch uses, 0 if torch has none.
 
-    With a pool of its own the native kernels would leave two sets of threads spinning on the same cores.
+    With a pool of its own the native kernels would leave two sets of threads spinning on the same cores. A process may
+    hold several OpenMP libraries, such as scikit-learn's. Looked up through torch's own module, the name leads to the
+    one that torch is linked with.
     """
     try:
-        lines = Path("/proc/self/maps").read_text(encoding="ascii", errors="replace").splitlines()
-        paths = {line.split(maxsplit=5)[5] for line in lines if ".so" in line}
         # The runtimes of LLVM and Intel have GNU's entry too.
-        names = ("libgomp", "libomp", "libiomp5")
-        path = next(path for path in sorted(paths) if Path(path).name.startswith(names))
-        return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p).value or 0
-    except (OSError, StopIteration, AttributeError):
+        return ctypes.cast(ctypes.CDLL(torch._C.__file__).GOMP_parallel, ctypes.c_void_p).value or 0
+    except (OSError, AttributeError):
         return 0

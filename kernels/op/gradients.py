@@ -1,13 +1,53 @@
-"""Gradients of gradients, through the reference."""
+"""Derivatives that go through the reference: gradients of gradients, forward mode, and the transforms of torch.func."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+
+from zellige.errors import DerivativeError
 
 from .precision import full_precision
 
-__all__ = ["reference_gradients"]
+__all__ = ["differentiated", "no_derivative", "reference_gradients", "refuse_derivative"]
+
+
+def differentiated(*tensors: Tensor | None) -> bool:
+    """Tell whether forward mode or a transform of torch.func differentiates one of the tensors.
+
+    A custom operator has derivatives in reverse mode only: forward mode would silently take them for zero, and
+    torch.func would fail. The reference, which is made of torch's own operators, has all of them. Without such a
+    transform the question takes 0.1 microseconds.
+    """
+    if torch._C._functorch.get_dynamic_layer_stack_depth() == 0 and forward_ad._current_level < 0:
+        return False
+    # A compiler cannot ask a tensor; it compiles anew when the transforms around its code change.
+    return torch.compiler.is_compiling() or any(_is_tracked(t) for t in tensors if t is not None)
+
+
+def _is_tracked(tensor: Tensor) -> bool:
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        if functorch.is_gradtrackingtensor(tensor):
+            return True
+        tensor = functorch.get_unwrapped(tensor)
+    return forward_ad.unpack_dual(tensor).tangent is not None
+
+
+def refuse_derivative(name: str) -> NoReturn:
+    """Raise the DerivativeError of a kernel that is for inference only."""
+    raise DerivativeError(f"{name} is for inference only and has no derivative; detach its arguments.")
+
+
+def no_derivative(name: str) -> Callable[..., NoReturn]:
+    """Return the backward of a kernel that is for inference only."""
+
+    def backward(ctx: Any, *gradients: Tensor) -> NoReturn:
+        refuse_derivative(name)
+
+    return backward
 
 
 def reference_gradients(

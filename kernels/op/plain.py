@@ -1,27 +1,37 @@
 """The kernels' functions as standard operators of PyTorch, for compilers and exporters that know none of ours."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["active", "plain_operators"]
+__all__ = ["plain_operators", "this_thread"]
 
-# A global and no context variable: torch.compile guards on it, so what was compiled with one value is not run with the
-# other, and reading it costs a call 20 ns.
-active = False
+
+class _Thread(threading.local):
+    """The state of one thread: another one may serve images while this one exports a network.
+
+    No context variable, because torch.compile guards on an attribute: what was compiled with one value is not run with
+    the other. Reading it costs a call 30 ns.
+    """
+
+    active = False
+
+
+this_thread = _Thread()
 
 
 @contextmanager
 def plain_operators() -> Iterator[None]:
     """Let the functions of this package compute by standard operators, in the dtype of the maps.
 
-    Under it what torch.compile, torch.export and the ONNX exporter trace has no operator named zellige. Results are
-    those of the kernels but for rounding: sums and products are rounded one by one, as PyTorch rounds them.
-    `feather_blend` and `nearest_centroid`, which belong to no network, stay as they are. It holds for all threads of
-    the process; it may be nested, and ends when the block does, however it ends.
+    What torch.compile, torch.export and the ONNX exporter trace in such a block has no operator named zellige. Results
+    are those of the kernels but for rounding: sums and products are rounded one by one, as PyTorch rounds them.
+    `feather_blend` and `winograd_conv`, which belong to no exported network, stay as they are.
+
+    The block holds for the thread that entered it and for no other. It may be nested, and ends however it is left.
     """
-    global active
-    before, active = active, True
+    before, this_thread.active = this_thread.active, True
     try:
         yield
     finally:
-        active = before
+        this_thread.active = before

@@ -13,6 +13,7 @@ from ..affine_relu import affine_relu
 from ..glu_layer_norm import glu_layer_norm
 from ..op import plain
 from ..op.dispatch import Backend, choose_backend
+from ..op.gradients import differentiated, no_derivative, refuse_derivative
 from ..op.layout import empty_map, in_memory_order, is_channels_last, packed
 from ..op.validation import FLOATING, refuse, require
 from .reference import phase_epilogue_reference
@@ -37,7 +38,7 @@ def phase_epilogue(
     being p K to (p + 1) K - 1. The result is affine_relu(u, weight, bias), K = C, or glu_layer_norm(u, weight, bias,
     eps), K = 2C, whose statistics run over all four phases, as exact as that function. u itself is never stored.
 
-    For inference only: there is no backward.
+    For inference only: there is no derivative.
 
     Args:
         x: [N, 4K, H, W], phase by phase, any strides; float32, float16, bfloat16, or float64 (reference only).
@@ -67,10 +68,12 @@ def phase_epilogue(
         require(name, tensor, shape, (torch.float32, x.dtype), "x", x)
     if not 0 < eps < math.inf:
         raise ShapeError(f"eps is {eps}; it must be a finite number above 0.")
-    if plain.active:
+    if plain.this_thread.active:
         whole = F.pixel_shuffle(x.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2), 2)
         by_map = activation == "glu_layer_norm"
         return glu_layer_norm(whole, weight, bias, eps) if by_map else affine_relu(whole, weight, bias)
+    if differentiated(x, weight, bias):
+        refuse_derivative("phase_epilogue")
     return _phase_epilogue(x, weight, bias, activation, eps, backend)
 
 
@@ -108,6 +111,9 @@ def _phase_epilogue(
 @_phase_epilogue.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor, activation: str, eps: float, backend: str | None) -> Tensor:
     return _result(x, activation)
+
+
+_phase_epilogue.register_autograd(no_derivative("phase_epilogue"))
 
 
 def _result(x: Tensor, activation: str) -> Tensor:

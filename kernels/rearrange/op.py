@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ..op import plain
 from ..op.dispatch import Backend, choose_backend
-from ..op.gradients import reference_gradients
+from ..op.gradients import differentiated, reference_gradients
 from ..op.validation import FLOATING, refuse, require
 from .library import kept_weights, rearrange_backward_library, rearrange_library
 from .reference import rearrange_backward_reference, rearrange_reference
@@ -23,7 +23,7 @@ def rearrange(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, *, ba
     and sums in float32, rounded once at the end; in float16 and bfloat16 the weights are rounded too before they meet
     the values. Only the backend "reference", float64 on a GPU, and a CPU up to 16 MiB of them, ever keep T x S scores.
 
-    Differentiable any number of times; gradients of gradients go through the reference.
+    Differentiable any number of times; gradients of gradients, forward mode and torch.func go through the reference.
 
     Args:
         q: [N, T, Dk], any strides, Dk from 1 to 520; float32, float16, bfloat16, or float64 (not in Triton).
@@ -50,30 +50,36 @@ def rearrange(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, *, ba
     if v.dim() != 3 or not 1 <= v.shape[2] <= _WIDEST:
         refuse("v", v, f"[N, S, Dv], Dv from 1 to {_WIDEST}")
     require("v", v, (*k.shape[:2], v.shape[2]), (q.dtype,), "k", k)
-    if plain.active:
+    if plain.this_thread.active:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
-    return _rearrange(q, k, v, scale, backend)[0]
+    if differentiated(q, k, v):
+        return rearrange_reference(q, k, v, _factor(q, scale))
+    keep = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    return _rearrange(q, k, v, scale, keep, backend)[0]
 
 
 @torch.library.custom_op("zellige::rearrange", mutates_args=())
-def _rearrange(q: Tensor, k: Tensor, v: Tensor, scale: float | None, backend: str | None) -> tuple[Tensor, Tensor]:
+def _rearrange(
+    q: Tensor, k: Tensor, v: Tensor, scale: float | None, keep: bool, backend: str | None
+) -> tuple[Tensor, Tensor]:
     factor, chosen = _factor(q, scale), _backend(q, backend)
     if q.shape[0] * q.shape[1] == 0:
-        return _result(q, v), _kept(q, k, backend)
+        return _result(q, v), _kept(q, k, keep, backend)
     if chosen == "reference":
-        return rearrange_reference(q, k, v, factor).contiguous(), _kept(q, k, backend)
+        return rearrange_reference(q, k, v, factor).contiguous(), _kept(q, k, keep, backend)
     if chosen == "library":
-        return rearrange_library(q, k, v, factor)
+        y, weights = rearrange_library(q, k, v, factor)
+        return y, weights if keep else _kept(q, k, keep, backend)
     from .triton import rearrange_triton
 
-    y, log_sums = _result(q, v), _kept(q, k, backend)
+    y, log_sums = _result(q, v), _kept(q, k, keep, backend)
     rearrange_triton(q.contiguous(), k.contiguous(), v.contiguous(), y, log_sums, factor)
     return y, log_sums
 
 
 @_rearrange.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, scale: float | None, backend: str | None) -> tuple[Tensor, Tensor]:
-    return _result(q, v), _kept(q, k, backend)
+def _(q: Tensor, k: Tensor, v: Tensor, scale: float | None, keep: bool, backend: str | None) -> tuple[Tensor, Tensor]:
+    return _result(q, v), _kept(q, k, keep, backend)
 
 
 @torch.library.custom_op("zellige::rearrange_backward", mutates_args=())
@@ -119,7 +125,7 @@ def _(
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.scale, ctx.backend = inputs
+    *tensors, ctx.scale, _, ctx.backend = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(*tensors, *output)
 
@@ -127,12 +133,12 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
 def _backward(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
     *tensors, y, kept = ctx.saved_tensors
     needed = ctx.needs_input_grad[:3]
-    if torch.is_grad_enabled():  # gradients of the gradients are asked for
+    if torch.is_grad_enabled() or differentiated(gradient):  # the gradients are to be differentiated
         factor = _factor(tensors[0], ctx.scale)
         found = reference_gradients(lambda q, k, v: rearrange_reference(q, k, v, factor), tensors, needed, gradient)
     else:
         found = list(_rearrange_backward(gradient, *tensors, y, kept, ctx.scale, ctx.backend))
-    return *(t if need else None for t, need in zip(found, needed, strict=True)), None, None
+    return *(t if need else None for t, need in zip(found, needed, strict=True)), None, None, None
 
 
 _rearrange.register_autograd(_backward, setup_context=_remember)
@@ -142,10 +148,18 @@ def _result(q: Tensor, v: Tensor) -> Tensor:
     return q.new_empty((*q.shape[:2], v.shape[2]))
 
 
-def _kept(q: Tensor, k: Tensor, backend: str | None) -> Tensor:
-    """Allocate what the backward pass does not compute anew: the logarithms of the softmax's sums, or the weights."""
-    chosen = _backend(q, backend)
-    shape = {"triton": q.shape[:2], "library": kept_weights(q, k)}.get(chosen, (0,))
+def _kept(q: Tensor, k: Tensor, keep: bool, backend: str | None) -> Tensor:
+    """Allocate what a backward pass does not compute anew: the logarithms of the softmax's sums, or the weights.
+
+    Without a backward pass the number of weights is not asked for, because an export would then hold for some batches
+    only.
+    """
+    shape: tuple[int, ...] = (0,)
+    match _backend(q, backend):
+        case "triton":
+            shape = q.shape[:2]
+        case "library" if keep:
+            shape = kept_weights(q, k)
     return q.new_empty(shape, dtype=torch.promote_types(q.dtype, torch.float32))
 
 

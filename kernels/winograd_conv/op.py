@@ -8,6 +8,7 @@ from torch import Tensor
 from zellige.errors import ShapeError
 
 from ..op.dispatch import Backend, choose_backend
+from ..op.gradients import differentiated, no_derivative, refuse_derivative
 from ..op.layout import in_memory_order, packed
 from ..op.validation import FLOATING, dtype_name, refuse, require, require_same_device
 from .reference import winograd_conv_reference
@@ -39,7 +40,7 @@ def winograd_conv(
     that adds in blocks, its error can be a third. In bfloat16 transformed inputs and weights are rounded: the error is
     2.3 to 2.6 times that of rounding the exact result, root mean square, for 32 to 512 channels.
 
-    For inference only: there is no backward. For CPUs: GPUs have matrix units for the direct sum; there the reference
+    For inference only: there is no derivative. For CPUs: GPUs have matrix units for the direct sum; there the reference
     runs.
 
     Args:
@@ -89,6 +90,8 @@ def winograd_conv(
         raise ShapeError(f"padding is {padding!r}; it must be {' or '.join(map(repr, _PADDINGS))}.")
     if not 0 <= 2 * crop < min(high, wide):
         raise ShapeError(f"crop is {crop}; it must be 0 or more, and leave at least one of {high}x{wide} pixels.")
+    if differentiated(x, matrices, bias):
+        refuse_derivative("winograd_conv")
     return _winograd_conv(x, matrices, bias, outputs, padding, crop, backend)
 
 
@@ -120,6 +123,9 @@ def _(
     x: Tensor, matrices: Tensor, bias: Tensor | None, outputs: int, padding: str, crop: int, backend: str | None
 ) -> Tensor:
     return _result(x, matrices, outputs, crop)
+
+
+_winograd_conv.register_autograd(no_derivative("winograd_conv"))
 
 
 def native_dtypes() -> tuple[torch.dtype, ...]:

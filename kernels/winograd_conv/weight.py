@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..op.gradients import differentiated, refuse_derivative
 from ..op.precision import full_precision
 from ..op.validation import FLOATING, refuse
 
@@ -41,6 +42,8 @@ def winograd_weight(weight: Tensor, *, upsample: bool = False) -> Tensor:
     shaped = weight.dim() == 4 and weight.shape[0] >= 1 and weight.shape[1] >= 1 and weight.shape[2:] == (3, 3)
     if not shaped or weight.dtype not in FLOATING:
         refuse("weight", weight, "[K, C, 3, 3], K and C at least 1, float32, float16, bfloat16 or float64")
+    if differentiated(weight):
+        refuse_derivative("winograd_weight")
     outputs, inputs = weight.shape[:2]
     axis = torch.tensor(_AXIS[upsample], dtype=torch.float64, device=weight.device)
     with full_precision(weight.device):

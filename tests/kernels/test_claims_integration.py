@@ -1,5 +1,7 @@
 """How every kernel works with the rest of torch: compilers, export, autocast, vmap, and the choice of a backend."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -121,14 +123,27 @@ def test_exports_for_any_batch(subject):
         torch.testing.assert_close(program.module()(*tensors), Layer(subject)(*tensors), rtol=0, atol=0)
 
 
+@contextmanager
+def settings_of_a_host() -> Iterator[None]:
+    """Autocast, another default dtype and another default device, as the program around a model may have set them."""
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            yield
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+
+
 @on_each_backend(dtypes=[torch.float32, torch.bfloat16])
-def test_autocast_changes_no_bit(subject, backend, dtype):
+def test_what_a_host_program_has_set_changes_no_bit(subject, backend, dtype):
     """Maps in bfloat16 beside float32 factors, as a network has them there; gradients of gradients inside it too."""
     tensors = subject.make(subject.small, dtype)
 
-    def run(enabled: bool) -> list[Tensor]:
+    def run(settings: AbstractContextManager[None]) -> list[Tensor]:
         leaves = subject.leaves(tensors)
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        with settings:
             y = subject.call(*leaves, backend=backend)
             if not subject.gradients:
                 return [y]
@@ -136,7 +151,7 @@ def test_autocast_changes_no_bit(subject, backend, dtype):
             graph = torch.autograd.grad(y.float().pow(2).sum(), leaves, create_graph=True)
             return [y, *once, *graph]
 
-    for actual, expected in zip(run(True), run(False), strict=True):
+    for actual, expected in zip(run(settings_of_a_host()), run(nullcontext()), strict=True):
         assert_same_bits(actual.detach(), expected.detach())
 
 

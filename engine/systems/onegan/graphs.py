@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ....kernels.feather_blend.reference import bytes_of
+from ....kernels.op.levels import bytes_of
 from ..graph import Compute, Graph, Output, entering, finished, finished_mask
 from .config import OneGanConfig
 from .networks import Encoding, OneGanNetworks

@@ -1,6 +1,8 @@
 """plain_operators: the same values by standard operators, for whatever traces them, and only inside of the block."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -13,6 +15,7 @@ from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.engine.systems.coco_gan.generator import Generator
 from zellige.engine.systems.onegan.config import OneGanConfig
 from zellige.engine.systems.onegan.networks import OneGanNetworks
+from zellige.errors import ShapeError
 from zellige.kernels import plain_operators
 from zellige.kernels.op import plain
 
@@ -40,6 +43,8 @@ def calls(dtype: torch.dtype) -> dict[str, Callable[..., Tensor]]:
         "glu_layer_norm": partial(k.glu_layer_norm, x, *gates, 1e-3),
         "mask_composite": partial(k.mask_composite, *parts, one),
         "mask_composite, finished": partial(k.mask_composite, *parts, one.sigmoid(), logits=False),
+        "nearest_centroid": partial(k.nearest_centroid, tokens[0, 0], tokens[1, 0]),
+        "nearest_centroid, cosine": partial(k.nearest_centroid, tokens[0, 0], tokens[1, 0], "cosine"),
         "phase_epilogue": partial(k.phase_epilogue, x, *gates[:, :1], eps=1e-3),
         "phase_epilogue, affine": partial(k.phase_epilogue, x, *factors[..., :2], "affine_relu"),
         "rearrange": partial(k.rearrange, *tokens),
@@ -113,17 +118,36 @@ def test_what_was_compiled_inside_is_compiled_anew_outside():
 def test_it_nests_and_ends_with_its_block():
     with plain_operators():
         with plain_operators():
-            assert plain.active
-        assert plain.active
-    assert not plain.active
+            assert plain.this_thread.active
+        assert plain.this_thread.active
+    assert not plain.this_thread.active
 
 
 def test_it_ends_when_the_block_fails():
     with pytest.raises(ValueError, match="^stop$"), plain_operators():
         raise ValueError("stop")
-    assert not plain.active
+    assert not plain.this_thread.active
+
+
+def test_it_holds_for_its_own_thread_however_blocks_overlap():
+    inside, left = threading.Barrier(2), threading.Barrier(2)
+
+    def another() -> tuple[bool, bool]:
+        before = plain.this_thread.active
+        with plain_operators():
+            inside.wait(60)
+            left.wait(60)
+        return before, plain.this_thread.active
+
+    with ThreadPoolExecutor(1) as threads:
+        with plain_operators():
+            found = threads.submit(another)
+            inside.wait(60)
+        assert not plain.this_thread.active
+        left.wait(60)
+        assert found.result(60) == (False, False)
 
 
 def test_refusals_stay():
-    with plain_operators(), pytest.raises(kernels.validation.ShapeError, match="^x is"):
+    with plain_operators(), pytest.raises(ShapeError, match="^x is"):
         kernels.glu_layer_norm(torch.ones(1, 3, 2, 2), torch.ones(1), torch.ones(1))

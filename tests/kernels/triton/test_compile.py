@@ -15,7 +15,7 @@ from zellige.errors import CheckpointError, DeviceError, ShapeError
 from zellige.kernels.triton.launcher import CompiledKernels
 from zellige.kernels.triton.variants import KERNELS, all_variants
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAME = "affine_relu_bfloat16_channels_last"
 
 
