@@ -7,7 +7,7 @@ from zellige.errors import CheckpointError
 
 from . import faults
 
-__all__ = ["START_BYTES", "Kind", "kind_of"]
+__all__ = ["ONNX", "PICKLE", "SAFETENSORS", "START_BYTES", "Kind", "kind_of"]
 
 START_BYTES = 512  # of a file; more are not looked at
 
@@ -28,13 +28,13 @@ class Kind:
 
 
 _CONVERT = "convert it with safetensors.torch.save_file on a machine you trust"
-_PICKLE = Kind("a pickle, which can run code when it is opened", _CONVERT, faults.PickleRefusedError)
+PICKLE = Kind("a pickle, which can run code when it is opened", _CONVERT, faults.PickleRefusedError)
 _ZIPPED = Kind(
     "a ZIP archive, in which torch.save keeps a pickle, which can run code when it is opened", _CONVERT,
     faults.PickleRefusedError,
 )  # fmt: skip
-_SAFETENSORS = Kind("a safetensors file", "give it a name that ends in .safetensors")
-_ONNX = Kind("an ONNX model", "give it a name that ends in .onnx")
+SAFETENSORS = Kind("a safetensors file", "give it a name that ends in .safetensors")
+ONNX = Kind("an ONNX model", "give it a name that ends in .onnx")
 _ENGINE = Kind(
     "a TensorRT engine, which runs on one kind of GPU and names no model",
     "load the .onnx file or the checkpoint that it was built from, or run it with "
@@ -66,9 +66,9 @@ def _picture(name: str) -> Kind:
 _SIGNATURES: tuple[tuple[int, bytes, Kind], ...] = (
     (1, b"trt", _ENGINE),
     (0, b"PK\x03\x04", _ZIPPED),
-    *((0, bytes((0x80, protocol)), _PICKLE) for protocol in range(2, 6)),
+    *((0, bytes((0x80, protocol)), PICKLE) for protocol in range(2, 6)),
     (0, b"version https://git-lfs", _POINTER),
-    (0, b"\x89HDF\r\n\x1a\n", Kind("an HDF5 file, as Keras writes", f"{_NAME_MODEL}")),
+    (0, b"\x89HDF\r\n\x1a\n", Kind("an HDF5 file, as Keras writes", _NAME_MODEL)),
     (0, b"GGUF", Kind("a GGUF file, which holds a language model", _NAME_MODEL)),
     (0, b"\x93NUMPY", Kind("an array of NumPy", _NAME_MODEL)),
     (0, b"%PDF", Kind("a PDF document", _NAME_MODEL)),
@@ -98,11 +98,11 @@ def kind_of(start: bytes) -> Kind | None:
     A safetensors file goes first, because any bytes can be the length that it begins with.
     """
     if _is_safetensors(start):
-        return _SAFETENSORS
+        return SAFETENSORS
     for place, signature, kind in _SIGNATURES:
         if start.startswith(signature, place):
             return kind
-    for pattern, kind in ((_PAGE_BEGINS, _PAGE), (_JSON_BEGINS, _JSON), (_ONNX_BEGINS, _ONNX)):
+    for pattern, kind in ((_PAGE_BEGINS, _PAGE), (_JSON_BEGINS, _JSON), (_ONNX_BEGINS, ONNX)):
         if pattern.match(start):
             return kind
     return None
