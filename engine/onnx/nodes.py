@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
-from ..checkpoint.header import shown
+from ..files.hostile import shown
 from . import faults
 from .faults import refuse
 
