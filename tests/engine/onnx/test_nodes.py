@@ -112,7 +112,7 @@ class TestDomains:
     def test_a_node_that_nothing_provides_is_refused_with_what_would(self, domain: str, provider: str) -> None:
         made = model(node("Gelu", ["x"], ["y"], domain=domain), opsets=OPSETS)
         with pytest.raises(
-            faults.DomainError, match=f"it has nodes such as 'Gelu' of the domain '{domain}': {provider}$"
+            faults.DomainError, match=rf"its node '' \(Gelu\) is of the domain '{domain}': {provider}$"
         ):
             opened(made)
 
