@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from zellige.cli import main
 from zellige.engine.checkpoint.file import read_header, read_tensors, write_checkpoint
@@ -192,9 +191,7 @@ def test_a_link_stays_and_its_target_is_written(tmp_path: Path, onegan_file: Mod
 def test_images_that_are_no_numbers_leave_no_file(tmp_path: Path, model_file: ModelFile) -> None:
     header = read_header(model_file("plane"))
     tensors = read_tensors(header, {name: tensor.shape for name, tensor in header.tensors.items()})
-    broken = {name: t.clone() for name, t in tensors.items()}
-    weight = broken["generator.to_image.weight"]  # finite, and the sum of its products is no number
-    weight[:], weight[:, ::2] = 3e38, -3e38
+    broken = {name: t * 1e30 for name, t in tensors.items()}  # finite, and their products are not
     write_checkpoint(tmp_path / "nan.safetensors", broken, system="coco-gan", config=header.config)
     (tmp_path / "out").mkdir()
     with pytest.raises(
