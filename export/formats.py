@@ -14,9 +14,9 @@ from ..engine.tensorrt.build import way_to_build
 from ..engine.tensorrt.graph import check_ascending
 from .onnx import export_onnx
 from .plugins import register_plugins, split_for_plugins
+from .server.repository import Port, write_repository
 from .tasks import Output
 from .tensorrt import PROFILE, Profile, export_tensorrt
-from .server.repository import Port, write_repository
 
 __all__ = ["PROFILE", "export_engine", "export_repository"]
 

@@ -203,8 +203,8 @@ def _check_finite(path: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
         if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
             count = int((~tensor.isfinite()).sum())
             raise faults.NotFiniteError(
-                f"{path}: the tensor {shown(name)} holds NaN or infinity in {count} of its {tensor.numel()} numbers, so "
-                "that all images would be black or noise; take an earlier checkpoint of the run."
+                f"{path}: the tensor {shown(name)} holds NaN or infinity in {count} of its {tensor.numel()} numbers, "
+                "so that all images would be black or noise; take an earlier checkpoint of the run."
             )
 
 

@@ -52,7 +52,9 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> Bina
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     try:
         _check_regular(os.fstat(descriptor).st_mode)
-        return os.fdopen(descriptor, "r+b", 0) if flags & os.O_RDWR else os.fdopen(descriptor, "rb")
+        if flags & os.O_RDWR:
+            return open(path, "r+b", buffering=0, opener=lambda *_: descriptor)
+        return open(path, "rb", opener=lambda *_: descriptor)
     except BaseException:
         os.close(descriptor)
         raise

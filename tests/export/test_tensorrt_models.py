@@ -89,7 +89,8 @@ class TestRefusedModels:
         refused(
             CheckpointError,
             "the ONNX model cannot be opened as an ONNX model: its node 'the AffineRelu' (AffineRelu) is of the domain "
-            "'zellige': Zellige's plugins for TensorRT provide them; elsewhere export the model with --flavour portable",
+            "'zellige': Zellige's plugins for TensorRT provide them; elsewhere export the model with --flavour "
+            "portable",
             gated(function=False),
         )
 
@@ -168,4 +169,8 @@ class TestRefusedModels:
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         path = tmp_path / "missing.onnx"
-        refused(CheckpointError, f"{path} cannot be opened as an ONNX model: it does not exist; name a .onnx file that does", path)
+        refused(
+            CheckpointError,
+            f"{path} cannot be opened as an ONNX model: it does not exist; name a .onnx file that does",
+            path,
+        )

@@ -117,7 +117,9 @@ class TestAllocation:
             check_allocation(path, network(2**40), held, CPU)
 
     def test_constants_larger_than_the_memory_are_refused(self, path: Path) -> None:
-        with pytest.raises(faults.AllocationError, match=r"describes a network of 4194305MiB, and cpu has \d+MiB of free"):
+        with pytest.raises(
+            faults.AllocationError, match=r"describes a network of 4194305MiB, and cpu has \d+MiB of free"
+        ):
             check_allocation(path, network(15, constants=2**40), 15, CPU)
 
 

@@ -30,7 +30,9 @@ class TestFiles:
         write_file(tmp_path / "a", b"1", b"", b"23")
         assert (tmp_path / "a").read_bytes() == b"123"
 
-    @pytest.mark.parametrize("write", [lambda path: write_file(path, b"new"), lambda path: take_name(drafted(path), path)])
+    @pytest.mark.parametrize(
+        "write", [lambda path: write_file(path, b"new"), lambda path: take_name(drafted(path), path)]
+    )
     def test_a_link_stays_and_its_target_is_replaced(self, tmp_path: Path, write: Callable[[Path], None]) -> None:
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / "elsewhere" / "real").write_bytes(b"old")

@@ -90,7 +90,9 @@ def test_a_file_that_is_not_there_is_refused(machine: Machine, tmp_path: Path) -
 
 
 def test_what_is_neither_is_refused(loaded: list[bytes]) -> None:
-    with pytest.raises(CheckpointError, match="^the ONNX model cannot be opened as an ONNX model: byte 0 begins no field"):
+    with pytest.raises(
+        CheckpointError, match="^the ONNX model cannot be opened as an ONNX model: byte 0 begins no field"
+    ):
         open_engine(b"neither")
 
 

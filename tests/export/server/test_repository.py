@@ -1,7 +1,7 @@
 """Repositories for Triton Inference Server, read back by the schema of its own client."""
 
-import re
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -160,9 +160,7 @@ class TestOnnx:
 
 class TestEngines:
     def test_an_engine_is_described_by_what_is_told(self, engine: Path, tmp_path: Path) -> None:
-        write_repository(
-            engine, tmp_path / "r", name="emoji", ports=PORTS, metadata={"zellige.precision": "bf16"}
-        )
+        write_repository(engine, tmp_path / "r", name="emoji", ports=PORTS, metadata={"zellige.precision": "bf16"})
         config = config_of(tmp_path / "r" / "emoji")
         assert (config.backend, config.platform, config.default_model_filename) == (
             "tensorrt",
