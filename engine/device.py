@@ -3,7 +3,9 @@
 import os
 import platform
 import re
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import torch
 
@@ -46,13 +48,14 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype for a precision; "auto" takes bfloat16 where the hardware multiplies in it, else float32.
+    """The dtype for a precision; "auto" takes bfloat16 if the hardware multiplies in it, else float32.
 
     Raises:
         DeviceError: no such precision, or float16 on a CPU.
     """
     if name == "auto":
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
+        # torch's own question counts emulation as support, and is about the current device.
+        native = _is_ampere(device) if device.type == "cuda" else cpu_has_bf16()
         return torch.bfloat16 if native else torch.float32
     if name not in DTYPES:
         raise DeviceError(f"there is no precision {name!r}; use auto, fp32, fp16 or bf16")
@@ -66,31 +69,79 @@ def precision_of(dtype: torch.dtype) -> str:
     return next(name for name, own in DTYPES.items() if own == dtype)
 
 
+def _is_ampere(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def cpu_has_bf16() -> bool:
     """Whether the CPU has bfloat16 dot products (AVX512-BF16, AMX, or Arm's BF16)."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split())
-    except OSError:
-        return False
+    flags = set(_read(Path("/proc/cpuinfo")).split())
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def available_memory(device: torch.device) -> int:
-    """Free bytes of the device's memory; on a CPU what the kernel calls available, within the control group's limit."""
+def available_memory(device: torch.device, root: Path = Path("/")) -> int:
+    """Free bytes of the device's memory; on a CPU what the kernel calls available, within the control groups' limits.
+
+    Args:
+        device: a CPU or a CUDA device.
+        root: of the file system in which the kernel tells.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if match := re.search(r"MemAvailable:\s+(\d+) kB", _read(root / "proc/meminfo")):
+        free = int(match[1]) * 1024
+    return min([free, *_left_in_groups(root)])
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """One of the two versions of control groups.
+
+    Attributes:
+        entry: its line in /proc/self/cgroup, up to the group's path.
+        folder: it is mounted there.
+        limit, used: files of a group, in bytes; a limit may be a word, such as "max".
+        cached: keys of memory.stat for the page cache, which is counted as used and given back on demand.
+    """
+
+    entry: str
+    folder: str
+    limit: str
+    used: str
+    cached: tuple[str, str]
+
+
+_GROUPS = (
+    _Groups(r"0::", "sys/fs/cgroup", "memory.max", "memory.current", ("inactive_file", "active_file")),
+    _Groups(
+        r"\d+:(?:[\w,]+,)?memory(?:,[\w,]+)?:", "sys/fs/cgroup/memory", "memory.limit_in_bytes",
+        "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"),
+    ),
+)  # fmt: skip
+
+
+def _left_in_groups(root: Path) -> Iterator[int]:
+    """What is left in this process's control group and in those around it, as far as each has a limit."""
+    own = _read(root / "proc/self/cgroup")
+    for version in _GROUPS:
+        if match := re.search(rf"^{version.entry}(/.*)$", own, re.MULTILINE):
+            path = PurePosixPath(match[1])
+            # Inside of a container its own group may be mounted as the root, and the path then leads nowhere.
+            for group in (path, *path.parents):
+                folder = root / version.folder / str(group).lstrip("/")
+                limit, used = _read(folder / version.limit).strip(), _read(folder / version.used).strip()
+                if limit.isdigit() and used.isdigit():
+                    cached = re.findall(rf"^(?:{'|'.join(version.cached)}) (\d+)$", _read(folder / "memory.stat"), re.M)
+                    yield max(int(limit) - int(used) + sum(map(int, cached)), 0)
+
+
+def _read(path: Path) -> str:
+    """A file of the kernel; empty if there is none, as on other systems."""
     try:
-        match = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
-        if match:
-            free = int(match[1]) * 1024
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        if limit != "max":
-            used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
-            free = min(free, max(int(limit) - used, 0))
+        return path.read_text(encoding="ascii", errors="replace")
     except OSError:
-        pass
-    return free
+        return ""
 
 
 def parse_bytes(text: str | int) -> int:
@@ -113,8 +164,6 @@ def show_bytes(count: int) -> str:
 
 def processor() -> str:
     """The CPU's name, as the system has it."""
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    lines = _read(Path("/proc/cpuinfo")).splitlines()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

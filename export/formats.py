@@ -9,13 +9,14 @@ from zellige.errors import TaskError
 
 from ..engine.files.atomic import AtomicFile
 from ..engine.library import find
+from ..engine.onnx.file import open_model
 from ..engine.systems.graph import Output
 from ..engine.tensorrt.build import way_to_build
 from ..engine.tensorrt.graph import check_ascending
 from .onnx import export_onnx
 from .plugins import register_plugins, split_for_plugins
+from .server.repository import Port, write_repository
 from .tensorrt import PROFILE, Profile, export_tensorrt
-from .triton_repository import Port, export_triton_repository
 
 __all__ = ["PROFILE", "export_engine", "export_repository"]
 
@@ -82,7 +83,7 @@ def export_repository(
         model, task, precision, output: as of `export_onnx`.
         out: the repository; made when missing.
         flavour: "portable" for an ONNX file, "full" for an engine that full TensorRT builds for the GPU at hand.
-        max_batch, instances, device: as of `export_triton_repository`.
+        max_batch, instances, device: as of `write_repository`.
     Returns:
         the report of the file in it, with `name`, `backend`, `config`, `files` and `bytes` of the repository.
     Raises:
@@ -104,7 +105,7 @@ def export_repository(
         else:
             draft = Path(folder) / _ONNX
             report = export_onnx(model, draft, task=task, precision=precision, output=output)
-        written = export_triton_repository(
+        written = write_repository(
             draft, out, name=name, max_batch=max_batch, instances=instances, device=device, ports=ports,
             metadata=metadata,
         )  # fmt: skip
@@ -113,9 +114,7 @@ def export_repository(
 
 def _with_plugins(draft: Path, library: Any) -> bytes:
     """The model with a node for each plugin and no functions, whose plugins TensorRT knows now."""
-    import onnx
-
-    model = split_for_plugins(onnx.load(draft))
+    model = split_for_plugins(open_model(draft))
     del model.functions[:]
     register_plugins(library)
     content: bytes = model.SerializeToString(deterministic=True)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from zellige.errors import DeviceError, TaskError
 
 from ..engine.device import DTYPES
-from ..engine.files.atomic import AtomicFile, output_errors
+from ..engine.files.atomic import AtomicFile, output_errors, take_name
 from ..engine.library import load_checkpoint
 from ..engine.runtimes.onnx_export import OPSET, OnnxGraph, onnx_graph
 from ..engine.systems.graph import OUTPUTS, Output
@@ -65,15 +65,16 @@ def export_onnx(
     path = Path(out)
     AtomicFile(path)  # refuses what cannot be written before minutes of work
     graph, described = written_onnx(model, task=task, flavour=flavour, precision=precision, output=output)
-    with output_errors(path), tempfile.TemporaryDirectory(prefix=".zellige-", dir=path.resolve().parent) as folder:
-        draft = Path(folder) / path.name
+    place = path.resolve()  # a symbolic link stays, and data beside the file lie beside its target
+    with output_errors(path), tempfile.TemporaryDirectory(prefix=".zellige-", dir=place.parent) as folder:
+        draft = Path(folder) / place.name
         files = _save(graph.model, draft)
         checked = verify(graph, str(draft), described, precision, batches)
         for file in reversed(files):  # the model last: it must not be there without its weights
-            os.replace(file, path.parent / file.name)
+            take_name(file, place.with_name(file.name))
     return {
         "out": str(path), "format": "onnx", "flavour": flavour, "precision": precision, "task": task,
-        "output": output, "opset": OPSET, "bytes": sum((path.parent / f.name).stat().st_size for f in files),
+        "output": output, "opset": OPSET, "bytes": sum(place.with_name(f.name).stat().st_size for f in files),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "inputs": _values(graph.model.graph.input), "outputs": _values(graph.model.graph.output),
         "verification": checked, "seconds": time.perf_counter() - began,

@@ -44,7 +44,7 @@ def test_the_example_in_plain_onnxruntime_saves_images(
     assert capsys.readouterr().out == "onegan (8, 64, 64, 3)\n"
 
 
-@pytest.mark.parametrize("words", ["open_model", "export_triton_repository"])
+@pytest.mark.parametrize("words", ["open_model", "write_repository"])
 def test_the_other_examples_with_that_file_run(
     words: str, emoji: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

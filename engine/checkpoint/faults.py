@@ -1,28 +1,57 @@
-"""One exception class for each way in which a checkpoint can be wrong."""
+"""One exception class for each way in which a checkpoint can be wrong; those of any file stand in `files/faults.py`."""
 
 from zellige.errors import CheckpointError
+
+from ..files.faults import (
+    CompressedFileError,
+    DuplicateKeyError,
+    EmptyFileError,
+    EngineFileError,
+    JsonSyntaxError,
+    MissingFileError,
+    NestingError,
+    NotAFileError,
+    NumberRangeError,
+    OtherFormatError,
+    PickleRefusedError,
+    PictureFileError,
+    PointerFileError,
+    SurrogateError,
+    TruncatedFileError,
+    UnreadableFileError,
+    WebPageError,
+)
 
 __all__ = [
     "AllocationError",
     "ByteCountError",
     "ChangedFileError",
+    "CompressedFileError",
     "DuplicateKeyError",
     "EmptyFileError",
+    "EngineFileError",
     "ForeignFileError",
     "FormatVersionError",
     "HeaderEncodingError",
     "HeaderLengthError",
     "HeaderStructureError",
-    "HeaderSyntaxError",
     "InvalidConfigError",
     "InvalidShapeError",
+    "JsonSyntaxError",
     "MisalignedTensorError",
     "MissingFileError",
+    "MissingSystemError",
     "MissingTensorError",
     "NestingError",
     "NotAFileError",
+    "NotFiniteError",
     "NumberRangeError",
+    "OtherFormatError",
     "PickleRefusedError",
+    "PictureFileError",
+    "PointerFileError",
+    "PrefixedNamesError",
+    "SurrogateError",
     "TensorDtypeError",
     "TensorEntryError",
     "TensorHoleError",
@@ -32,40 +61,13 @@ __all__ = [
     "TruncatedFileError",
     "UnexpectedTensorError",
     "UnknownDtypeError",
-    "UnknownSystemError",
     "UnreadableFileError",
+    "WebPageError",
 ]
-
-
-# The file.
-
-
-class MissingFileError(CheckpointError):
-    """There is no file of that name."""
-
-
-class NotAFileError(CheckpointError):
-    """The path is a folder, a pipe or a device."""
-
-
-class UnreadableFileError(CheckpointError):
-    """The operating system does not let the file be read."""
-
-
-class EmptyFileError(CheckpointError):
-    """The file has no bytes."""
-
-
-class TruncatedFileError(CheckpointError):
-    """The file ends before what it announces."""
 
 
 class ChangedFileError(CheckpointError):
     """The file was replaced or damaged between reading its header and reading its tensors."""
-
-
-class PickleRefusedError(CheckpointError):
-    """The file is a pickle, which can run code when it is opened; it was not opened."""
 
 
 # The header.
@@ -76,27 +78,11 @@ class HeaderLengthError(CheckpointError):
 
 
 class HeaderEncodingError(CheckpointError):
-    """The header is not UTF-8, or holds half of a surrogate pair."""
-
-
-class HeaderSyntaxError(CheckpointError):
-    """The header, or the configuration inside it, is not JSON."""
+    """The header is not UTF-8."""
 
 
 class HeaderStructureError(CheckpointError):
     """The header is JSON, but not of the form that a checkpoint has."""
-
-
-class DuplicateKeyError(CheckpointError):
-    """A JSON object of the header has the same key twice."""
-
-
-class NestingError(CheckpointError):
-    """The JSON is nested deeper than any configuration needs."""
-
-
-class NumberRangeError(CheckpointError):
-    """A number of the JSON is NaN, infinite, or an integer that 64 bits do not hold."""
 
 
 # The tensors' places in the file.
@@ -145,8 +131,8 @@ class FormatVersionError(CheckpointError):
     """The checkpoint is of another format version."""
 
 
-class UnknownSystemError(CheckpointError):
-    """The checkpoint names no system, or one that this version does not have."""
+class MissingSystemError(CheckpointError):
+    """The checkpoint does not say of which system its model is."""
 
 
 class InvalidConfigError(CheckpointError):
@@ -168,9 +154,17 @@ class TensorShapeError(CheckpointError):
     """A tensor has another shape than the model needs."""
 
 
+class PrefixedNamesError(CheckpointError):
+    """All tensors are there, under names with a prefix that a wrapper such as DataParallel put before them."""
+
+
 class TensorDtypeError(CheckpointError):
-    """A weight is not floating point, or a counter is not an integer."""
+    """A weight is not floating point."""
+
+
+class NotFiniteError(CheckpointError):
+    """A tensor holds NaN or an infinity."""
 
 
 class AllocationError(CheckpointError):
-    """The configuration asks for more elements than the file holds."""
+    """The configuration asks for more weights than the file holds, or more memory than the device has."""

@@ -3,36 +3,26 @@
 import io
 import json
 import os
-import secrets
-import stat
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
 from pydantic import BaseModel, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from zellige.errors import ConfigError, OutputError
 
+from ..device import available_memory, show_bytes
+from ..files.atomic import write_file
+from ..files.hostile import SAVE_AGAIN, IrregularFileError, open_regular, shown
 from . import faults
-from .header import (
-    DTYPES,
-    FORMAT_VERSION,
-    METADATA_KEY,
-    PICKLE_ADVICE,
-    SAVE_AGAIN,
-    SYSTEMS,
-    Header,
-    TensorInfo,
-    parse_header,
-    shown,
-)
+from .header import DTYPES, FORMAT_VERSION, METADATA_KEY, Header, TensorInfo, parse_header
 
 __all__ = [
     "FORMAT_VERSION",
-    "SYSTEMS",
     "Header",
     "TensorInfo",
     "check_allocation",
@@ -42,7 +32,6 @@ __all__ = [
     "write_checkpoint",
 ]
 
-_PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
 
 
@@ -60,13 +49,12 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     path = Path(path)
     try:
         str(path).encode("utf-8")  # safetensors opens no other names
-        # A pipe would block when it is opened, so its kind is asked for first.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise faults.NotAFileError(f"{path} is not a regular file; name a .safetensors checkpoint.")
-        if path.suffix.lower() in _PICKLE_SUFFIXES:
-            raise faults.PickleRefusedError(f"{path} {PICKLE_ADVICE}.")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return parse_header(file, os.fstat(file.fileno()).st_size, path)
+    except IrregularFileError as error:
+        raise faults.NotAFileError(
+            f"{path} cannot be read as a checkpoint: {error.strerror}; name a .safetensors file."
+        ) from None
     except (FileNotFoundError, NotADirectoryError):
         raise faults.MissingFileError(f"{path} does not exist; name a .safetensors checkpoint that does.") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL character or not UTF-8
@@ -75,27 +63,25 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
 
 def read_tensors(
-    header: Header,
-    expected: Mapping[str, Sequence[int]] | None = None,
-    prefix: str = "",
-    integers: Collection[str] = (),
+    header: Header, expected: Mapping[str, Sequence[int]] | None = None, prefix: str = ""
 ) -> dict[str, Tensor]:
     """Map a checkpoint's tensors into memory; pages are read from the file as they are touched.
 
     Args:
         header: of the file to read, from `read_header`.
-        expected: the shape of every tensor that the model needs, by name without the prefix; None takes all.
+        expected: the shape of every tensor that the model needs, all of floating point, by name without the prefix;
+            None takes all.
         prefix: selects the tensors whose names start with it, such as "generator."; it is cut off the names returned.
-        integers: the expected names that hold integers, such as a batch norm's counter; all others are floating point.
     Returns:
-        CPU tensors in the file's dtypes, by name without the prefix. Writing to one does not alter the file.
+        CPU tensors in the file's dtypes, by name without the prefix; their numbers are finite. Writing to one does not
+        alter the file.
     Raises:
         CheckpointError: a tensor is missing, unexpected, or of another shape or kind (nothing has been read then), or
-            the file changed since its header was read.
+            holds NaN or an infinity, or the file changed since its header was read.
     """
     found = {name.removeprefix(prefix): info for name, info in header.tensors.items() if name.startswith(prefix)}
     if expected is not None:
-        _check_expected(header.path, found, expected, prefix, integers)
+        _check_expected(header, found, expected, prefix)
     try:
         with safetensors.safe_open(header.path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(prefix + name) for name in found}
@@ -105,6 +91,7 @@ def read_tensors(
     for name, info in found.items():
         if name not in tensors or (tensors[name].dtype, tuple(tensors[name].shape)) != (info.dtype, info.shape):
             raise faults.ChangedFileError(f"{header.path} changed after its header was read; load it again.")
+    _check_finite(header.path, ((prefix + name, tensor) for name, tensor in tensors.items()))
     return tensors
 
 
@@ -123,7 +110,7 @@ def write_checkpoint(
     Args:
         path: the file to make or replace; it ends in .safetensors and its folder exists.
         tensors: any device and strides; float, integer or bool.
-        system: one of `SYSTEMS`.
+        system: name of the system, a row of `engine.systems.SYSTEMS`.
         config: JSON values from which the model can be built.
         details: JSON values that describe the model: name, licence, training data, metrics.
     Raises:
@@ -148,32 +135,14 @@ def write_checkpoint(
             raise faults.UnknownDtypeError(
                 f"{path}: tensor {shown(name)} is {tensor.dtype}; allowed are {', '.join(DTYPES)}; convert it first."
             )
+    _check_finite(path, tensors.items())
     # Copies, because safetensors refuses strided tensors and tensors that share storage (tied weights).
     copies = {
         name: tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     content = safetensors.torch.save(copies, metadata)
     parse_header(io.BytesIO(content), len(content), path)
-
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        # Without this a power failure may undo the rename.
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"{path} cannot be written ({reason}); choose a writable folder with free space.") from None
+    write_file(path, content)
 
 
 def validated(header: Header, model: type[_ModelT]) -> _ModelT:
@@ -199,32 +168,52 @@ def validated(header: Header, model: type[_ModelT]) -> _ModelT:
     raise faults.InvalidConfigError(f"{header.path}: {reason.rstrip('.')}; {SAVE_AGAIN}.")
 
 
-def check_allocation(header: Header, elements: int) -> None:
-    """Refuse a configuration that asks for a larger model than the file holds, before the model is built.
+def check_allocation(path: Path, networks: nn.Module, held: int, device: torch.device) -> None:
+    """Refuse a configuration that asks for more than its file holds or its device has, before networks are allocated.
 
-    Counted in elements, since a model in float32 may come from a file in float16.
+    Weights are counted in elements, because a model in float32 may come from a file in float16. Constants that no file
+    holds, such as a lattice's noise, grow with the configuration alone, and are held against the device's memory.
 
     Args:
-        header: from `read_header`.
-        elements: the sum of the elements of all tensors of the model.
+        path: the file with the configuration, for the error.
+        networks: those that would be built, built under `torch.device("meta")`, where they take no memory.
+        held: elements that the file holds, `Header.elements` of a checkpoint; of an exported graph, whose layers may
+            have been rewritten to ones with fewer weights, 8 times its bytes.
+        device: where they would be allocated.
     Raises:
-        AllocationError: the file holds fewer.
+        AllocationError: the file holds fewer weights, or the device has less memory.
     """
-    held = sum(info.elements for info in header.tensors.values())
-    if elements > held:
+    weights = sum(tensor.numel() for tensor in networks.state_dict().values() if tensor.is_floating_point())
+    if weights > held:
         raise faults.AllocationError(
-            f"{header.path}: its config describes {elements} weights and the file holds {held}; {SAVE_AGAIN}."
+            f"{path}: its config describes {weights} weights and the file holds {held}; {SAVE_AGAIN}."
+        )
+    needed = sum(tensor.nbytes for tensor in chain(networks.parameters(), networks.buffers()))
+    free = available_memory(device)
+    if needed > free:
+        raise faults.AllocationError(
+            f"{path}: its config describes a network of {show_bytes(needed)}, and {device} has {show_bytes(free)} of "
+            "free memory; load it on a machine with more, or save the checkpoint with a smaller lattice."
         )
 
 
+def _check_finite(path: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    for name, tensor in tensors:
+        # One pass without a second array: a NaN is both the least and the greatest.
+        if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+            count = int((~tensor.isfinite()).sum())
+            raise faults.NotFiniteError(
+                f"{path}: the tensor {shown(name)} holds NaN or infinity in {count} of its {tensor.numel()} numbers, "
+                "so that all images would be black or noise; take an earlier checkpoint of the run."
+            )
+
+
 def _check_expected(
-    path: Path,
-    found: Mapping[str, TensorInfo],
-    expected: Mapping[str, Sequence[int]],
-    prefix: str,
-    integers: Collection[str],
+    header: Header, found: Mapping[str, TensorInfo], expected: Mapping[str, Sequence[int]], prefix: str
 ) -> None:
+    path = header.path
     for name in sorted(expected.keys() - found.keys()):
+        _check_prefix(header, expected, prefix)
         raise faults.MissingTensorError(
             f"{path}: the tensor {shown(prefix + name)} is missing, one of the {len(expected)} that its config "
             f"asks for; {SAVE_AGAIN}."
@@ -241,6 +230,24 @@ def _check_expected(
             raise faults.TensorShapeError(
                 f"{label} has shape {shown(info.shape)} and its config asks for {shown(tuple(shape))}; {SAVE_AGAIN}."
             )
-        if info.dtype.is_floating_point == (name in integers):
-            allowed = "an integer dtype" if name in integers else "float64, float32, float16 or bfloat16"
-            raise faults.TensorDtypeError(f"{label} is {info.dtype} and has to be {allowed}; {SAVE_AGAIN}.")
+        if not info.dtype.is_floating_point:
+            raise faults.TensorDtypeError(
+                f"{label} is {info.dtype} and has to be float64, float32, float16 or bfloat16; {SAVE_AGAIN}."
+            )
+
+
+def _check_prefix(header: Header, expected: Mapping[str, Sequence[int]], prefix: str) -> None:
+    """Recognise names that a wrapper changed: saving again with the program that wrote them would change nothing."""
+    first = next(iter(expected))
+    for name in header.tensors:
+        given = name.removesuffix(first)
+        surplus = given.removeprefix(prefix) if given.startswith(prefix) else given.removesuffix(prefix)
+        is_wrapped = name.endswith(first) and surplus and given in (prefix + surplus, surplus + prefix)
+        if is_wrapped and all(given + other in header.tensors for other in expected):
+            raise faults.PrefixedNamesError(
+                f"{header.path}: the tensor {shown(prefix + first)} is named {shown(name)}, and so are all others: a "
+                "wrapper, such as DataParallel with 'module.' or torch.compile with '_orig_mod.', put "
+                f"{shown(surplus)} into their names. Save the state_dict of the module inside the wrapper, or take the "
+                f"tensors of safetensors.torch.load_file, name them name.replace({shown(surplus)}, '', 1), and pass "
+                "them to write_checkpoint."
+            )

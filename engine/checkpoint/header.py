@@ -1,44 +1,27 @@
 """The header of a checkpoint, parsed strictly: every byte of the file is accounted for before safetensors opens it."""
 
-import json
 import math
-import reprlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
+from ..files.hostile import COPY_AGAIN, SAVE_AGAIN, shown, strict_json
+from ..files.kinds import PICKLE, SAFETENSORS, START_BYTES, kind_of
 from . import faults
 
-__all__ = [
-    "COPY_AGAIN",
-    "DTYPES",
-    "FORMAT_VERSION",
-    "METADATA_KEY",
-    "PICKLE_ADVICE",
-    "SAVE_AGAIN",
-    "SYSTEMS",
-    "Header",
-    "TensorInfo",
-    "parse_header",
-    "shown",
-]
+__all__ = ["DTYPES", "FORMAT_VERSION", "METADATA_KEY", "Header", "TensorInfo", "parse_header"]
 
 FORMAT_VERSION = 1
 METADATA_KEY = "zellige"
-SYSTEMS = ("coco-gan", "onegan", "key-patch", "rearranger", "cluster-guided")
-COPY_AGAIN = "copy or download the file again"
-SAVE_AGAIN = "save the checkpoint again with the program that wrote it"
-PICKLE_ADVICE = (
-    "is a pickle, which can run code when it is opened, and only .safetensors is read; "
-    "convert it with safetensors.torch.save_file on a machine you trust"
-)
 
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 16 * 2**20
-_MAX_DEPTH = 64
 _MAX_RANK = 64
+_PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+_SYSTEM = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -51,10 +34,6 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 120
-shown = _short.repr  # a hostile value neither fills the screen nor breaks the line
 
 
 @dataclass(frozen=True)
@@ -80,6 +59,11 @@ class Header:
     details: dict[str, Any]
     tensors: dict[str, TensorInfo]
 
+    @property
+    def elements(self) -> int:
+        """The number of elements of all tensors."""
+        return sum(info.elements for info in self.tensors.values())
+
 
 def parse_header(file: BinaryIO, size: int, path: Path) -> Header:
     """Parse and check the header of an open file of `size` bytes; errors call it `path`."""
@@ -90,7 +74,7 @@ def parse_header(file: BinaryIO, size: int, path: Path) -> Header:
         raise faults.HeaderEncodingError(
             f"{path}: its header is not UTF-8 at byte {_LENGTH_BYTES + error.start}; {COPY_AGAIN}."
         ) from None
-    entries = _strict_json(text, path, "its header")
+    entries = strict_json(text, path, "its header")
     if not isinstance(entries, dict):
         raise faults.HeaderStructureError(f"{path}: its header is {shown(entries)}, not a JSON object; {COPY_AGAIN}.")
     metadata = entries.pop("__metadata__", {})
@@ -104,11 +88,10 @@ def parse_header(file: BinaryIO, size: int, path: Path) -> Header:
 
 
 def _header_bytes(file: BinaryIO, size: int, path: Path) -> bytes:
-    start = file.read(_LENGTH_BYTES + 1)
+    start = file.read(START_BYTES)
     if not start:
         raise faults.EmptyFileError(f"{path} is empty; {COPY_AGAIN}.")
-    if _is_pickle(start):
-        raise faults.PickleRefusedError(f"{path} {PICKLE_ADVICE}.")
+    _check_format(start, path)
     if len(start) <= _LENGTH_BYTES:
         raise faults.TruncatedFileError(f"{path} ends after {size} bytes, inside its header; {COPY_AGAIN}.")
     length = int.from_bytes(start[:_LENGTH_BYTES], "little")
@@ -117,71 +100,23 @@ def _header_bytes(file: BinaryIO, size: int, path: Path) -> bytes:
             f"{path} announces a header of {length} bytes, and 2 to {_MAX_HEADER_BYTES} are allowed; "
             "it is no .safetensors file or is damaged, so name another or copy it again."
         )
-    missing = faults.TruncatedFileError(
-        f"{path} announces a header of {length} bytes and has {size - _LENGTH_BYTES} after the length; {COPY_AGAIN}."
-    )
-    if _LENGTH_BYTES + length > size:
-        raise missing
-    raw = start[_LENGTH_BYTES:] + file.read(length - 1)
+    raw = start[_LENGTH_BYTES : _LENGTH_BYTES + length]
+    if _LENGTH_BYTES + length <= size:
+        raw += file.read(length - len(raw))
     if len(raw) < length:
-        raise missing
+        raise faults.TruncatedFileError(
+            f"{path} announces a header of {length} bytes and has {size - _LENGTH_BYTES} after the length; "
+            f"{COPY_AGAIN}."
+        )
     return raw
 
 
-def _is_pickle(start: bytes) -> bool:
-    if start.startswith(b"PK\x03\x04"):
-        return True
-    # A header of 640 bytes also begins with 80 02: its length then has zeros in the high bytes and an object after it.
-    is_length = not any(start[4:_LENGTH_BYTES]) and start[_LENGTH_BYTES:] in (b"", b"{")
-    return len(start) >= 2 and start[0] == 0x80 and 2 <= start[1] <= 5 and not is_length
-
-
-def _strict_json(text: str, path: Path, where: str) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        members: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in members:
-                raise faults.DuplicateKeyError(f"{path}: {where} has the key {shown(key)} twice; {SAVE_AGAIN}.")
-            members[key] = value
-        return members
-
-    def number(literal: str) -> int | float:
-        is_integer = literal.lstrip("-").isdigit()
-        # 64 bits are what torch, and the parser of safetensors, hold; to that parser -0 is a float.
-        if is_integer and len(literal) <= 20 and literal != "-0" and -(2**63) <= int(literal) < 2**64:
-            return int(literal)
-        if not is_integer and math.isfinite(float(literal)):
-            return float(literal)
-        raise faults.NumberRangeError(
-            f"{path}: {where} has the number {shown(literal)}, which is not finite or not in 64 bits; {SAVE_AGAIN}."
-        )
-
-    too_deep = faults.NestingError(f"{path}: {where} is nested deeper than {_MAX_DEPTH} levels; {SAVE_AGAIN}.")
-    try:
-        document = json.loads(
-            text, object_pairs_hook=unique, parse_int=number, parse_float=number, parse_constant=number
-        )
-        level = [document]
-        for _ in range(_MAX_DEPTH):
-            level = [
-                child
-                for node in level
-                if isinstance(node, dict | list)
-                for child in (node.values() if isinstance(node, dict) else node)
-            ]
-        if level:
-            raise too_deep
-        if "\\u" in text:
-            json.dumps(document, ensure_ascii=False).encode("utf-8")
-    except RecursionError:
-        raise too_deep from None
-    except UnicodeEncodeError:
-        raise faults.HeaderEncodingError(f"{path}: {where} has half of a surrogate pair; {SAVE_AGAIN}.") from None
-    except json.JSONDecodeError as error:
-        raise faults.HeaderSyntaxError(
-            f"{path}: {where} is not JSON ({error.msg} at character {error.pos}); {COPY_AGAIN}."
-        ) from None
-    return document
+def _check_format(start: bytes, path: Path) -> None:
+    kind = kind_of(start)
+    if kind in (None, SAFETENSORS) and path.suffix.lower() in _PICKLE_SUFFIXES:
+        kind = PICKLE
+    if kind not in (None, SAFETENSORS):
+        raise kind.fault(f"{path} is {kind.title}, and not a safetensors checkpoint; {kind.advice}.")
 
 
 def _document(metadata: dict[str, str], path: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -191,7 +126,7 @@ def _document(metadata: dict[str, str], path: Path) -> tuple[str, dict[str, Any]
             f"{path} is a safetensors file but no Zellige checkpoint: it has no {key}; "
             "name a file that `zellige train` wrote."
         )
-    document = _strict_json(metadata[METADATA_KEY], path, key)
+    document = strict_json(metadata[METADATA_KEY], path, key)
     if not isinstance(document, dict):
         raise faults.HeaderStructureError(f"{path}: {key} is {shown(document)}, not a JSON object; {SAVE_AGAIN}.")
     version = document.get("format_version")
@@ -202,10 +137,10 @@ def _document(metadata: dict[str, str], path: Path) -> tuple[str, dict[str, Any]
             f"{path}: 'format_version' is {shown(version)} and this version reads {FORMAT_VERSION}; {advice}."
         )
     system = document.get("system")
-    if system not in SYSTEMS:
-        raise faults.UnknownSystemError(
-            f"{path}: 'system' is {shown(system)}; allowed are {', '.join(SYSTEMS)}; "
-            "update zellige or name another file."
+    if not isinstance(system, str) or not re.fullmatch(_SYSTEM, system):
+        raise faults.MissingSystemError(
+            f"{path}: 'system' is {shown(system)}, and not a name such as 'onegan' in at most 64 letters, digits, '.', "
+            f"'_' and '-'; {SAVE_AGAIN}."
         )
     for name in ("config", "details"):
         value = document.get(name)

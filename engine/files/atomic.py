@@ -1,7 +1,8 @@
-"""Files that appear under their names only when they are complete."""
+"""Files and folders that appear under their names only when they are complete. Nothing else in this package renames."""
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import BinaryIO
 
 from zellige.errors import OutputError
 
-__all__ = ["AtomicFile", "output_errors"]
+__all__ = ["PARTIAL", "AtomicFile", "AtomicFolder", "output_errors", "take_name", "write_file"]
+
+PARTIAL = ".zellige-*.partial"  # names of what is being written, beside its target
 
 
 @contextmanager
@@ -29,8 +32,9 @@ class AtomicFile:
     """A binary file that appears under its name only when it is complete.
 
     It is written under a temporary name in the same folder, flushed to the disk, then renamed over the target, so
-    that no reader ever sees half of it and an older file survives every failure. Use it as a context manager, or
-    call `open`, then `commit` or `discard`. `discard` after `commit` does nothing.
+    that no reader ever sees half of it and an older file survives every failure. A symbolic link stays, and its target
+    is replaced. Use it as a context manager, or call `open`, then `commit` or `discard`. `discard` after `commit` does
+    nothing.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -40,9 +44,8 @@ class AtomicFile:
             OutputError: the folder is missing or read-only, or the path is a folder, a device or a pipe.
         """
         self.path = Path(path)
-        # Renaming over a symbolic link would replace the link instead of what it points to.
-        self._target = Path(os.path.realpath(path))
-        self._temporary = self._target.with_name(f".zellige-{secrets.token_hex(8)}.partial")
+        self._target = _target(self.path)
+        self._temporary = _beside(self._target)
         self._file: BinaryIO | None = None
         with output_errors(self.path):  # looking at a name that is too long or hidden fails, too
             if self._target.is_dir():
@@ -71,7 +74,7 @@ class AtomicFile:
             self._file.close()
             os.replace(self._temporary, self._target)
             self._file = None
-            _sync_folder(self._target.parent)
+            _sync_names(self._target.parent)
 
     def discard(self) -> None:
         """Remove the temporary file; the target stays as it was."""
@@ -79,7 +82,8 @@ class AtomicFile:
             return
         with suppress(OSError):  # closing flushes, and on a full disk that fails again
             self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # not even the folder may be there any more
+            self._temporary.unlink()
         self._file = None
 
     def __enter__(self) -> BinaryIO:
@@ -95,12 +99,101 @@ class AtomicFile:
             self.discard()
 
 
-def _sync_folder(folder: Path) -> None:
+class AtomicFolder:
+    """A folder that appears under its name only when it is complete, with all that lies in it.
+
+    A context manager, which gives a new folder beside the target. When the block ends, its files are flushed to the
+    disk and it takes the target's name. When the block fails, it goes, and so do the parents that were made for it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Check that nothing lies there; an empty folder may.
+
+        Raises:
+            OutputError: the path is a file, or a folder with something in it.
+        """
+        self.path = Path(path)
+        self._target = _target(self.path)
+        self._temporary = _beside(self._target)
+        self._made: list[Path] = []
+        with output_errors(self.path):
+            if self._target.exists() and not (self._target.is_dir() and not any(self._target.iterdir())):
+                raise OutputError(f"{self.path} is there already; remove it, or give another name.")
+
+    def __enter__(self) -> Path:
+        self._made = [folder for folder in self._target.parents if not os.path.lexists(folder)]
+        try:
+            with output_errors(self.path):
+                self._temporary.mkdir(parents=True)
+        except OutputError:
+            self._discard()
+            raise
+        return self._temporary
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                with output_errors(self.path):
+                    for path in (self._temporary, *self._temporary.rglob("*")):
+                        _sync(path)
+                    os.replace(self._temporary, self._target)
+                    self._made = []
+                    _sync_names(self._target.parent)
+        finally:
+            self._discard()
+
+    def _discard(self) -> None:
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        for parent in self._made:
+            with suppress(OSError):  # it was not made, or others have put something there by now
+                parent.rmdir()
+
+
+def write_file(path: str | os.PathLike[str], *parts: bytes) -> None:
+    """Write a file whose content is at hand, complete or not at all; raises OutputError as `AtomicFile` does."""
+    output = AtomicFile(path)
+    with output as file, output_errors(output.path):
+        for part in parts:
+            file.write(part)
+
+
+def take_name(draft: Path, path: str | os.PathLike[str]) -> None:
+    """Let a finished file on the same file system become the file `path`, durably, instead of what is there.
+
+    Raises:
+        OutputError: the path cannot be written; the draft stays then.
+    """
+    target = _target(Path(path))
+    with output_errors(Path(path)):
+        _sync(draft)
+        os.replace(draft, target)
+        _sync_names(target.parent)
+
+
+def _target(path: Path) -> Path:
+    """The file that a path means: renaming over a symbolic link would replace the link."""
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError as error:  # a NUL character
+        raise OutputError(f"{str(path)!r} cannot be written: {error}; choose another name.") from None
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".zellige-{secrets.token_hex(8)}.partial")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_names(folder: Path) -> None:
     # The new name lives in the folder, and is durable only once that is. Some network file systems and Windows
     # cannot open a folder for this; the file itself is complete there too.
     with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _sync(folder)

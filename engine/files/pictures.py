@@ -1,23 +1,133 @@
-"""Images as uint8 arrays and as files: conversion, PNG, contact sheets."""
+"""Image files, and images as uint8 arrays. Nothing else in this package opens an image file of people's own."""
 
 import math
 import os
-from typing import TYPE_CHECKING
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from zellige.errors import ShapeError
+from zellige.errors import DataError, ShapeError, ZelligeError
 
 from .atomic import AtomicFile, output_errors
+from .hostile import IrregularFileError, open_regular
+from .kinds import START_BYTES, kind_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["contact_sheet", "to_uint8", "write_png"]
+__all__ = ["MOST_PIXELS", "as_rgb", "contact_sheet", "read_picture", "to_uint8", "write_png"]
 
 Pixels = NDArray[np.uint8]
+
+MOST_PIXELS = 100_000_000
+# Pillow would start Ghostscript for some of the formats that it knows.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+_ADVICE = "give a PNG, JPEG, WebP, BMP, GIF or TIFF image"
+_ORIENTATION = 0x0112  # of EXIF
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+_TEXT_BOUNDS = ("MAX_TEXT_CHUNK", "text chunks")  # in Pillow's errors about a PNG's text
+# Tags of TIFF, and the value of SampleFormat for unsigned integers.
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _UNSIGNED = 258, 262, 339, 1
+
+
+def read_picture(path: str | os.PathLike[str]) -> Image.Image:
+    """Read an image file: its first frame, upright by its EXIF orientation, RGB of 8 bits, without transparency.
+
+    Of 16 bits the upper 8 are kept. A broken EXIF block counts as none.
+
+    Raises:
+        DataError: the file is missing, no image, damaged, larger than 100 million pixels, or its channels are floats,
+            signed, or of more than 16 bits.
+    """
+    path = Path(path)
+    try:
+        file = open_regular(path)
+    except IrregularFileError as error:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder; give the image files in it, such as {path}/*.png") from None
+        raise DataError(f"{path} cannot be read: {error.strerror}; {_ADVICE}") from None
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name with a NUL character
+        raise DataError(f"there is no image file {path}; {_ADVICE}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}; check its name and permissions") from None
+    with file:
+        return _decoded(file, path)
+
+
+def _decoded(file: BinaryIO, path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():  # Pillow warns of much that it then reads, and of sizes that are checked here
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=_FORMATS) as picture:
+                if picture.width * picture.height > MOST_PIXELS:
+                    raise DataError(_too_large(path, f"{picture.width}x{picture.height} pixels"))
+                return as_rgb(picture, str(path))
+    except ZelligeError:
+        raise
+    except UnidentifiedImageError:
+        file.seek(0)
+        kind = kind_of(file.read(START_BYTES))
+        found = f"is {kind.title}, and not an image" if kind else "is no image, or in no format that is read here"
+        raise DataError(f"{path} {found}; {_ADVICE}") from None
+    except Image.DecompressionBombError:  # from twice Pillow's own bound on, which is near ours
+        raise DataError(_too_large(path, "far more")) from None
+    except Exception as error:  # Pillow raises many kinds, by format and by fault
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if any(bound in reason for bound in _TEXT_BOUNDS):
+            raise DataError(f"{path} holds more text than is read; save it again without its metadata") from None
+        raise DataError(f"{path} cannot be read ({reason.rstrip('.')}); {_ADVICE}") from error
+
+
+def as_rgb(picture: Image.Image, what: str) -> Image.Image:
+    """A picture of Pillow upright, in RGB of 8 bits, without transparency.
+
+    Args:
+        picture: of any mode.
+        what: errors call it so.
+    Raises:
+        DataError: its channels are floats, signed, or of more than 16 bits; what Pillow raises for damaged files.
+    """
+    picture.load()
+    tags = picture.tag_v2 if isinstance(picture, TiffImagePlugin.TiffImageFile) else {}
+    formats = tags.get(_SAMPLE_FORMAT) or (_UNSIGNED,)
+    # Pillow reads signed bytes as unsigned, and clips 32 bits and floats to 255. Old ones read a PNG of 16 bits as I.
+    is_wide = picture.mode == "F" or (picture.mode == "I" and picture.format != "PNG")
+    if is_wide or any(number != _UNSIGNED for number in formats):
+        raise DataError(
+            f"{what} has channels of signed numbers, floats or 32 bits, of which nothing says what is black and what "
+            "is white; save it with 8 or 16 unsigned bits a channel"
+        )
+    if picture.mode.startswith("I"):
+        picture = _upper_bits(picture, tags.get(_BITS, (16,))[0], inverted=tags.get(_PHOTOMETRIC) == 0)
+    return _upright(picture).convert("RGB")
+
+
+def _upper_bits(picture: Image.Image, bits: int, *, inverted: bool) -> Image.Image:
+    """The upper 8 of up to 16 bits, which Pillow would clip at 255, and leaves as they are where white is 0."""
+    levels = np.asarray(picture).astype(np.uint16) >> (bits - 8)
+    grey = Image.fromarray((255 - levels if inverted else levels).astype(np.uint8))
+    grey.info["exif"] = picture.info.get("exif", b"")
+    return grey
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        turn = _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
+    except Exception:  # Pillow raises many kinds for a broken block, and the pixels are sound
+        return picture
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _too_large(path: Path, size: str) -> str:
+    return f"{path} has {size}, and at most {MOST_PIXELS:,} are read; make it smaller"
 
 
 def to_uint8(images: "Tensor") -> Pixels:

@@ -2,67 +2,54 @@
 
 import math
 import os
-import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zellige.errors import DataError, MissingExtraError
+from .pictures import read_picture
+from .pixels import READ_AHEAD_BYTES, is_tiff, tiff_page
 
-__all__ = ["READ_AHEAD_BYTES", "preview"]
+__all__ = ["preview"]
 
 Pixels = NDArray[np.uint8]
-
-# tifffile reads up to 256 MB of segments ahead unless told otherwise.
-READ_AHEAD_BYTES = 4 * 2**20
 
 
 def preview(path: str | os.PathLike[str], max_width: int = 2048) -> Image.Image:
     """Reduce a picture of any size to one that fits a screen.
 
     Each pixel of the preview is the mean of a box of f x f pixels, f = ceil(max(W, H) / max_width); boxes that the
-    border cuts average what is there. A TIFF is read tile by tile: the memory is about 20 bytes a pixel of the
-    preview plus some tiles, whatever the size of the file. A PNG is read whole.
+    border cuts average what is there. A TIFF of 8-bit RGB, uncompressed or with deflate, is read tile by tile: the
+    memory is about 20 bytes a pixel of the preview plus some tiles, whatever the size of the file. Other images are
+    read whole, up to 100 million pixels.
 
     Args:
-        path: a PNG file, or a TIFF with uint8 RGB pixels.
+        path: an image file.
         max_width: the bound on both sides of the preview, in pixels.
     Returns:
         An RGB image of ceil(W / f) x ceil(H / f) pixels.
     Raises:
-        DataError: the file cannot be read, or is not an 8-bit RGB picture.
+        DataError: the file cannot be read.
         MissingExtraError: a TIFF was given and tifffile is not installed.
     """
-    if Path(path).suffix.lower() in (".tif", ".tiff"):
-        return _preview_tiff(Path(path), max_width)
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB").reduce(math.ceil(max(image.size) / max_width))
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as an image: {error}") from error
+    path = Path(path)
+    if is_tiff(path):
+        with tiff_page(path) as page:
+            if page is not None:
+                return _box_means(page, max_width)
+    picture = read_picture(path)
+    return picture.reduce(math.ceil(max(picture.size) / max_width))
 
 
-def _preview_tiff(path: Path, max_width: int) -> Image.Image:
-    try:
-        import tifffile
-    except ImportError as error:
-        raise MissingExtraError("tifffile", "reading TIFF", "tiff") from error
-    try:
-        with tifffile.TiffFile(path) as file:
-            page = file.pages.first
-            if page.dtype != np.uint8 or page.samplesperpixel != 3 or page.planarconfig != 1:
-                raise DataError(f"{path} is not an 8-bit RGB picture; a preview needs one.")
-            boxes = _BoxMean(
-                page.imagelength, page.imagewidth, math.ceil(max(page.imagelength, page.imagewidth) / max_width)
-            )
-            for pixels, (_, _, top, left, _), _ in page.segments(maxworkers=1, buffersize=READ_AHEAD_BYTES):
-                if pixels is not None:
-                    boxes.add(pixels[0], top, left)
-            return Image.fromarray(boxes.mean())
-    except (OSError, ValueError, zlib.error, tifffile.TiffFileError) as error:  # what damaged files lead to
-        raise DataError(f"{path} cannot be read as a TIFF picture: {error}") from error
+def _box_means(page: Any, max_width: int) -> Image.Image:
+    height, width = page.imagelength, page.imagewidth
+    boxes = _BoxMean(height, width, math.ceil(max(height, width) / max_width))
+    for pixels, (_, _, top, left, _), _ in page.segments(maxworkers=1, buffersize=READ_AHEAD_BYTES):
+        if pixels is not None:
+            boxes.add(pixels[0], top, left)
+    return Image.fromarray(boxes.mean())
 
 
 class _BoxMean:

@@ -1,25 +1,28 @@
 """Image files and arrays as the squares that a model of one resolution reads, and masks back at the images' sizes."""
 
 import os
-import warnings
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from zellige.errors import DataError, ShapeError, ZelligeError
+from zellige.errors import DataError, ShapeError
 
-__all__ = ["MOST_PIXELS", "Images", "Squares", "cut_squares", "read_picture", "whole_mask"]
+from .pictures import MOST_PIXELS, as_rgb, read_picture, to_uint8
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Images", "Squares", "cut_squares", "whole_mask"]
 
 Pixels = NDArray[np.uint8]
 
-MOST_PIXELS = 100_000_000
-# Pillow would start Ghostscript for some of the formats that it knows.
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-_ADVICE = "give a PNG, JPEG, WebP, BMP, GIF or TIFF image"
+_ROUNDING = 1e-3  # by which floats may leave [-1, 1]: half precision, and filters that overshoot
+_TAKEN = "give a uint8 array or tensor [H, W, 3], a Pillow image, or the path of an image file"
 
 
 @dataclass(frozen=True)
@@ -41,34 +44,40 @@ class Squares:
         return Squares(self.pixels[part], self.sizes[part])
 
 
-Images = Pixels | Squares | Sequence[Pixels | str | os.PathLike[str]]
+Images = Union[Pixels, Squares, "Tensor", Sequence[Union[Pixels, "Tensor", Image.Image, str, os.PathLike[str]]]]
 
 
 def cut_squares(images: Images, side: int) -> Squares:
     """Cut the centre square out of every image and resize it, as training does with a folder's images.
 
     Args:
-        images: uint8 [N, H, W, 3]; or a list of uint8 [H, W, 3] and of image files, of any sizes; or squares, which are
-            returned as they are. Of a file the first frame counts, upright by its EXIF orientation, in 8 bits; its
-            transparency is dropped, and what was transparent has the colour that the file stores there.
+        images: uint8 [N, H, W, 3], an array or a tensor; or a tensor of floats [N, 3, H, W] in [-1, 1]; or a list of
+            images of any sizes: uint8 [H, W, 3], Pillow images, and paths of image files; or squares, which are
+            returned as they are. The first frame of a file counts, upright by its EXIF orientation, in 8 bits; its
+            transparency is dropped, and transparent pixels have the colour that the file stores there.
         side: R, of the result in pixels.
     Returns:
         R x R pixels of each, resized by Lanczos' filter; those of a centre square of R are copied.
     Raises:
-        ShapeError: there are no images, or one of them is an array of another form, or empty.
+        ShapeError: there are no images, or one of them is empty or is nothing that is taken.
         DataError: a file cannot be read, or has more than 100 million pixels.
     """
     if isinstance(images, Squares):
         return images
-    if isinstance(images, str | os.PathLike):
-        raise ShapeError(f"images must be an array or a list; write [{str(images)!r}] for one file")
+    if isinstance(images, str | os.PathLike | Image.Image):
+        what = repr(os.fspath(images)) if isinstance(images, str | os.PathLike) else "image"
+        raise ShapeError(f"images must be an array or a list; write [{what}] for one")
+    if _is_tensor(images):
+        images = _pixels(images, "images")
+    if not isinstance(images, np.ndarray | Sequence) or isinstance(images, bytes | bytearray):
+        raise ShapeError(f"images must be an array or a list; got {type(images).__name__}: {_TAKEN}")
     if isinstance(images, np.ndarray) and images.ndim != 4:
         raise ShapeError(f"images must be uint8 [N, H, W, 3], or a list; got {images.dtype} {list(images.shape)}")
     if not len(images):
         raise ShapeError("there are no images; give one or more")
     pixels, sizes = np.empty((len(images), side, side, 3), np.uint8), []
     for index, image in enumerate(images):
-        picture = _from_array(image, index) if isinstance(image, np.ndarray) else read_picture(image)
+        picture = _picture(image, index)
         sizes.append((picture.height, picture.width))
         window, top, left = _window(*sizes[-1])
         square = picture.crop((left, top, left + window, top + window))
@@ -92,58 +101,52 @@ def whole_mask(mask: Pixels, size: tuple[int, int]) -> Pixels:
     return picture
 
 
-def read_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """Read an image file: its first frame, upright, RGB of 8 bits, without transparency.
-
-    Raises:
-        DataError: it is missing, no image, damaged, larger than 100 million pixels, or of more than 16 bits a channel.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; give the image files in it, such as {path}/*.png")
-    if not path.is_file():  # a pipe would block when it is opened
-        raise DataError(f"there is no image file {path}; {_ADVICE}")
-    try:
-        with warnings.catch_warnings():  # Pillow warns of much that it then reads, and of sizes that are checked here
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=_FORMATS) as file:
-                if file.width * file.height > MOST_PIXELS:
-                    raise DataError(_too_large(path, f"{file.width}x{file.height} pixels"))
-                return _plain(ImageOps.exif_transpose(file), path)
-    except ZelligeError:
-        raise
-    except UnidentifiedImageError:
-        raise DataError(f"{path} is no image, or in no format that is read here; {_ADVICE}") from None
-    except Image.DecompressionBombError:  # from twice Pillow's own bound on, which is near ours
-        raise DataError(_too_large(path, "far more")) from None
-    except Exception as error:  # Pillow raises many kinds, by format and by fault
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} cannot be read ({reason.rstrip('.')}); {_ADVICE}") from error
-
-
-def _plain(picture: Image.Image, path: Path) -> Image.Image:
-    if picture.mode == "F" or picture.mode.startswith("I"):
-        # Pillow converts greys of 16 bits by clipping them at 255.
-        levels = np.asarray(picture)
-        if picture.mode == "F" or levels.min() < 0 or levels.max() > 65535:
-            raise DataError(f"{path} has more than 16 bits a pixel and channel; save it with 8 or 16")
-        picture = Image.fromarray((levels >> 8).astype(np.uint8))
-    return picture.convert("RGB")
-
-
-def _from_array(image: Pixels, index: int) -> Image.Image:
+def _picture(image: Any, index: int) -> Image.Image:
+    """One element of a list of images."""
+    what = f"image {index}"
+    if isinstance(image, str | os.PathLike):
+        return read_picture(image)
+    if isinstance(image, Image.Image):
+        if image.width * image.height > MOST_PIXELS:
+            raise DataError(f"{what} has more than {MOST_PIXELS:,} pixels; make it smaller")
+        try:
+            return as_rgb(image, what)
+        except (OSError, ValueError) as error:  # its file is damaged or closed
+            raise DataError(f"{what} cannot be read: {error}") from error
+    if _is_tensor(image):
+        image = _pixels(image[None] if image.ndim == 3 else image, what)
+        image = image[0] if len(image) == 1 else image
+    if not isinstance(image, np.ndarray):
+        raise ShapeError(f"{what} is of the type {type(image).__name__}; {_TAKEN}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ShapeError(
-            f"image {index} must be uint8 [H, W, 3] with at least one pixel; got {image.dtype} {list(image.shape)}"
+            f"{what} must be uint8 [H, W, 3] with at least one pixel; got {image.dtype} {list(image.shape)}"
         )
     return Image.fromarray(np.ascontiguousarray(image))
+
+
+def _is_tensor(images: Any) -> bool:
+    torch = sys.modules.get("torch")  # whoever has a tensor has imported it
+    return torch is not None and isinstance(images, torch.Tensor)
+
+
+def _pixels(images: Any, what: str) -> Pixels:
+    """A tensor as uint8 [N, H, W, 3] on the host: floats are images [N, 3, H, W] in [-1, 1], as networks make them."""
+    if not images.is_floating_point():
+        found: Pixels = images.detach().cpu().numpy()
+        return found
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+        raise ShapeError(f"{what} is a tensor {images.dtype} {list(images.shape)}; floats must be [N, 3, H, W]")
+    least, most = (float(value) for value in images.detach().float().aminmax())
+    if not -1 - _ROUNDING <= least <= most <= 1 + _ROUNDING:  # false of NaN
+        raise ShapeError(
+            f"{what} is a tensor of floats from {least:g} to {most:g}, and floats must lie in [-1, 1]; bytes v are "
+            "v / 127.5 - 1 there, or are taken as uint8 [N, H, W, 3]"
+        )
+    return to_uint8(images)
 
 
 def _window(height: int, width: int) -> tuple[int, int, int]:
     """Side, top and left of the centre square."""
     side = min(height, width)
     return side, (height - side) // 2, (width - side) // 2
-
-
-def _too_large(path: Path, size: str) -> str:
-    return f"{path} has {size}, and at most {MOST_PIXELS:,} are read; make it smaller"

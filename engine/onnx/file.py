@@ -9,15 +9,15 @@ do without, such as metadata, can be missing from what passes.
 """
 
 import os
-import stat
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from zellige.errors import MissingExtraError
 
-from ..checkpoint.faults import EmptyFileError, MissingFileError, NotAFileError, UnreadableFileError
-from ..checkpoint.header import COPY_AGAIN
+from ..files.faults import EmptyFileError, MissingFileError, NotAFileError, UnreadableFileError
+from ..files.hostile import COPY_AGAIN, IrregularFileError, open_regular
+from ..files.kinds import ONNX, START_BYTES, kind_of
 from . import faults
 from .faults import refuse
 from .nodes import check_nodes, check_versions, parts
@@ -40,7 +40,7 @@ def open_model(source: str | os.PathLike[str] | bytes, *, domains: Collection[st
     Returns:
         onnx.ModelProto; external data stay where they are.
     Raises:
-        CheckpointError: the subclass in one of the two `faults.py` that names the fault. No content raises
+        CheckpointError: the subclass in `faults.py`, here or in `files/`, that names the fault. No content raises
             anything else.
         MissingExtraError: onnx is not installed.
     """
@@ -65,6 +65,9 @@ def _checked(source: str | os.PathLike[str] | bytes, domains: Collection[str]) -
         refuse(EmptyFileError, what, f"it is empty; {COPY_AGAIN}")
     if len(data) > MAX_BYTES:
         _too_large(len(data), what)
+    kind = kind_of(data[:START_BYTES])
+    if kind not in (None, ONNX):
+        refuse(kind.fault, what, f"it is {kind.title}; {kind.advice}")
     check_wire(data, onnx.ModelProto.DESCRIPTOR, what)
     model = onnx.ModelProto()
     try:
@@ -78,14 +81,13 @@ def _checked(source: str | os.PathLike[str] | bytes, domains: Collection[str]) -
 def _read(path: Path) -> bytes:
     what = str(path)
     try:
-        # A pipe would block when it is opened, so its kind is asked for first.
-        if not stat.S_ISREG(path.stat().st_mode):
-            refuse(NotAFileError, what, "it is not a regular file; name a .onnx file")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_BYTES:
                 _too_large(size, what)
             return file.read(size)
+    except IrregularFileError as error:
+        refuse(NotAFileError, what, f"{error.strerror}; name a .onnx file")
     except (FileNotFoundError, NotADirectoryError):
         refuse(MissingFileError, what, "it does not exist; name a .onnx file that does")
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL character

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
-from ..checkpoint.header import shown
+from ..files.hostile import shown
 from . import faults
 from .faults import refuse
 
@@ -136,10 +136,8 @@ def _check_domains(nodes: Iterable[Any], functions: dict[_Key, Any], what: str, 
         provider = _PROVIDERS.get(
             domain, "neither ONNX nor a function of the file provides them; export the model with standard operators"
         )
-        refuse(
-            faults.DomainError, what, f"it has nodes such as {shown(node.op_type)} of the domain {shown(domain)}: "
-            f"{provider}",
-        )  # fmt: skip
+        name = f"{shown(node.name)} ({shown(node.op_type)[1:-1]})"
+        refuse(faults.DomainError, what, f"its node {name} is of the domain {shown(domain)}: {provider}")
 
 
 def _key(node: Any) -> _Key:

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NoReturn
 
-from ..checkpoint.header import COPY_AGAIN, shown
+from ..files.hostile import COPY_AGAIN, shown
 from . import faults
 from .faults import refuse
 from .nodes import Parts

@@ -7,7 +7,7 @@ file. ONNX's shape inference says it beforehand, from nothing but shapes and sho
 from collections.abc import Iterable
 from typing import Any
 
-from ..checkpoint.header import shown
+from ..files.hostile import shown
 from . import faults
 from .faults import refuse
 from .nodes import parts

@@ -7,8 +7,8 @@ where. Here every byte is accounted for: each field is one of the schema, ends i
 from functools import cache
 from typing import Any, NamedTuple, NoReturn
 
-from ..checkpoint.faults import TruncatedFileError
-from ..checkpoint.header import COPY_AGAIN
+from ..files.faults import TruncatedFileError
+from ..files.hostile import COPY_AGAIN
 from . import faults
 from .faults import refuse
 

@@ -4,22 +4,23 @@ One JSON object of a layer's key to milliseconds by form. A file or an entry wit
 is written anew; where nothing can be written, nothing is kept.
 """
 
-import fcntl
 import json
 import logging
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from zellige.errors import OutputError
+
+from ..files.atomic import write_file
 from ..files.cache import cache_folder
+from ..files.hostile import open_regular
+from ..files.lock import alone
 
 __all__ = ["Times", "cache_file", "keep", "read"]
 
 logger = logging.getLogger(__name__)
 _LONGEST = 1e9  # milliseconds, which is no time of a layer
+_EXPIRES = 10.0  # seconds; a process holds the lock for milliseconds
 
 Times = dict[str, float]  # milliseconds by form
 
@@ -32,7 +33,8 @@ def cache_file() -> Path:
 def read() -> dict[str, Times]:
     """The times on disk."""
     try:
-        stored = json.loads(cache_file().read_text(encoding="utf-8"))
+        with open_regular(cache_file()) as file:
+            stored = json.loads(file.read().decode("utf-8"))
     except (OSError, ValueError, RuntimeError):  # the last of a file that is nested too deep, too
         return {}
     return {key: times for key, times in stored.items() if _are_times(times)} if isinstance(stored, dict) else {}
@@ -48,13 +50,13 @@ def keep(fresh: dict[str, Times]) -> dict[str, Times]:
     try:
         path = cache_file()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path):
+        with alone(path.with_suffix(".lock"), _EXPIRES):
             stored = read()
             for key, times in fresh.items():
                 if stored.get(key, {}).keys() != times.keys():
                     stored[key] = times
-            _replace(path, stored)
-    except (OSError, RuntimeError) as error:
+            write_file(path, json.dumps(stored, indent=1).encode())
+    except (OSError, OutputError, RuntimeError) as error:
         logger.info("the choice of rewrites is not kept: %s", error)
         return fresh
     return {key: stored[key] for key in fresh}
@@ -65,24 +67,3 @@ def _are_times(value: Any) -> bool:
         return False
     numbers = all(isinstance(time, float | int) and not isinstance(time, bool) for time in value.values())
     return numbers and all(0 < time < _LONGEST for time in value.values())
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """While no other process writes; a file system without locks may lose entries, which are measured again."""
-    with open(path.with_suffix(".lock"), "ab") as file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _replace(path: Path, content: dict[str, Times]) -> None:
-    """Write a file anew, so that no reader sees half of it."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -5,30 +5,28 @@ what it was built from, so that a file with whatever fault counts as not there a
 written nothing is kept.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
-import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from zellige.errors import OutputError
+
+from ..files.atomic import PARTIAL, write_file
 from ..files.cache import cache_folder
+from ..files.hostile import open_regular
+from ..files.lock import alone
 
 __all__ = ["EngineKey", "cached", "engines_folder"]
 
 logger = logging.getLogger(__name__)
 _FORMAT = 1
 _LONGEST_LINE = 2**16
-_EXPIRES = (
-    900.0  # seconds; engines of large networks took minutes to build, and a builder that hangs must not stop others
-)
-_POLL = 0.05  # seconds
+_EXPIRES = 900.0  # seconds; engines of large networks took minutes to build
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def cached(key: EngineKey, build: Callable[[], bytes], expires: float = _EXPIRES
     content = _read(path, key)
     if content is not None:
         return content
-    with _alone(path, expires):
+    with alone(path.with_suffix(".lock"), expires):
         content = _read(path, key)  # of the process that held the lock before
         if content is None:
             if path.exists():
@@ -100,7 +98,7 @@ def cached(key: EngineKey, build: Callable[[], bytes], expires: float = _EXPIRES
 
 def _read(path: Path, key: EngineKey) -> bytes | None:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             line = file.readline(_LONGEST_LINE)
             content = file.read()
         head = json.loads(line)
@@ -119,59 +117,12 @@ def _head(key: EngineKey, digest: str) -> dict[str, Any]:
 
 
 def _keep(path: Path, key: EngineKey, content: bytes) -> None:
-    """Write a file anew, so that no reader sees half of it; what killed processes left of it goes."""
+    """Write a file anew, and clear away what killed processes left half written."""
     try:
-        for left in path.parent.glob(f"{path.stem}.*.partial"):
-            left.unlink(missing_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}.", suffix=".partial")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(json.dumps(_head(key, hashlib.sha256(content).hexdigest())).encode() + b"\n")
-                file.write(content)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
+        for left in path.parent.glob(PARTIAL):
+            if time.time() - left.stat().st_mtime > _EXPIRES:
+                left.unlink(missing_ok=True)
+        line = json.dumps(_head(key, hashlib.sha256(content).hexdigest())).encode() + b"\n"
+        write_file(path, line, content)
+    except (OSError, OutputError) as error:
         logger.info("the engine is not kept: %s", error)
-
-
-@contextmanager
-def _alone(path: Path, expires: float) -> Iterator[None]:
-    """While no other process builds this engine. The system frees the lock of a process that ends, however it ends."""
-    lock = path.with_suffix(".lock")
-    held = _taken(lock, expires)
-    try:
-        yield
-    finally:
-        if held is not None:
-            with suppress(OSError):
-                lock.unlink()  # before it is freed, so that who opens it later locks another file
-            held.close()
-
-
-def _taken(lock: Path, expires: float) -> IO[bytes] | None:
-    """The lock's file, locked; None where it expired, or where files cannot be locked."""
-    while True:
-        try:
-            file = open(lock, "ab")  # noqa: SIM115 - it is locked as long as it is open
-        except OSError:
-            return None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.utime(file.fileno())
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
-                return file
-            file.close()  # who held it has removed it meanwhile
-        except BlockingIOError:
-            age = time.time() - os.fstat(file.fileno()).st_mtime
-            file.close()
-            if age > expires:
-                logger.warning("%s is held for %.0f s; the engine is built without waiting for it", lock, age)
-                return None
-            time.sleep(_POLL)
-        except FileNotFoundError:
-            file.close()
-        except OSError:  # a file system without locks
-            file.close()
-            return None

@@ -1,13 +1,16 @@
 """What an ONNX model must be before a parser of TensorRT sees it: some faults there end the process, or pass unseen."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zellige.errors import CheckpointError, MissingExtraError, SizeError
+from zellige.errors import CheckpointError, SizeError
 
+from ..onnx.file import open_model
+from ..onnx.nodes import parts
+from ..onnx.tensors import is_external
 from .flavours import Flavour
 
 __all__ = ["DTYPES", "Graph", "Profile", "Value", "check_ascending", "check_profiles", "read_graph"]
@@ -20,7 +23,6 @@ DTYPES = {
 }  # fmt: skip
 _TAGS = re.compile(r"\[\w+Error\] |Inference error\(s\): ")
 _NODE = re.compile(r"\(op_type:(\w+)(?:, node name: ([^)]*))?\): (.*)")
-_STANDARD = ("", "ai.onnx")
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,18 @@ def read_graph(model: Path | bytes, flavour: Flavour) -> Graph:
         model: the path or the bytes of a .onnx file.
         flavour: that will parse it.
     Raises:
-        CheckpointError: no ONNX model with inputs and outputs, a node of a domain that it does not know, an input of
-            another dynamic dimension than the batch, a type that it would change, or shapes that contradict each other.
+        CheckpointError: `open_model` refuses it, or it has no inputs, a node of a domain that the flavour does not
+            know, an input of another dynamic dimension than the batch, a type that it would change, or shapes that
+            contradict each other.
         MissingExtraError: onnx is not installed.
     """
     what = "the ONNX model" if isinstance(model, bytes) else str(model)
-    proto = _inlined(_loaded(model, what), flavour)
-    _check_nodes(proto, what, flavour)
+    proto = _inlined(_opened(model, flavour), flavour)
     weights = {weight.name for weight in proto.graph.initializer}
     inputs = tuple(_value(value) for value in proto.graph.input if value.name not in weights)
     outputs = tuple(_value(value) for value in proto.graph.output)
+    if not inputs:
+        raise CheckpointError(f"{what} has no inputs, and an engine needs one with a batch; export it again")
     for value in inputs:
         _check_input(value, what)
     known = ", ".join(DTYPES.values())
@@ -126,48 +130,23 @@ def _listed(profile: Sequence[int]) -> str:
     return ",".join(map(str, profile))
 
 
-def _loaded(model: Path | bytes, what: str) -> Any:
-    try:
-        import onnx
-        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise MissingExtraError("onnx", "reading ONNX models", "tensorrt") from error
-    try:
-        proto = onnx.load_model_from_string(model) if isinstance(model, bytes) else onnx.load(model)
-        # No types are checked here, since a checker without the schemas of our domain would refuse it.
-        if proto.graph.input and proto.graph.output:
-            return proto
-    except OSError as error:
-        raise CheckpointError(f"{what} cannot be read: {error.strerror or error}; give an ONNX model's path") from error
-    except (ValueError, DecodeError, onnx.checker.ValidationError) as error:
-        reason = str(error).split("\n")[0]
-        raise CheckpointError(f"{what} cannot be read as an ONNX model: {reason}; export it again") from error
-    raise CheckpointError(f"{what} has no inputs or no outputs, so it is no ONNX model of a network; export it again")
+def _opened(model: Path | bytes, flavour: Flavour) -> Any:
+    """The model, checked, with the weights that lie beside its file."""
+    proto = open_model(model, domains=("zellige",) if flavour.plugins else ())
+    if isinstance(model, Path) and any(map(is_external, proto.graph.initializer)):
+        from onnx.external_data_helper import load_external_data_for_model
+
+        load_external_data_for_model(proto, str(model.parent))
+    return proto
 
 
 def _inlined(proto: Any, flavour: Flavour) -> Any:
-    """The model without functions, but where their nodes may be plugins; its parser expands the others by itself."""
+    """The model without functions. With plugins they stay, because nodes that they explain may be plugins."""
     if flavour.plugins or not proto.functions:
         return proto
     from onnx.inliner import inline_local_functions
 
     return inline_local_functions(proto)
-
-
-def _check_nodes(proto: Any, what: str, flavour: Flavour) -> None:
-    known = {(function.domain, function.name) for function in proto.functions}
-    for node in _nodes(proto.graph):
-        if flavour.plugins or node.domain in _STANDARD or (node.domain, node.op_type) in known:
-            continue
-        if node.domain == "zellige":
-            raise CheckpointError(
-                f"{what} holds the node {node.name!r} ({node.op_type}), a kernel of this package without its function, "
-                f"and {flavour.title} has no plugins; export the model with --flavour portable"
-            )
-        raise CheckpointError(
-            f"{what} holds the node {node.name!r} ({node.op_type}) of the domain {node.domain!r}, and {flavour.title} "
-            "has no plugins; export the model with standard operators"
-        )
 
 
 def _check_shapes(proto: Any, what: str) -> None:
@@ -184,15 +163,6 @@ def _check_shapes(proto: Any, what: str) -> None:
         if found := _NODE.match(text):
             text = f"the node {found[2] or ''!r} ({found[1]}): {found[3]}"
         raise CheckpointError(f"{what} contradicts itself: {text}; export it again") from error
-
-
-def _nodes(graph: Any) -> Iterator[Any]:
-    """The nodes of a graph and of the graphs in their attributes: branches and bodies of loops."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner)
 
 
 def _value(proto: Any) -> Value:
@@ -219,10 +189,7 @@ def _computes_in_bfloat16(proto: Any) -> bool:
     from onnx import TensorProto
 
     kind = TensorProto.BFLOAT16
-    if any(weight.data_type == kind for weight in proto.graph.initializer):
-        return True
-    graphs = (proto.graph, *proto.functions)
-    return any(
+    return any(weight.data_type == kind for weight in proto.graph.initializer) or any(
         (attribute.name == "to" and attribute.i == kind) or attribute.t.data_type == kind
-        for graph in graphs for node in _nodes(graph) for attribute in node.attribute
-    )  # fmt: skip
+        for attribute in parts(proto.graph, *proto.functions).attributes
+    )

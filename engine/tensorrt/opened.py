@@ -7,6 +7,7 @@ from pathlib import Path
 from zellige.errors import CheckpointError
 from zellige.version import __version__
 
+from ..files.hostile import open_regular
 from .build import build_engine, checked_targets
 from .cache import EngineKey, cached
 from .driver import devices
@@ -35,12 +36,7 @@ def open_engine(
         what `Engine` and `build_engine` raise.
     """
     has_device(device)
-    try:
-        content = model if isinstance(model, bytes) else model.read_bytes()
-    except OSError as error:
-        raise CheckpointError(
-            f"{model!s} cannot be read: {error.strerror or error}; give the path of an engine or of an ONNX model"
-        ) from error
+    content = model if isinstance(model, bytes) else _read(model)
     if flavour_of_file(content) is None:
         content = built_for(model, buckets, device, flavour)
     return Engine(content, buckets, device=device, memory=memory)
@@ -69,6 +65,17 @@ def built_for(model: Path | bytes, buckets: Sequence[int], device: int = 0, name
     )  # fmt: skip
     with cupy_for(flavour).cuda.Device(device):  # full TensorRT builds for the current one
         return cached(key, lambda: build_engine(model, flavour=flavour.name, targets=targets, profile=profiles).content)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with open_regular(path) as file:
+            return file.read()
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL character
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(
+            f"{path} cannot be read: {reason}; give the path of an engine or of an ONNX model"
+        ) from error
 
 
 def _profiles(buckets: Sequence[int]) -> tuple[Profile, ...]:

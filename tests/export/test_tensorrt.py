@@ -50,6 +50,13 @@ class TestBuilt:
         path.write_bytes(convolution(FLOAT))
         assert build_engine(path).content == build_engine(path.read_bytes()).content
 
+    def test_weights_beside_the_file_are_built_in(self, tmp_path: Path) -> None:
+        proto = onnx.load_model_from_string(convolution(FLOAT))
+        onnx.save_model(
+            proto, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0
+        )  # fmt: skip
+        assert build_engine(tmp_path / "m.onnx").content == build_engine(convolution(FLOAT)).content
+
     @pytest.mark.parametrize("target", ["sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121"])
     def test_every_target_is_built_for(self, target: str) -> None:
         assert build_engine(convolution(HALF), targets=[target]).report["targets"] == [target]

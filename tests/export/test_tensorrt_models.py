@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -87,8 +88,9 @@ class TestRefusedModels:
     def test_our_nodes_without_their_functions(self) -> None:
         refused(
             CheckpointError,
-            "the ONNX model holds the node 'the AffineRelu' (AffineRelu), a kernel of this package without its "
-            "function, and TensorRT-RTX has no plugins; export the model with --flavour portable",
+            "the ONNX model cannot be opened as an ONNX model: its node 'the AffineRelu' (AffineRelu) is of the domain "
+            "'zellige': Zellige's plugins for TensorRT provide them; elsewhere export the model with --flavour "
+            "portable",
             gated(function=False),
         )
 
@@ -99,7 +101,7 @@ class TestRefusedModels:
         )  # fmt: skip
         condition = numpy_helper.from_array(np.array(True), "c")
         graph = model([node("If", "c", then_branch=branch, else_branch=branch)], weights=[condition, weight("s", 4)])
-        with pytest.raises(CheckpointError, match="holds the node 'the AffineRelu'"):
+        with pytest.raises(CheckpointError, match="its node 'the AffineRelu'"):
             build_engine(graph)
 
     def test_our_nodes_within_a_function(self) -> None:
@@ -107,14 +109,14 @@ class TestRefusedModels:
             "zellige", "Block", ["x"], ["y"], [node("MaskComposite", domain="zellige")],
             [helper.make_opsetid("zellige", 1)],
         )  # fmt: skip
-        with pytest.raises(CheckpointError, match=r"holds the node 'the MaskComposite\w*' \(MaskComposite\)"):
+        with pytest.raises(CheckpointError, match=r"its node 'the MaskComposite\w*' \(MaskComposite\)"):
             build_engine(model([node("Block", domain="zellige")], functions=[outer]))
 
     def test_nodes_of_other_domains(self) -> None:
         refused(
             CheckpointError,
-            "the ONNX model holds the node 'the Thing' (Thing) of the domain 'other', and TensorRT-RTX has no plugins; "
-            "export the model with standard operators",
+            "the ONNX model cannot be opened as an ONNX model: its node 'the Thing' (Thing) is of the domain 'other': "
+            "neither ONNX nor a function of the file provides them; export the model with standard operators",
             model([node("Thing", domain="other")]),
         )
 
@@ -156,11 +158,19 @@ class TestRefusedModels:
 
     @pytest.mark.parametrize("content", [b"", b"no model", relu()[:40]])
     def test_what_is_no_model(self, content: bytes) -> None:
-        with pytest.raises(
-            CheckpointError, match="^the ONNX model (cannot be read as an|has no inputs or no outputs, so)"
-        ):
+        with pytest.raises(CheckpointError, match="^the ONNX model cannot be opened as an ONNX model: "):
             build_engine(content)
+
+    def test_a_model_without_inputs(self) -> None:
+        proto = onnx.load_model_from_string(model([node("Identity", "w")], weights=[weight("w", 1, 4)]))
+        del proto.graph.input[:]
+        with pytest.raises(CheckpointError, match="has no inputs, and an engine needs one with a batch"):
+            build_engine(proto.SerializeToString())
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         path = tmp_path / "missing.onnx"
-        refused(CheckpointError, f"{path} cannot be read: No such file or directory; give an ONNX model's path", path)
+        refused(
+            CheckpointError,
+            f"{path} cannot be opened as an ONNX model: it does not exist; name a .onnx file that does",
+            path,
+        )

@@ -18,6 +18,7 @@ from PIL import Image
 
 import zellige
 from zellige.engine.checkpoint.file import read_header, read_tensors
+from zellige.engine.files.atomic import PARTIAL
 from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.errors import CheckpointError, OutputError, TrainingError
 from zellige.training import loop
@@ -196,7 +197,7 @@ def whole_lines(out: Path) -> int:
 MOMENTS: dict[str, Callable[[Path], bool]] = {
     "before the first step": lambda out: (out / "state.safetensors").exists(),
     "between checkpoints": lambda out: whole_lines(out) >= 10,
-    "while a checkpoint is written": lambda out: whole_lines(out) >= 4 and any(out.glob(".state.safetensors.*.tmp")),
+    "while a checkpoint is written": lambda out: whole_lines(out) >= 4 and any(out.glob(PARTIAL)),
 }
 
 

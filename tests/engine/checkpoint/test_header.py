@@ -54,11 +54,30 @@ FILES = {
         for n in (2, 3, 4, 5)
     },
 }
+FORMATS = {
+    "TensorRT-RTX": (faults.EngineFileError, b"vtrt" + bytes(60), "a TensorRT engine"),
+    "TensorRT": (faults.EngineFileError, b"ptrt" + bytes(60), "a TensorRT engine"),
+    "Git LFS": (
+        faults.PointerFileError, b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 6304124\n",
+        "git lfs pull",
+    ),
+    "HTML": (faults.WebPageError, b"<!DOCTYPE html>\n<html>", "/resolve/"),
+    "HTML with a mark": (faults.WebPageError, b"\xef\xbb\xbf\n <HTML lang=en>", "/resolve/"),
+    "JSON": (faults.OtherFormatError, b'{"metadata": {}, "weight_map": {}}', "JSON text"),
+    "an error as JSON": (faults.OtherFormatError, b'{"error":"Repository not found"}', "JSON text"),
+    "ONNX": (faults.OtherFormatError, b"\x08\x0a\x12\x07zellige\x3a\x00", "ends in .onnx"),
+    "HDF5": (faults.OtherFormatError, b"\x89HDF\r\n\x1a\n" + bytes(40), "HDF5"),
+    "GGUF": (faults.OtherFormatError, b"GGUF\x03" + bytes(40), "GGUF"),
+    "PNG": (faults.PictureFileError, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "PNG picture"),
+    "JPEG": (faults.PictureFileError, b"\xff\xd8\xff\xe0\0\x10JFIF", "JPEG picture"),
+    "gzip": (faults.CompressedFileError, b"\x1f\x8b\x08\x00" + bytes(40), "unpack it"),
+    "tar": (faults.CompressedFileError, b"model.safetensors".ljust(257, b"\0") + b"ustar\0", "unpack it"),
+}  # fmt: skip
 HEADERS = {
     "latin-1": (faults.HeaderEncodingError, file_of(b'{"\xe9": 1}'), "byte 10"),
-    "half a surrogate pair": (faults.HeaderEncodingError, with_document('{"\\ud800": 1}'), "surrogate"),
-    "not JSON": (faults.HeaderSyntaxError, file_of("{nothing}"), "character 1"),
-    "config not JSON": (faults.HeaderSyntaxError, with_document("{"), "'zellige'"),
+    "half a surrogate pair": (faults.SurrogateError, with_document('{"\\ud800": 1}'), "surrogate"),
+    "not JSON": (faults.JsonSyntaxError, file_of("{nothing}"), "character 1"),
+    "config not JSON": (faults.JsonSyntaxError, with_document("{"), "'zellige'"),
     "array": (faults.HeaderStructureError, file_of("[]"), "[]"),
     "metadata not strings": (faults.HeaderStructureError, file_of('{"__metadata__": {"zellige": 1}}'), "__metadata__"),
     "document an array": (faults.HeaderStructureError, with_document([]), "'zellige'"),
@@ -83,9 +102,9 @@ DOCUMENTS = {
     "newer": (faults.FormatVersionError, with_document(DOCUMENT | {"format_version": 2}), "update zellige"),
     "no version": (faults.FormatVersionError, with_document(without("format_version")), "None"),
     "version true": (faults.FormatVersionError, with_document(DOCUMENT | {"format_version": True}), "True"),
-    "no system": (faults.UnknownSystemError, with_document(without("system")), "onegan"),
-    "other system": (faults.UnknownSystemError, with_document(DOCUMENT | {"system": "dcgan"}), "'dcgan'"),
-    "system a list": (faults.UnknownSystemError, with_document(DOCUMENT | {"system": []}), "[]"),
+    "no system": (faults.MissingSystemError, with_document(without("system")), "onegan"),
+    "system a path": (faults.MissingSystemError, with_document(DOCUMENT | {"system": "../onegan"}), "'../onegan'"),
+    "system a list": (faults.MissingSystemError, with_document(DOCUMENT | {"system": []}), "[]"),
     "no config": (faults.InvalidConfigError, with_document(without("config")), "'config'"),
     "config a list": (faults.InvalidConfigError, with_document(DOCUMENT | {"config": [1]}), "[1]"),
     "details a string": (faults.InvalidConfigError, with_document(DOCUMENT | {"details": "x"}), "'details'"),
@@ -126,9 +145,9 @@ def refusal(path: Path, fault: type[CheckpointError]) -> str:
     return sentence
 
 
-@pytest.mark.parametrize("name", [*FILES, *HEADERS, *DOCUMENTS])
+@pytest.mark.parametrize("name", [*FILES, *FORMATS, *HEADERS, *DOCUMENTS])
 def test_a_damaged_file_is_refused_by_its_own_fault(tmp_path: Path, name: str) -> None:
-    fault, content, clue = (FILES | HEADERS | DOCUMENTS)[name]
+    fault, content, clue = (FILES | FORMATS | HEADERS | DOCUMENTS)[name]
     path = tmp_path / "planet.safetensors"
     path.write_bytes(content)
     assert clue in refusal(path, fault)
@@ -172,9 +191,19 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_and_a_pipe_are_refused(tmp_path: Path) -> None:
-    refusal(tmp_path, faults.NotAFileError)
+    assert "it is a folder" in refusal(tmp_path, faults.NotAFileError)
     os.mkfifo(tmp_path / "pipe.safetensors")
-    refusal(tmp_path / "pipe.safetensors", faults.NotAFileError)
+    assert "it is a pipe" in refusal(tmp_path / "pipe.safetensors", faults.NotAFileError)
+
+
+def test_any_system_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(with_document(DOCUMENT | {"system": "dcgan"}))
+    assert read_header(tmp_path / "a.safetensors").system == "dcgan"
+
+
+def test_a_pointer_is_recognised_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.ckpt").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    refusal(tmp_path / "a.ckpt", faults.PointerFileError)
 
 
 def test_a_name_that_no_system_takes_is_refused(tmp_path: Path) -> None:

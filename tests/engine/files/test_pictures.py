@@ -1,5 +1,3 @@
-import sys
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +6,7 @@ import torch
 from PIL import Image
 
 from zellige.engine.files.pictures import contact_sheet, to_uint8, write_png
-from zellige.engine.files.preview import preview
-from zellige.errors import DataError, MissingExtraError, OutputError, ShapeError
+from zellige.errors import OutputError, ShapeError
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -110,63 +107,3 @@ def test_a_sheet_goes_row_by_row_and_ends_in_white() -> None:
 def test_a_sheet_of_nothing_is_refused(images: np.ndarray, columns: int | None) -> None:
     with pytest.raises(ShapeError, match="contact sheet"):
         contact_sheet(images, columns)
-
-
-@pytest.mark.parametrize(("height", "width", "bound"), [(100, 331, 64), (257, 64, 50), (48, 48, 48), (1, 97, 10)])
-@pytest.mark.parametrize("name", ["a.tif", "a.png"])
-def test_a_preview_is_the_mean_over_boxes(tmp_path: Path, name: str, height: int, width: int, bound: int) -> None:
-    picture = noise(height, width, 3)
-    if name == "a.tif":
-        tifffile = pytest.importorskip("tifffile")
-        tifffile.imwrite(tmp_path / name, picture, tile=(32, 48), photometric="rgb", compression="zlib", predictor=True)
-    else:
-        write_png(tmp_path / name, picture)
-    reduced = preview(tmp_path / name, bound)
-    expected = box_mean(picture, -(-max(height, width) // bound))
-    assert max(reduced.size) <= bound
-    assert np.abs(np.asarray(reduced) - expected).max() <= 0.51  # rounded to a level
-
-
-def test_a_tiff_in_strips_has_a_preview(tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
-    picture = noise(50, 40, 3)
-    tifffile.imwrite(tmp_path / "a.tif", picture, photometric="rgb", rowsperstrip=7)
-    assert np.abs(np.asarray(preview(tmp_path / "a.tif", 10)) - box_mean(picture, 5)).max() <= 0.51
-
-
-def test_a_preview_of_65536_columns_needs_little_memory(tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
-    tile = noise(512, 512, 3) // 64  # 200 MB of pixels
-    tifffile.imwrite(
-        tmp_path / "a.tif",
-        (tile for _ in range(2 * 128)),
-        shape=(1024, 65536, 3),
-        dtype=np.uint8,
-        tile=(512, 512),
-        photometric="rgb",
-        compression="zlib",
-        compressionargs={"level": 1},
-    )
-    tracemalloc.start()
-    assert preview(tmp_path / "a.tif").size == (2048, 32)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 40 * 2**20
-
-
-def test_files_that_are_no_rgb_picture_are_refused(tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
-    tifffile.imwrite(tmp_path / "grey.tif", noise(16, 16), photometric="minisblack")
-    tifffile.imwrite(tmp_path / "cut.tif", noise(160, 160, 3), photometric="rgb", compression="zlib", rowsperstrip=32)
-    (tmp_path / "cut.tif").write_bytes((tmp_path / "cut.tif").read_bytes()[:40_000])
-    (tmp_path / "text.png").write_text("not an image")
-    (tmp_path / "text.tif").write_text("not an image")
-    for name in ("grey.tif", "cut.tif", "text.png", "text.tif", "missing.tif", "missing.png"):
-        with pytest.raises(DataError, match=name):
-            preview(tmp_path / name)
-
-
-def test_a_missing_package_names_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tifffile", None)
-    with pytest.raises(MissingExtraError, match=r"zellige\[tiff\]"):
-        preview(tmp_path / "a.tif")

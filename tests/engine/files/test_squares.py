@@ -1,17 +1,17 @@
-import os
 import re
-import warnings
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
-from zellige.engine.files import squares as subject
-from zellige.engine.files.squares import Squares, cut_squares, read_picture, whole_mask
+from zellige.engine.files.pictures import to_uint8
+from zellige.engine.files.squares import Squares, cut_squares, whole_mask
 from zellige.errors import DataError, ShapeError
+
+TAKEN = "give a uint8 array or tensor [H, W, 3], a Pillow image, or the path of an image file"
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -64,7 +64,7 @@ class TestArrays:
             (noise(4, 4, 3), "images must be uint8 [N, H, W, 3], or a list; got uint8 [4, 4, 3]"),
             ([], "there are no images; give one or more"),
             (noise(0, 4, 4, 3), "there are no images; give one or more"),
-            ("a.png", "images must be an array or a list; write ['a.png'] for one file"),
+            ("a.png", "images must be an array or a list; write ['a.png'] for one"),
             ([noise(4, 4)], "image 0 must be uint8 [H, W, 3] with at least one pixel; got uint8 [4, 4]"),
             (
                 [noise(4, 4, 3), noise(4, 4, 4)],
@@ -76,11 +76,82 @@ class TestArrays:
                 np.zeros((1, 4, 4, 3), np.float32),
                 "image 0 must be uint8 [H, W, 3] with at least one pixel; got float32 [4, 4, 3]",
             ),
+            (Image.new("RGB", (4, 4)), "images must be an array or a list; write [image] for one"),
+            (7, f"images must be an array or a list; got int: {TAKEN}"),
+            (b"\x89PNG", f"images must be an array or a list; got bytes: {TAKEN}"),
+            ([[[0, 0, 0]]], f"image 0 is of the type list; {TAKEN}"),
+            ([noise(4, 4, 3), None], f"image 1 is of the type NoneType; {TAKEN}"),
+            ([b"\x89PNG"], f"image 0 is of the type bytes; {TAKEN}"),
+            (
+                torch.zeros(2, 4, 4, 3),
+                "images is a tensor torch.float32 [2, 4, 4, 3]; floats must be [N, 3, H, W]",
+            ),
+            (
+                torch.full((1, 3, 4, 4), 255.0),
+                "images is a tensor of floats from 255 to 255, and floats must lie in [-1, 1]; bytes v are v / 127.5 - "
+                "1 there, or are taken as uint8 [N, H, W, 3]",
+            ),
+            (
+                torch.full((1, 3, 4, 4), torch.nan),
+                "images is a tensor of floats from nan to nan, and floats must lie in [-1, 1]; bytes v are v / 127.5 - "
+                "1 there, or are taken as uint8 [N, H, W, 3]",
+            ),
+            (
+                torch.zeros(1, 4, 4, 3, dtype=torch.int64),
+                "image 0 must be uint8 [H, W, 3] with at least one pixel; got int64 [4, 4, 3]",
+            ),
+            (
+                torch.zeros(1, 3, 4, 4, dtype=torch.uint8),
+                "image 0 must be uint8 [H, W, 3] with at least one pixel; got uint8 [3, 4, 4]",
+            ),
         ],
     )
     def test_other_arrays_are_refused(self, images: Any, sentence: str) -> None:
         with pytest.raises(ShapeError, match=f"^{re.escape(sentence)}$"):
             cut_squares(images, 16)
+
+
+class TestWhatPeopleHandOver:
+    """Each is taken as the array that it stands for."""
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            torch.from_numpy, lambda images: list(torch.from_numpy(images)), lambda images: tuple(images),
+            lambda images: [Image.fromarray(image) for image in images],
+            lambda images: [Image.fromarray(image).convert("RGBA") for image in images],
+            lambda images: images[:, ::-1][:, ::-1],
+        ],
+        ids=["tensor", "tensors", "tuple", "Pillow", "Pillow with transparency", "strided"],
+    )  # fmt: skip
+    def test_bytes(self, given: Any) -> None:
+        images = noise(3, 20, 24, 3)
+        assert (cut_squares(given(images), 16).pixels == cut_squares(images, 16).pixels).all()
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+    def test_floats_as_networks_make_them(self, dtype: torch.dtype) -> None:
+        floats = torch.from_numpy(noise(3, 3, 20, 24)).to(dtype).div(127.5).sub(1).requires_grad_()
+        right = cut_squares(to_uint8(floats), 16).pixels
+        assert (cut_squares(floats, 16).pixels == right).all()
+        assert (cut_squares(list(floats), 16).pixels == right).all()
+
+    def test_a_pillow_image_is_turned_upright(self) -> None:
+        exif, image = Image.Exif(), Image.fromarray(noise(16, 16, 3))
+        exif[0x0112] = 3
+        image.info["exif"] = exif.tobytes()
+        assert (cut_squares([image], 16).pixels[0] == np.asarray(image)[::-1, ::-1]).all()
+
+    def test_a_pillow_image_whose_file_is_closed_is_refused(self, tmp_path: Path) -> None:
+        Image.fromarray(noise(4, 4, 3)).save(tmp_path / "a.png")
+        image = Image.open(tmp_path / "a.png")
+        image.close()
+        with pytest.raises(DataError, match="^image 0 cannot be read"):
+            cut_squares([image], 4)
+
+    @pytest.mark.parametrize("mode", ["F", "I"])
+    def test_a_pillow_image_of_wide_numbers_is_refused(self, mode: str) -> None:
+        with pytest.raises(DataError, match="^image 0 has channels of signed numbers, floats or 32 bits"):
+            cut_squares([Image.new(mode, (4, 4))], 4)
 
 
 class TestMasks:
@@ -94,136 +165,6 @@ class TestMasks:
         mask = whole_mask(np.full((16, 16), 255, np.uint8), size)
         assert mask.shape == size and (mask[top : top + side, left : left + side] == 255).all()
         assert np.count_nonzero(mask) == side * side
-
-
-class TestFiles:
-    @pytest.mark.parametrize("orientation", range(1, 9))
-    def test_every_orientation_is_turned_upright(self, tmp_path: Path, orientation: int) -> None:
-        upright = Image.fromarray(noise(10, 20, 3))
-        turns = {
-            1: [], 2: ["FLIP_LEFT_RIGHT"], 3: ["ROTATE_180"], 4: ["FLIP_TOP_BOTTOM"], 5: ["TRANSPOSE"],
-            6: ["ROTATE_90"], 7: ["TRANSVERSE"], 8: ["ROTATE_270"],
-        }  # fmt: skip
-        stored = upright
-        for turn in turns[orientation]:
-            stored = stored.transpose(getattr(Image.Transpose, turn))
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        stored.save(tmp_path / "a.png", exif=exif)
-        assert (np.asarray(read_picture(tmp_path / "a.png")) == np.asarray(upright)).all()
-
-    @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-    def test_transparency_is_dropped(self, tmp_path: Path, mode: str) -> None:
-        colours = noise(6, 8, 3) if mode == "RGBA" else np.repeat(noise(6, 8, 1) // 64 * 64, 3, axis=2)
-        if mode == "P":
-            picture = Image.fromarray(colours).convert("P", palette=Image.Palette.ADAPTIVE)
-            picture.save(tmp_path / "a.png", transparency=0)
-        else:
-            alpha = Image.fromarray(noise(6, 8, seed=1))
-            picture = Image.fromarray(colours).convert(mode.removesuffix("A") if mode == "LA" else "RGB")
-            picture.putalpha(alpha)
-            picture.save(tmp_path / "a.png")
-        assert Image.open(tmp_path / "a.png").mode == mode
-        assert (np.asarray(read_picture(tmp_path / "a.png")) == colours).all()
-
-    @pytest.mark.parametrize(
-        ("mode", "ending"), [("1", "png"), ("L", "png"), ("L", "jpg"), ("CMYK", "jpg"), ("RGB", "webp"), ("L", "gif"),
-                             ("CMYK", "tif"), ("RGB", "bmp")]
-    )  # fmt: skip
-    def test_any_mode_and_format_becomes_rgb(self, tmp_path: Path, mode: str, ending: str) -> None:
-        picture = Image.fromarray(smooth(32, 48)).convert(mode)
-        picture.save(tmp_path / f"a.{ending}")
-        found = read_picture(tmp_path / f"a.{ending}")
-        assert (found.mode, found.size) == ("RGB", (48, 32))
-        assert np.abs(np.asarray(found).astype(int) - np.asarray(picture.convert("RGB"))).mean() < 6
-
-    def test_16_bits_keep_their_upper_8(self, tmp_path: Path) -> None:
-        levels = np.random.default_rng(0).integers(0, 65536, (6, 8), np.uint16)
-        for name in ("a.png", "a.tif"):
-            Image.fromarray(levels).save(tmp_path / name)
-            assert (np.asarray(read_picture(tmp_path / name)) == (levels >> 8)[..., None]).all()
-
-    def test_the_first_frame_counts(self, tmp_path: Path) -> None:
-        frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-        frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-        assert (np.asarray(read_picture(tmp_path / "a.gif")) == [255, 0, 0]).all()
-
-    @pytest.fixture
-    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.chdir(tmp_path)
-        Path("text.png").write_text("no image")
-        Path("empty.png").touch()
-        Path("folder").mkdir()
-        Path("script.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\nshowpage\n")
-        Image.fromarray(noise(64, 64, 3)).save("whole.png")
-        Path("cut.png").write_bytes(Path("whole.png").read_bytes()[:5000])
-        Image.fromarray(noise(64, 64, 3)).save("whole.jpg")
-        Path("cut.jpg").write_bytes(Path("whole.jpg").read_bytes()[:2000])
-        Image.fromarray(np.zeros((4, 4), np.float32)).save("float.tif")
-        Image.fromarray(np.full((4, 4), 70000, np.int32)).save("int.tif")
-        os.mkfifo("pipe.png")
-        return tmp_path
-
-    @pytest.mark.parametrize(
-        ("name", "sentence"),
-        [
-            ("gone.png", r"there is no image file gone\.png; give a PNG, JPEG, WebP, BMP, GIF or TIFF image"),
-            ("pipe.png", r"there is no image file pipe\.png; give a PNG.*"),
-            ("nul\0.png", "there is no image file nul\0.*"),
-            ("folder", r"folder is a folder; give the image files in it, such as folder/\*\.png"),
-            ("text.png", r"text\.png is no image, or in no format that is read here; give a PNG.*"),
-            ("empty.png", r"empty\.png is no image.*"),
-            ("script.eps", r"script\.eps is no image.*"),
-            ("cut.png", r"cut\.png cannot be read \(.*\); give a PNG.*"),
-            ("cut.jpg", r"cut\.jpg cannot be read \(.*truncated.*\); give a PNG.*"),
-            ("float.tif", r"float\.tif has more than 16 bits a pixel and channel; save it with 8 or 16"),
-            ("int.tif", r"int\.tif has more than 16 bits a pixel and channel; save it with 8 or 16"),
-        ],
-    )
-    def test_what_is_no_image_is_refused(self, folder: Path, name: str, sentence: str) -> None:
-        with pytest.raises(DataError, match=f"^{sentence}$"):
-            cut_squares(["whole.png", name], 16)
-
-    @pytest.mark.parametrize(
-        ("cap", "size"), [(64 * 64 - 1, "64x64 pixels"), (64 * 64, None)], ids=["beyond", "at the bound"]
-    )
-    def test_too_many_pixels_are_refused_before_they_are_decoded(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch, cap: int, size: str | None
-    ) -> None:
-        monkeypatch.setattr(subject, "MOST_PIXELS", cap)
-        if size is None:
-            assert read_picture("whole.png").size == (64, 64)
-            return
-        with pytest.raises(DataError, match=f"^whole.png has {size}, and at most {cap:,} are read; make it smaller$"):
-            read_picture("whole.png")
-
-    @pytest.mark.parametrize("sides", [(12000, 12000), (60000, 60000)])
-    def test_a_bomb_is_refused_without_a_warning(self, folder: Path, sides: tuple[int, int]) -> None:
-        header = bytearray(Path("whole.png").read_bytes())
-        header[16:24] = b"".join(side.to_bytes(4, "big") for side in sides)
-        header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
-        Path("bomb.png").write_bytes(header)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            with pytest.raises(DataError, match=r"^bomb\.png has .*, and at most 100,000,000 are read; make it"):
-                read_picture("bomb.png")
-
-    @pytest.mark.parametrize("ending", ["png", "jpg", "tif", "gif", "webp", "bmp"])
-    def test_damaged_files_are_read_or_refused_in_one_sentence(self, tmp_path: Path, ending: str) -> None:
-        random, path = np.random.default_rng(0), tmp_path / f"a.{ending}"
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        Image.fromarray(smooth(12, 16)).save(path, exif=exif)
-        content = path.read_bytes()
-        for _ in range(100):
-            damaged = bytearray(content[: random.integers(len(content)) if random.random() < 0.2 else None])
-            for place in random.integers(0, max(len(damaged), 1), 3 if len(damaged) else 0):
-                damaged[place] = random.integers(256)
-            path.write_bytes(damaged)
-            try:
-                assert cut_squares([path], 8).pixels.shape == (1, 8, 8, 3)
-            except DataError as error:
-                assert str(path) in str(error) and "\n" not in str(error)
 
 
 def test_squares_know_the_sizes_of_what_they_were() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 onnx = pytest.importorskip("onnx")
 
-from zellige.engine.checkpoint import faults as files  # noqa: E402
+from zellige.engine.files import faults as files  # noqa: E402
 from zellige.engine.onnx import faults  # noqa: E402
 from zellige.engine.onnx import file as onnx_file  # noqa: E402
 from zellige.engine.onnx.file import check_model_file, open_model  # noqa: E402
@@ -67,11 +67,28 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_and_a_pipe_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.onnx")
-    for path in (tmp_path, tmp_path / "pipe.onnx", Path("/dev/zero")):
+    for path, kind in ((tmp_path, "folder"), (tmp_path / "pipe.onnx", "pipe"), (Path("/dev/zero"), "device")):
         with pytest.raises(
-            files.NotAFileError, match=f"^{path} cannot .* it is not a regular file; name a .onnx file$"
+            files.NotAFileError, match=f"^{path} cannot .* it is a {kind} and not a regular file; name a .onnx file$"
         ):
             open_model(path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "content", "clue"),
+    [
+        (files.EngineFileError, b"ptrt" + bytes(60), "a TensorRT engine"),
+        (files.PointerFileError, b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\n", "git lfs pull"),
+        (files.WebPageError, b"<!doctype html>\n", "/resolve/"),
+        (files.OtherFormatError, b"\x80\x02" + bytes(6) + b'{"a":', "a safetensors file; give it a name that ends"),
+        (files.PickleRefusedError, b"PK\x03\x04" + bytes(40), "can run code"),
+        (files.CompressedFileError, b"\x1f\x8b\x08" + bytes(40), "unpack it"),
+    ],
+)  # fmt: skip
+def test_files_of_other_formats_are_named(tmp_path: Path, fault: Any, content: bytes, clue: str) -> None:
+    (tmp_path / "m.onnx").write_bytes(content)
+    with pytest.raises(fault, match=rf"m.onnx cannot be opened as an ONNX model: it is .*{clue}"):
+        open_model(tmp_path / "m.onnx")
 
 
 def test_names_that_no_file_has_are_refused(tmp_path: Path) -> None:

@@ -111,9 +111,7 @@ OPSETS = (("", 20), ("zellige", 1), ("com.microsoft", 1), ("acme", 1), ("own", 1
 class TestDomains:
     def test_a_node_that_nothing_provides_is_refused_with_what_would(self, domain: str, provider: str) -> None:
         made = model(node("Gelu", ["x"], ["y"], domain=domain), opsets=OPSETS)
-        with pytest.raises(
-            faults.DomainError, match=f"it has nodes such as 'Gelu' of the domain '{domain}': {provider}$"
-        ):
+        with pytest.raises(faults.DomainError, match=rf"its node '' \(Gelu\) is of the domain '{domain}': {provider}$"):
             opened(made)
 
     def test_a_node_inside_of_a_function_is_found(self, domain: str, provider: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 onnx = pytest.importorskip("onnx")
 
-from zellige.engine.checkpoint.faults import TruncatedFileError  # noqa: E402
+from zellige.engine.files.faults import TruncatedFileError  # noqa: E402
 from zellige.engine.onnx import wire as onnx_wire  # noqa: E402
 from zellige.engine.onnx.faults import GraphSizeError, NestingError, NotOnnxError  # noqa: E402
 from zellige.engine.onnx.wire import check_wire  # noqa: E402

@@ -31,7 +31,7 @@ def test_is_written_once_and_read_by_the_next(timer: Timer, folder: Path) -> Non
     second = plan(network, run(network))
     assert not timed and all(choice.cached for choice in second)
     assert first == second and (folder / "rewrites.json").read_bytes() == content
-    assert sorted(path.name for path in folder.iterdir()) == ["rewrites.json", "rewrites.lock"]
+    assert sorted(path.name for path in folder.iterdir()) == ["rewrites.json"]
 
 
 def test_layers_that_are_alike_are_measured_once(timer: Timer) -> None:
@@ -95,6 +95,16 @@ def test_a_damaged_file_is_measured_and_written_anew(timer: Timer, folder: Path,
     assert timed
     timed.clear()
     assert plan(network, run(network)) == first and not timed
+
+
+@pytest.mark.parametrize("name", ["rewrites.json", "rewrites.lock"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["a pipe", "a folder"])
+def test_what_is_no_file_is_not_waited_for(timer: Timer, folder: Path, make: Any, name: str) -> None:
+    timer(PhaseUpConv=0.5)
+    folder.mkdir()
+    make(folder / name)
+    network = Tiny()
+    assert plan(network, run(network))
 
 
 @pytest.mark.parametrize(
@@ -225,4 +235,4 @@ def test_processes_that_write_at_once_lose_nothing_and_agree(folder: Path) -> No
         os.wait()
     stored = plan_cache.read()
     assert found == {stored["shared"]["a"]} and len(stored) == 20 * children + 1
-    assert sorted(path.name for path in folder.iterdir()) == ["rewrites.json", "rewrites.lock"]
+    assert sorted(path.name for path in folder.iterdir()) == ["rewrites.json"]

@@ -232,7 +232,7 @@ class TestProcesses:
             assert said(process) == "builds"  # and hangs
             os.utime(folder / f"{KEY.name}.lock", (0, 0))
             assert cached(KEY, building(builds), expires=60) == ENGINE
-            assert "the engine is built without waiting for it" in caplog.text
+            assert "is not waited for any longer" in caplog.text
             told(process, "b'late'")
             assert said(process) == "4"
         finally:
@@ -242,9 +242,20 @@ class TestProcesses:
 
     def test_what_a_killed_writer_left_is_cleared_away(self, folder: Path, builds: list[bytes]) -> None:
         folder.mkdir(parents=True)
-        (folder / f"{KEY.name}.x1y2.partial").write_bytes(ENGINE[:100])
+        (left := folder / ".zellige-1234.partial").write_bytes(ENGINE[:100])
+        os.utime(left, (0, 0))
+        (fresh := folder / ".zellige-5678.partial").write_bytes(ENGINE[:100])  # another process is at it
         cached(KEY, building(builds))
-        assert [path.name for path in folder.iterdir()] == [f"{KEY.name}.engine"]
+        assert {path.name for path in folder.iterdir()} == {f"{KEY.name}.engine", fresh.name}
+
+    @pytest.mark.parametrize("suffix", [".engine", ".lock"])
+    @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["a pipe", "a folder"])
+    def test_no_process_waits_for_what_is_no_file(
+        self, make: Callable[[Path], None], suffix: str, folder: Path, builds: list[bytes]
+    ) -> None:
+        folder.mkdir(parents=True)
+        make(folder / f"{KEY.name}{suffix}")
+        assert cached(KEY, building(builds)) == ENGINE
 
 
 def test_the_file_says_what_the_engine_was_built_from(folder: Path, builds: list[bytes]) -> None:

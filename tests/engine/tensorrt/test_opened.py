@@ -1,8 +1,10 @@
 """Engines from files of both kinds: those of ONNX models are really built, and loaded by a stand-in."""
 
 import json
+import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -88,8 +90,19 @@ def test_a_file_that_is_not_there_is_refused(machine: Machine, tmp_path: Path) -
 
 
 def test_what_is_neither_is_refused(loaded: list[bytes]) -> None:
-    with pytest.raises(CheckpointError, match="^the ONNX model (cannot be read|has no inputs)"):
+    with pytest.raises(
+        CheckpointError, match="^the ONNX model cannot be opened as an ONNX model: byte 0 begins no field"
+    ):
         open_engine(b"neither")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["a pipe", "a folder"])
+def test_what_is_no_file_is_refused_and_not_waited_for(
+    loaded: list[bytes], make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    make(tmp_path / "a.onnx")
+    with pytest.raises(CheckpointError, match=r"a.onnx cannot be read: it is a (pipe|folder) and not a regular file"):
+        open_engine(tmp_path / "a.onnx")
 
 
 def test_without_a_device_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zellige.export.triton_config import Word, text_format
+from zellige.export.server.config import Word, text_format
 
 text_parser = pytest.importorskip("google.protobuf.text_format")
 ModelConfig = pytest.importorskip("tritonclient.grpc.model_config_pb2").ModelConfig

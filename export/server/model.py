@@ -1,7 +1,6 @@
 """The models that Triton Inference Server gets: an ONNX file or a TensorRT engine, with its inputs and outputs."""
 
 import shutil
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +8,10 @@ from typing import Any, NamedTuple
 
 from zellige.errors import CheckpointError, TaskError
 
-from ..engine.onnx.file import open_model
-from ..engine.onnx.tensors import is_external
+from ...engine.files.hostile import open_regular
+from ...engine.files.kinds import START_BYTES, kind_of
+from ...engine.onnx.file import open_model
+from ...engine.onnx.tensors import is_external
 
 __all__ = ["DATA_TYPES", "Model", "Port", "onnx_model", "plan_model"]
 
@@ -87,14 +88,15 @@ def plan_model(path: Path, ports: tuple[Sequence[Port], Sequence[Port]] | None) 
         CheckpointError: there is no such file, or it is empty; TaskError: the ports are missing or do not do.
     """
     try:
-        found = path.stat()
+        with open_regular(path) as file:
+            start = file.read(START_BYTES)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{path} cannot be opened as an engine: {reason}; check its name") from None
-    if not stat.S_ISREG(found.st_mode) or not found.st_size:
-        raise CheckpointError(
-            f"{path} is no TensorRT engine but a folder, a pipe or an empty file; build the engine anew"
-        )
+    if start[1:4] != b"trt":
+        kind = kind_of(start)
+        found = "empty" if not start else kind.title if kind else "of a format that is not known here"
+        raise CheckpointError(f"{path} cannot be opened as an engine: it is {found}; build the engine anew")
     if ports is None:
         raise TaskError(
             f"the inputs and outputs of the engine {path} are not known; give them as ports=(inputs, outputs)"

@@ -1,28 +1,24 @@
 """A model repository for NVIDIA's Triton Inference Server: a model, and what the server should know of it."""
 
-import os
 import re
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from zellige.errors import OutputError, SizeError, TaskError
 
-from ..engine.files.atomic import output_errors
-from .triton_config import Entry, Word, text_format
-from .triton_model import DATA_TYPES, Model, Port, onnx_model, plan_model
+from ...engine.files.atomic import AtomicFolder, output_errors
+from .config import Entry, Word, text_format
+from .model import DATA_TYPES, Model, Port, onnx_model, plan_model
 
-__all__ = ["Port", "export_triton_repository"]
+__all__ = ["Port", "write_repository"]
 
 _NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _ENGINES = (".engine", ".plan", ".trt")
 _RANDOM = ("float32", "float16", "bfloat16", "uint8")  # other integers are classes, and random ones exist in no table
 
 
-def export_triton_repository(
+def write_repository(
     model: Path,
     out: Path,
     *,
@@ -88,7 +84,7 @@ def export_triton_repository(
             *(_parameter(key, text) for key, text in sorted({**own, **(metadata or {})}.items())),
         ]
     )  # fmt: skip
-    with _appearing(target) as folder:
+    with AtomicFolder(target) as folder, output_errors(target):
         (folder / "1").mkdir()
         (folder / "config.pbtxt").write_text(config, encoding="ascii")
         found.write(folder / "1")
@@ -159,32 +155,3 @@ def _check_target(target: Path) -> None:
             )
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
             raise OutputError(f"{target} is there and no model of a repository; remove it, or give another name.")
-
-
-@contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
-    """A folder that takes its name once it is complete, and leaves nothing behind where it is not."""
-    temporary = target.with_name(f".zellige-{secrets.token_hex(8)}.partial")
-    made = [folder for folder in target.parents if not os.path.lexists(folder)]
-    with output_errors(target):
-        try:
-            temporary.mkdir(parents=True)
-            yield temporary
-            for path in temporary.rglob("*"):
-                _sync(path)
-            os.replace(temporary, target)
-            _sync(target.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if not target.exists():
-                for parent in made:
-                    with suppress(OSError):  # not made, or others are in it by now
-                        parent.rmdir()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,7 +1,8 @@
 """Repositories for Triton Inference Server, read back by the schema of its own client."""
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from zellige.errors import CheckpointError, OutputError, SizeError, TaskError
-from zellige.export.triton_repository import Port, export_triton_repository
+from zellige.export.server.repository import Port, write_repository
 
 onnx = pytest.importorskip("onnx")
 text_format = pytest.importorskip("google.protobuf.text_format")
@@ -60,7 +61,7 @@ def config_of(folder: Path) -> Any:
 
 class TestOnnx:
     def test_the_model_lies_where_the_server_looks(self, model: Path, tmp_path: Path) -> None:
-        report = export_triton_repository(model, tmp_path / "deep" / "repository", name="emoji")
+        report = write_repository(model, tmp_path / "deep" / "repository", name="emoji")
         folder = tmp_path / "deep" / "repository" / "emoji"
         assert [str(path.relative_to(folder)) for path in sorted(folder.rglob("*"))] == [
             "1",
@@ -74,7 +75,7 @@ class TestOnnx:
         assert report["config"] == (folder / "config.pbtxt").read_text()
 
     def test_the_configuration_says_what_was_asked_for(self, model: Path, tmp_path: Path) -> None:
-        export_triton_repository(
+        write_repository(
             model, tmp_path / "r", name="emoji", max_batch=16, instances=2, device="cpu", preferred=(8, 4, 8),
             max_queue_delay_us=500, metadata={"extra": "1"},
         )  # fmt: skip
@@ -92,7 +93,7 @@ class TestOnnx:
         }  # fmt: skip
 
     def test_the_batch_is_no_side_of_inputs_and_outputs(self, model: Path, tmp_path: Path) -> None:
-        export_triton_repository(model, tmp_path / "r", name="emoji")
+        write_repository(model, tmp_path / "r", name="emoji")
         config = config_of(tmp_path / "r" / "emoji")
         child, latent = config.input
         assert (child.name, child.data_type, list(child.dims)) == ("child", schema.TYPE_INT64, [1])
@@ -105,7 +106,7 @@ class TestOnnx:
     def test_instances_are_warmed_up_with_batches_that_the_model_takes(
         self, model: Path, tmp_path: Path, preferred: tuple[int, ...], sizes: list[int]
     ) -> None:
-        export_triton_repository(model, tmp_path / "r", name="emoji", preferred=preferred)
+        write_repository(model, tmp_path / "r", name="emoji", preferred=preferred)
         samples = config_of(tmp_path / "r" / "emoji").model_warmup
         assert [sample.batch_size for sample in samples] == sizes
         assert len({sample.name for sample in samples}) == len(sizes)
@@ -118,7 +119,7 @@ class TestOnnx:
     def test_data_types_have_the_server_s_names(self, tmp_path: Path, dtype: str) -> None:
         """Held against the table of the server's own client, by way of numpy."""
         number = onnx.TensorProto.DataType.Value(dtype)
-        export_triton_repository(save_model(tmp_path / "m.onnx", dtype=number), tmp_path / "r", name="emoji")
+        write_repository(save_model(tmp_path / "m.onnx", dtype=number), tmp_path / "r", name="emoji")
         from tritonclient.utils import np_to_triton_dtype
 
         name = "BF16" if dtype == "BFLOAT16" else np_to_triton_dtype(onnx.helper.tensor_dtype_to_np_dtype(number))
@@ -128,7 +129,7 @@ class TestOnnx:
         onnxruntime = pytest.importorskip("onnxruntime")
         (tmp_path / "a").mkdir()
         model = save_model(tmp_path / "a" / "m.onnx", external=True)
-        report = export_triton_repository(model, tmp_path / "r", name="emoji")
+        report = write_repository(model, tmp_path / "r", name="emoji")
         assert {Path(file).name for file in report["files"]} == {"config.pbtxt", "model.onnx", "y.data"}
         (tmp_path / "a" / "y.data").unlink()
         session = onnxruntime.InferenceSession(str(tmp_path / "r/emoji/1/model.onnx"))
@@ -137,31 +138,29 @@ class TestOnnx:
 
     def test_a_model_of_one_batch_size_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"m\.onnx has a fixed batch size in child; export it with any size"):
-            export_triton_repository(save_model(tmp_path / "m.onnx", batch=4), tmp_path / "r", name="emoji")
+            write_repository(save_model(tmp_path / "m.onnx", batch=4), tmp_path / "r", name="emoji")
 
     def test_what_the_server_has_no_type_for_is_refused(self, tmp_path: Path) -> None:
         path = save_model(tmp_path / "m.onnx", dtype=onnx.TensorProto.DOUBLE)
         with pytest.raises(
             CheckpointError, match="has 'y' of the dtype number 11 of ONNX; servers take float32, uint8"
         ):
-            export_triton_repository(path, tmp_path / "r", name="emoji")
+            write_repository(path, tmp_path / "r", name="emoji")
 
     def test_a_damaged_model_is_refused_and_nothing_is_written(self, model: Path, tmp_path: Path) -> None:
         model.write_bytes(model.read_bytes()[:-50])
         with pytest.raises(CheckpointError, match="cannot be opened as an ONNX model"):
-            export_triton_repository(model, tmp_path / "r", name="emoji")
+            write_repository(model, tmp_path / "r", name="emoji")
         assert not (tmp_path / "r").exists()
 
     def test_an_onnx_file_needs_no_ports(self, model: Path, tmp_path: Path) -> None:
         with pytest.raises(TaskError, match="says itself what its inputs and outputs are; leave out ports"):
-            export_triton_repository(model, tmp_path / "r", name="emoji", ports=PORTS)
+            write_repository(model, tmp_path / "r", name="emoji", ports=PORTS)
 
 
 class TestEngines:
     def test_an_engine_is_described_by_what_is_told(self, engine: Path, tmp_path: Path) -> None:
-        export_triton_repository(
-            engine, tmp_path / "r", name="emoji", ports=PORTS, metadata={"zellige.precision": "bf16"}
-        )
+        write_repository(engine, tmp_path / "r", name="emoji", ports=PORTS, metadata={"zellige.precision": "bf16"})
         config = config_of(tmp_path / "r" / "emoji")
         assert (config.backend, config.platform, config.default_model_filename) == (
             "tensorrt",
@@ -176,7 +175,7 @@ class TestEngines:
 
     def test_sides_of_any_size_are_left_open_and_not_warmed_up(self, engine: Path, tmp_path: Path) -> None:
         ports = ([Port("images", "uint8", ("N", "H", "W", 3))], [Port("masks", "uint8", ("N", "H", "W"))])
-        export_triton_repository(engine, tmp_path / "r", name="cut", ports=ports)
+        write_repository(engine, tmp_path / "r", name="cut", ports=ports)
         config = config_of(tmp_path / "r" / "cut")
         assert list(config.input[0].dims) == [-1, -1, 3] and not config.model_warmup
 
@@ -194,29 +193,39 @@ class TestEngines:
     )
     def test_ports_that_do_not_do_are_refused(self, engine: Path, tmp_path: Path, ports: Any, reason: str) -> None:
         with pytest.raises(TaskError, match=reason):
-            export_triton_repository(engine, tmp_path / "r", name="emoji", ports=ports)
+            write_repository(engine, tmp_path / "r", name="emoji", ports=ports)
 
     def test_engines_run_on_gpus_alone(self, engine: Path, tmp_path: Path) -> None:
         with pytest.raises(TaskError, match=r"m\.plan runs on GPUs alone; take device 'gpu', or a \.onnx file"):
-            export_triton_repository(engine, tmp_path / "r", name="emoji", ports=PORTS, device="cpu")
+            write_repository(engine, tmp_path / "r", name="emoji", ports=PORTS, device="cpu")
 
-    def test_missing_and_empty_engines_are_refused(self, engine: Path, tmp_path: Path) -> None:
-        engine.write_bytes(b"")
-        for path, reason in ((engine, "is no TensorRT engine but"), (tmp_path / "none.plan", "No such file")):
-            with pytest.raises(CheckpointError, match=reason):
-                export_triton_repository(path, tmp_path / "r", name="emoji", ports=PORTS)
+    @pytest.mark.parametrize(
+        ("make", "reason"),
+        [
+            (lambda path: None, "No such file"), (lambda path: path.write_bytes(b""), "it is empty"),
+            (lambda path: path.write_bytes(b"<html>"), "it is a web page in place of the file"),
+            (lambda path: path.write_bytes(b"text"), "it is of a format that is not known here"),
+            (os.mkdir, "it is a folder"), (os.mkfifo, "it is a pipe"),
+        ],
+    )  # fmt: skip
+    def test_files_that_are_no_engines_are_refused(
+        self, make: Callable[[Path], None], tmp_path: Path, reason: str
+    ) -> None:
+        make(tmp_path / "other.plan")
+        with pytest.raises(CheckpointError, match=f"other.plan cannot be opened as an engine: {reason}"):
+            write_repository(tmp_path / "other.plan", tmp_path / "r", name="emoji", ports=PORTS)
 
     def test_other_files_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(
             TaskError, match=r"m\.safetensors is neither a \.onnx file nor an engine \(\.engine, \.plan"
         ):
-            export_triton_repository(tmp_path / "m.safetensors", tmp_path / "r", name="emoji")
+            write_repository(tmp_path / "m.safetensors", tmp_path / "r", name="emoji")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b", "a\\b", "/a", ".hidden", "a\n", "a b", "é", "x" * 129])
 def test_names_that_are_no_folder_of_the_repository_are_refused(model: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(TaskError, match=f"^a model cannot be named {re.escape(repr(name))}; take letters, digits"):
-        export_triton_repository(model, tmp_path / "r", name=name)
+        write_repository(model, tmp_path / "r", name=name)
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
@@ -233,26 +242,26 @@ def test_names_that_are_no_folder_of_the_repository_are_refused(model: Path, tmp
 )
 def test_numbers_out_of_range_are_refused(model: Path, tmp_path: Path, options: Any, reason: str) -> None:
     with pytest.raises(SizeError, match=f"^{reason}$"):
-        export_triton_repository(model, tmp_path / "r", name="emoji", **options)
+        write_repository(model, tmp_path / "r", name="emoji", **options)
 
 
 def test_devices_that_do_not_exist_are_refused(model: Path, tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="^instances cannot run on 'cuda'; take 'cpu' or 'gpu'$"):
-        export_triton_repository(model, tmp_path / "r", name="emoji", device="cuda")  # type: ignore[arg-type]
+        write_repository(model, tmp_path / "r", name="emoji", device="cuda")  # type: ignore[arg-type]
 
 
 class TestPlaces:
     def test_a_second_model_goes_beside_the_first(self, model: Path, tmp_path: Path) -> None:
         for name in ("one", "two"):
-            export_triton_repository(model, tmp_path / "r", name=name)
+            write_repository(model, tmp_path / "r", name=name)
         assert sorted(path.name for path in (tmp_path / "r").iterdir()) == ["one", "two"]
 
     def test_a_model_that_is_there_stays(self, model: Path, tmp_path: Path) -> None:
-        export_triton_repository(model, tmp_path / "r", name="emoji")
+        write_repository(model, tmp_path / "r", name="emoji")
         before = (tmp_path / "r/emoji/config.pbtxt").read_bytes()
         sentence = f"^{tmp_path}/r holds the model 'emoji' already; remove {tmp_path}/r/emoji, or give another name"
         with pytest.raises(OutputError, match=sentence):
-            export_triton_repository(model, tmp_path / "r", name="emoji", max_batch=4)
+            write_repository(model, tmp_path / "r", name="emoji", max_batch=4)
         assert (tmp_path / "r/emoji/config.pbtxt").read_bytes() == before
 
     def test_a_folder_of_other_things_stays(self, model: Path, tmp_path: Path) -> None:
@@ -261,17 +270,17 @@ class TestPlaces:
         with pytest.raises(
             OutputError, match="/r/emoji is there and no model of a repository; remove it, or give another"
         ):
-            export_triton_repository(model, tmp_path / "r", name="emoji")
+            write_repository(model, tmp_path / "r", name="emoji")
         assert [path.name for path in (tmp_path / "r").rglob("*")] == ["emoji", "letter.txt"]
 
     def test_an_empty_folder_is_taken(self, model: Path, tmp_path: Path) -> None:
         (tmp_path / "r/emoji").mkdir(parents=True)
-        export_triton_repository(model, tmp_path / "r", name="emoji")
+        write_repository(model, tmp_path / "r", name="emoji")
         assert config_of(tmp_path / "r" / "emoji").name == "emoji"
 
     def test_a_repository_that_is_a_file_is_refused(self, model: Path, tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="m.onnx/emoji cannot be written"):
-            export_triton_repository(model, model, name="emoji")
+            write_repository(model, model, name="emoji")
 
     def test_what_fails_amid_the_writing_leaves_nothing(
         self, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -281,5 +290,5 @@ class TestPlaces:
 
         monkeypatch.setattr("shutil.copyfile", full)
         with pytest.raises(OutputError, match="r/deep/emoji cannot be written: No space left on device"):
-            export_triton_repository(model, tmp_path / "r" / "deep", name="emoji")
+            write_repository(model, tmp_path / "r" / "deep", name="emoji")
         assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]

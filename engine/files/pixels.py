@@ -1,0 +1,109 @@
+"""Pictures of any size as arrays, in a bounded memory: a TIFF in the form that panoramas have, tile by tile."""
+
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zellige.errors import DataError, MissingExtraError
+
+from . import pictures
+from .hostile import open_regular
+
+__all__ = ["READ_AHEAD_BYTES", "is_tiff", "open_pixels", "tiff_page"]
+
+Pixels = NDArray[np.uint8]
+
+# tifffile reads up to 256 MB of segments ahead unless told otherwise.
+READ_AHEAD_BYTES = 4 * 2**20
+# By the numbers of TIFF. Other compressions need a package that is not among the dependencies, or Pillow, which holds
+# the whole picture.
+_STREAMED, _PREDICTORS, _RGB, _INTERLEAVED, _ORIENTATION = (1, 8, 32946), (1, 2), 2, 1, 274
+_MOST_RATIO = 1100  # of pixels' bytes to a file's; deflate reaches 1032
+
+
+def open_pixels(path: str | os.PathLike[str]) -> Pixels:
+    """The whole picture of an image file; a TIFF of any size is mapped through a temporary file.
+
+    Args:
+        path: a TIFF with 8-bit RGB pixels, uncompressed or with deflate, of any size; or any image that `read_picture`
+            reads, of up to 100 million pixels.
+    Returns:
+        uint8 [H, W, 3]. Of a TIFF that is mapped the memory is that of the pages that are looked at.
+    Raises:
+        DataError: the file cannot be read, or its pixels do not fit on the disk.
+        MissingExtraError: a TIFF was given and tifffile is not installed.
+    """
+    path = Path(path)
+    if not is_tiff(path):
+        return np.asarray(pictures.read_picture(path))
+    with tiff_page(path) as page:
+        if page is None:
+            return np.asarray(pictures.read_picture(path))
+        needed, free = page.imagelength * page.imagewidth * 3, shutil.disk_usage(tempfile.gettempdir()).free
+        if needed > free:
+            raise DataError(
+                f"{path} takes {needed:,} bytes in {tempfile.gettempdir()} to be looked at, which has {free:,} free; "
+                "set TMPDIR to a folder with more"
+            )
+        pixels: Pixels = page.asarray(out="memmap", maxworkers=1, buffersize=READ_AHEAD_BYTES)
+        return pixels
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file is a TIFF, by its name."""
+    return path.suffix.lower() in (".tif", ".tiff")
+
+
+@contextmanager
+def tiff_page(path: Path) -> Iterator[Any]:
+    """The first page of a TIFF, if it can be read piece by piece; None of one that Pillow has to read as a whole.
+
+    Raises:
+        DataError: the file cannot be read, inside the block too; it is too large for Pillow.
+        MissingExtraError: tifffile is not installed.
+    """
+    try:
+        import tifffile
+    except ImportError as error:
+        raise MissingExtraError("tifffile", "reading TIFF", "tiff") from error
+    try:
+        with open_regular(path) as file, tifffile.TiffFile(file) as tiff:
+            page = tiff.pages.first
+            if _is_streamed(page):
+                size = os.fstat(file.fileno()).st_size
+                if page.imagelength * page.imagewidth * 3 > _MOST_RATIO * size:
+                    raise DataError(
+                        f"{path} is damaged: it has {size} bytes and announces {page.imagewidth}x{page.imagelength} "
+                        "pixels; copy or download the file again"
+                    )
+                yield page
+                return
+            if page.imagelength * page.imagewidth > pictures.MOST_PIXELS:
+                raise DataError(
+                    f"{path} has {page.imagewidth}x{page.imagelength} pixels, and more than {pictures.MOST_PIXELS:,} "
+                    "are read of 8-bit RGB alone, uncompressed or with deflate; save it so"
+                )
+    except (OSError, ValueError, zlib.error, tifffile.TiffFileError) as error:  # what damaged files lead to
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise DataError(f"{path} cannot be read as a TIFF picture: {reason}") from error
+    yield None
+
+
+def _is_streamed(page: Any) -> bool:
+    form = page.compression, page.predictor, page.photometric, page.planarconfig
+    return bool(
+        page.dtype == np.uint8
+        and page.samplesperpixel == 3
+        and form[0] in _STREAMED
+        and form[1] in _PREDICTORS
+        and form[2:] == (_RGB, _INTERLEAVED)
+        and page.tags.valueof(_ORIENTATION, default=1) == 1
+    )
