@@ -17,6 +17,7 @@ __all__ = [
     "TrainingError",
     "UnknownModelError",
     "UnknownRecipeError",
+    "ValuesError",
     "ZelligeError",
 ]
 
@@ -35,6 +36,10 @@ class LatticeError(ConfigError):
 
 class ShapeError(ZelligeError):
     """A tensor whose rank, size, dtype or device a function does not accept."""
+
+
+class ValuesError(ZelligeError):
+    """Numbers that are NaN or infinite, or outside of the range that a function is made for."""
 
 
 class DataError(ZelligeError):

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from zellige.errors import ShapeError, TaskError
 
 from ...checkpoint.file import Header, read_tensors, validated
+from ...layers.constants import fill_constants
+from ...layers.precision import cast_maps
 from ...rewrite.for_onnx import rewrite_for_graphs
 from ...rewrite.plan import rewritten
 from ...runtimes import checked_name
@@ -60,7 +62,7 @@ class CocoGan(PatchPictures):
 
     def trained(self) -> Generator:
         """The generator as it was trained, read again: for compilers and exporters, which may change it."""
-        return self._load(Generator, "generator.").cast_convolutions(self.dtype)
+        return cast_maps(self._load(Generator, "generator."), self.dtype)
 
     def patch_guided(self, macro: Pixels) -> Pixels:
         """Full images whose latents are read off real macro patches, z = Q(h(s)), wherever those lay.
@@ -118,5 +120,6 @@ class CocoGan(PatchPictures):
         # A counter of training batches means nothing here and is not in the file.
         zeros = {name: torch.zeros((), dtype=torch.int64) for name in counters}
         module.load_state_dict({name: t.float() for name, t in tensors.items()} | zeros, assign=True)
+        fill_constants(module)
         module = module.eval().requires_grad_(False).to(self.device)
         return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
