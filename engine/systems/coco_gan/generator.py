@@ -187,7 +187,11 @@ class Generator(nn.Module):
     @property
     def batching(self) -> tuple[int, int]:
         """The smallest batch in which a patch has the same bits as in any other, and what all must be multiples of."""
-        if self.to_image.weight.device.type != "cpu":
+        return self.batching_on(self.to_image.weight.device)
+
+    def batching_on(self, device: torch.device) -> tuple[int, int]:
+        """What `batching` is on a device."""
+        if device.type != "cpu":
             return 1, 1
         return (_DENSE_CPU_STEP, _DENSE_CPU_STEP) if self.config.dense else (_SMALLEST_CPU_BATCH, 1)
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...layers.convolutions import CodedConv, UpConv
 from ...layers.batch_invariance import BatchInvariantLinear
+from ...layers.convolutions import CodedConv, UpConv
 from ...layers.norms import GluLayerNorm, MapNorm
 from .config import OneGanConfig
 
