@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -19,11 +21,13 @@ from ..layers.ambient import own_modes
 
 __all__ = ["Peak", "live_bytes", "measured_peak", "resident_bytes"]
 
+_CPU = torch.device("cpu")
+
 
 class _LiveStorage(TorchDispatchMode):
     """Adds up the storages that are alive after every operation, and keeps the largest sum."""
 
-    def __init__(self, known: Sequence[torch.Tensor]) -> None:
+    def __init__(self, known: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.known = {tensor.untyped_storage()._cdata for tensor in known}
         self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
@@ -32,7 +36,7 @@ class _LiveStorage(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
+            if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
                 if storage._cdata not in self.known:
                     self.alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
@@ -41,21 +45,30 @@ class _LiveStorage(TorchDispatchMode):
         return result
 
 
-def live_bytes(module: torch.nn.Module, inputs: Callable[[int], tuple[Any, ...]], batch: int) -> int:
+def live_bytes(
+    module: nn.Module, inputs: Callable[[int], tuple[Any, ...]], batch: int, device: torch.device = _CPU
+) -> int:
     """Peak bytes of the tensors that a forward pass creates, found by running it without data.
 
     Args:
         module: run as it is; its parameters do not count.
-        inputs: makes the arguments for a batch size (on the module's device).
+        inputs: makes the arguments for a batch size, on the device.
         batch: to predict for.
+        device: of the prediction, for the parts of a module that are on the meta device.
     Returns:
         bytes; workspaces inside library calls are not seen.
     """
     with own_modes(), FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+
+        def like(tensor: Tensor) -> Tensor:
+            if tensor.is_meta:
+                return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+            return mode.from_tensor(tensor)
+
         arguments = inputs(batch)
-        known = [mode.from_tensor(tensor) for tensor in (*module.parameters(), *module.buffers())]
-        with _LiveStorage(known) as live:
-            module(*arguments)
+        known = {name: like(tensor) for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+        with _LiveStorage(list(known.values())) as live:
+            functional_call(module, known, arguments)
     return live.peak
 
 

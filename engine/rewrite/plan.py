@@ -106,6 +106,7 @@ def rewritten(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
     return choices
 
 
+@own_modes()
 def apply(network: nn.Module, choices: Sequence[Choice]) -> None:
     """Put the chosen forms in the place of the layers."""
     for choice in choices:

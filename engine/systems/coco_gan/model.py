@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from zellige.errors import ShapeError, TaskError
 
 from ...checkpoint.file import Header, read_tensors, validated
+from ...layers.ambient import own_modes
 from ...layers.constants import fill_constants
 from ...layers.precision import cast_maps
 from ...rewrite.for_onnx import rewrite_for_graphs
@@ -60,6 +61,7 @@ class CocoGan(PatchPictures):
         super().__init__(self.trained(), name, self._by(engine) if engine != "torch" else None)
         self.choices = rewritten(self.generator, self._patches) if rewrite and engine == "torch" else []
 
+    @own_modes()
     def trained(self) -> Generator:
         """The generator as it was trained, read again: for compilers and exporters, which may change it."""
         return cast_maps(self._load(Generator, "generator."), self.dtype)
@@ -77,6 +79,7 @@ class CocoGan(PatchPictures):
         """
         return self.from_latents(self.estimate_latents(macro))
 
+    @own_modes()
     @torch.inference_mode()
     def estimate_latents(self, macro: Pixels) -> npt.NDArray[np.float32]:
         """Latents Q(h(s)) of real macro patches, uint8 [n, K, K, 3] to float32 [n, latent]."""
@@ -111,6 +114,7 @@ class CocoGan(PatchPictures):
         latents = torch.zeros(count, self.config.latent, device=self.device)
         self.generator(latents, torch.zeros(count, self.config.lattice.dimensions, device=self.device), block)
 
+    @own_modes()
     def _load(self, build: Callable[..., ModuleT], prefix: str) -> ModuleT:
         with torch.device("meta"):
             module = build(self.config, spectral=False)

@@ -82,16 +82,16 @@ class CocoGanPatches:
 
     def live_bytes(self, block: Block, count: int) -> int:
         """See `PatchMaker.live_bytes`; a graph consists of plain operators."""
-        device, lengths = self.generator.stem.weight.device, (self.latent, self.lattice.dimensions)
+        lengths = self.latent, self.lattice.dimensions
 
         def inputs(batch: int) -> tuple[Tensor, Tensor, Block]:
-            latents, coordinates = (torch.empty(batch, length, device=device) for length in lengths)
+            latents, coordinates = (torch.empty(batch, length, device=self.device) for length in lengths)
             return latents, coordinates, block
 
         if not self.graph:
-            return live_bytes(self.generator, inputs, count)
+            return live_bytes(self.generator, inputs, count, self.device)
         with plain_operators():
-            return live_bytes(self.generator, inputs, count)
+            return live_bytes(self.generator, inputs, count, self.device)
 
     def prepared(self, block: Block, most: int, memory: int | None) -> tuple[Run, int]:
         """See `PatchMaker.prepared`; the generator itself is always ready."""

@@ -1,4 +1,6 @@
-from collections.abc import Iterator
+import copy
+import pickle
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -17,6 +19,11 @@ def threads(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.set_num_threads(request.param)
     yield
     torch.set_num_threads(before)
+
+
+def pickled(layer: nn.Module) -> nn.Module:
+    made: nn.Module = pickle.loads(pickle.dumps(layer))
+    return made
 
 
 LAYERS = {
@@ -53,3 +60,18 @@ def test_classes_are_still_looked_up() -> None:
     expected = table(torch.tensor([5, 2]))
     make_batch_invariant(table)
     assert torch.equal(table(torch.tensor([5, 2])), expected)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled], ids=["deep", "pickle"])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_copy_computes_with_its_own_weights(kind: str, copied: Callable[[nn.Module], nn.Module]) -> None:
+    build, shape = LAYERS[kind]
+    layer = build().eval()
+    names = list(layer.state_dict())
+    make_batch_invariant(layer)
+    other = copied(layer)
+    for parameter in other.parameters():
+        nn.init.zeros_(parameter)
+    x = normal(1, *shape)
+    assert not other(x).any() and layer(x).any()
+    assert names == list(layer.state_dict()) == list(other.state_dict())
