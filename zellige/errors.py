@@ -18,6 +18,7 @@ __all__ = [
     "TrainingError",
     "UnknownModelError",
     "UnknownRecipeError",
+    "ValuesError",
     "ZelligeError",
 ]
 
@@ -40,6 +41,10 @@ class ShapeError(ZelligeError):
 
 class DerivativeError(ZelligeError):
     """A derivative of a kernel that is for inference only."""
+
+
+class ValuesError(ZelligeError):
+    """Numbers that are NaN or infinite, or outside of the range that a function is made for."""
 
 
 class DataError(ZelligeError):

@@ -1,4 +1,6 @@
-"""Networks whose maps are in one precision, and all else in float32."""
+"""Which layers of a network run in bfloat16 or float16, where nearly all of the work is."""
+
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -7,11 +9,22 @@ from .norms import MapNorm
 
 __all__ = ["cast_maps"]
 
-_LAYERS = (nn.Conv2d, nn.ConvTranspose2d, MapNorm)
+Network = TypeVar("Network", bound=nn.Module)
+# Layers that make or normalise maps, subclasses included. Linear layers, batch norms and codes stay in float32:
+# bfloat16 cannot tell neighbouring angles of a coordinate apart.
+_OF_MAPS = (nn.Conv2d, MapNorm)
 
 
-def cast_maps(network: nn.Module, dtype: torch.dtype) -> None:
-    """Run a network's convolutions and the norms behind them in `dtype`; codes and conditions stay in float32."""
-    for layer in network.modules():
-        if isinstance(layer, _LAYERS):
-            layer.to(dtype)
+def cast_maps(network: Network, dtype: torch.dtype) -> Network:
+    """Let the layers of a network that make maps compute in a dtype; everything else stays as it is.
+
+    Args:
+        network: trained; it is changed.
+        dtype: float32, bfloat16 or float16.
+    Returns:
+        the network.
+    """
+    for part in network.modules():
+        if isinstance(part, _OF_MAPS):
+            part.to(dtype)
+    return network

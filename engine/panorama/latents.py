@@ -1,6 +1,7 @@
 """Latents over a picture: one fixed vector, or a field that moves along closed paths through anchors."""
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from zellige.errors import SizeError
 
-__all__ = ["AnchoredLatents", "fixed_latent", "fixed_latents"]
+__all__ = ["AnchoredLatents", "StillLatents", "fixed_latent", "fixed_latents"]
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -32,6 +33,17 @@ def fixed_latents(seed: int, count: int, length: int, first: int = 0) -> Floats:
     return np.stack([fixed_latent(seed, first + k, length) for k in range(count)])
 
 
+@dataclass(frozen=True)
+class StillLatents:
+    """The same latent, [length], at every place of a picture."""
+
+    latent: Floats
+
+    def __call__(self, rows: Floats, columns: Floats) -> Floats:
+        """Latents at positions [n], float64 [n, length]."""
+        return np.broadcast_to(self.latent, (len(rows), len(self.latent)))
+
+
 class AnchoredLatents:
     """A latent for every place of a picture that goes round several turns.
 
@@ -50,8 +62,6 @@ class AnchoredLatents:
 
     def __init__(self, seed: int, length: int, turns: tuple[int, int], patches: tuple[int, int]) -> None:
         self.seed, self.length, self.turns, self.patches = _valid(seed), length, turns, patches
-        # Anchors are drawn when needed, so that a picture of a million turns costs no memory.
-        self._anchor = lru_cache(maxsize=4096)(self._draw)
 
     def __call__(self, rows: Floats, columns: Floats) -> Floats:
         """Latents at positions in micro patches, float64 [n] each, to float64 [n, length]."""
@@ -72,15 +82,18 @@ class AnchoredLatents:
 
     def _anchors(self, rows: Indices, columns: Indices) -> Floats:
         places, index = np.unique(np.stack([rows, columns]), axis=1, return_inverse=True)
-        return np.stack([self._anchor(int(row), int(column)) for row, column in places.T])[index.ravel()]
-
-    def _draw(self, row: int, column: int) -> Floats:
-        return np.random.default_rng((self.seed, _ANCHORS, row, column)).standard_normal(self.length)
+        return np.stack([_anchor(self.seed, *map(int, place), self.length) for place in places.T])[index.ravel()]
 
     @staticmethod
     def _arc(a: Floats, b: Floats, share: Floats) -> Floats:
         angle = (np.pi / 2 * share)[:, None]
         return np.where(angle == 0, a, a * np.cos(angle) + b * np.sin(angle))
+
+
+# Anchors are drawn when they are needed, so that a picture of a million turns costs no memory.
+@lru_cache(maxsize=4096)
+def _anchor(seed: int, row: int, column: int, length: int) -> Floats:
+    return np.random.default_rng((seed, _ANCHORS, row, column)).standard_normal(length)
 
 
 def _valid(seed: int) -> int:

@@ -1,9 +1,8 @@
-"""How much memory a render will take, and how much it took."""
+"""How much memory a forward pass creates, and how much a block of code took."""
 
 import ctypes
 import os
 import resource
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,76 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from zellige.errors import BudgetError
+from ..layers.ambient import own_modes
 
-from ..device import show_bytes
+__all__ = ["Peak", "live_bytes", "measured_peak", "resident_bytes"]
 
-__all__ = [
-    "Peak",
-    "Plan",
-    "live_bytes",
-    "measured_peak",
-    "plan_batch",
-    "resident_bytes",
-    "too_small",
-]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A batch size and the bytes that rendering with it is predicted to take at most."""
-
-    batch: int
-    predicted_bytes: int
-
-
-def plan_batch(
-    budget: int,
-    predict: Callable[[int], int],
-    most: int,
-    *,
-    least: int = 1,
-    step: int = 1,
-    name: str = "the model",
-) -> Plan:
-    """The largest batch, up to `most`, whose prediction stays within the budget.
-
-    Args:
-        budget: bytes.
-        predict: bytes that a batch takes, never falling with it.
-        most: the largest useful batch.
-        least: the smallest possible one, >= 1, a multiple of `step`.
-        step: batches are multiples of it.
-        name: of the model, for the error.
-    Raises:
-        BudgetError: not even the smallest batch fits; names the smallest budget that would do.
-    """
-    if predict(least) > budget:
-        raise too_small(name, predict(least), budget)
-    larger = range(least, most + 1, step)
-    batch = larger[max(bisect_right(larger, budget, key=predict), 1) - 1] if larger else least
-    return Plan(batch, predict(batch))
-
-
-def too_small(name: str, needed: int, budget: int) -> BudgetError:
-    """The error for a budget in which one patch does not fit."""
-    # Rounded to MiB, a budget just below would read as the very one that is asked for.
-    given = str(budget) if budget % 2**20 else show_bytes(budget)
-    return BudgetError(
-        f"{name} needs at least {show_bytes(needed)} for one patch; --memory {given} is too small. "
-        f"Try --memory {show_bytes(needed)}."
-    )
+_CPU = torch.device("cpu")
 
 
 class _LiveStorage(TorchDispatchMode):
     """Adds up the storages that are alive after every operation, and keeps the largest sum."""
 
-    def __init__(self, known: Sequence[torch.Tensor]) -> None:
+    def __init__(self, known: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.known = {tensor.untyped_storage()._cdata for tensor in known}
         self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
@@ -89,7 +36,7 @@ class _LiveStorage(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
+            if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
                 if storage._cdata not in self.known:
                     self.alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
@@ -98,21 +45,30 @@ class _LiveStorage(TorchDispatchMode):
         return result
 
 
-def live_bytes(module: torch.nn.Module, inputs: Callable[[int], tuple[Any, ...]], batch: int) -> int:
+def live_bytes(
+    module: nn.Module, inputs: Callable[[int], tuple[Any, ...]], batch: int, device: torch.device = _CPU
+) -> int:
     """Peak bytes of the tensors that a forward pass creates, found by running it without data.
 
     Args:
         module: run as it is; its parameters do not count.
-        inputs: makes the arguments for a batch size (on the module's device).
+        inputs: makes the arguments for a batch size, on the device.
         batch: to predict for.
+        device: of the prediction, for the parts of a module that are on the meta device.
     Returns:
         bytes; workspaces inside library calls are not seen.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+    with own_modes(), FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+
+        def like(tensor: Tensor) -> Tensor:
+            if tensor.is_meta:
+                return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+            return mode.from_tensor(tensor)
+
         arguments = inputs(batch)
-        known = [mode.from_tensor(tensor) for tensor in (*module.parameters(), *module.buffers())]
-        with _LiveStorage(known) as live:
-            module(*arguments)
+        known = {name: like(tensor) for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+        with _LiveStorage(list(known.values())) as live:
+            functional_call(module, known, arguments)
     return live.peak
 
 
@@ -128,7 +84,7 @@ class Peak:
     _used: Callable[[], int] | None = None
 
     def look(self) -> None:
-        """Where nothing else keeps the highest use, note that of this moment."""
+        """Sample the memory in use now; needed only for CUDA memory outside torch's allocator, which has no record."""
         if self._used is not None:
             self.bytes = max(self.bytes, self._used())
 
@@ -137,14 +93,14 @@ class Peak:
 def measured_peak(device: torch.device, budget: int | None = None, *, whole: bool = False) -> Iterator[Peak]:
     """Measure the memory that a block takes at its peak; on CUDA also cap torch's allocator at the budget.
 
-    On a CPU it is the growth of the resident set over its size on entry: the kernel's own high-water mark where it
-    can be reset (Linux), else the part of the lifetime's mark that exceeds the size on entry.
+    On a CPU the peak is the growth of the resident set over its size on entry. Linux can reset the kernel's high-water
+    mark; elsewhere only the part of the lifetime's mark that exceeds the size on entry is seen.
 
     Args:
         device: whose memory.
         budget: bytes.
-        whole: on CUDA count what the device has less than on entry, whenever `Peak.look` is called, and not torch's
-            allocator: for libraries with one of their own. Other processes on the device count too.
+        whole: on CUDA count the memory that the device has less than on entry, whenever `Peak.look` is called.
+            Libraries with an allocator of their own need it; other processes on the device count too.
     """
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,15 +1,15 @@
-"""Batch norm at inference folded into the layer in front of it, or to a scale and a shift.
+"""Batch norm at inference folded into the layer in front of it.
 
 With the running statistics the norm is linear, y = g (x - mean) / sqrt(var + eps) + b = scale x + shift, and so is the
 layer in front of it: scale (W * x + c) + shift = (scale W) * x + (scale c + shift).
 
-Saves one pass over the map, K H W multiplications a sample; as scale and shift it takes part in the pass of the
-activation (`affine_relu`), which saves that pass and no multiplications. Exact; folded weights are rounded once more,
-in their own dtype. Loses never.
+Saves one pass over the map, K H W multiplications a sample. Exact; folded weights are rounded once more, in their own
+dtype. Loses never. The norm goes only into the layer in front, because the zero padding of the layer behind it is not
+normalised.
 
-Only into the layer in front, not into the one behind, whose zero padding is not normalised. Conditional batch norm is
-folded to scale and shift by the `factors` of COCO-GAN's `ConditionalNorm`: its scale differs by sample, and weights
-do not.
+It is for the system `key_patch`, whose networks are convolutions, transposed ones too, each with a batch
+norm. COCO-GAN's conditional batch norm has scales that differ by sample, as weights cannot, and its last norm follows a
+sum of two layers.
 """
 
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from zellige.errors import ShapeError
 from .convolution import require_plain
 from .fold_weight import fold_weight
 
-__all__ = ["fold_norm", "scale_shift"]
+__all__ = ["fold_norm"]
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
@@ -57,22 +57,6 @@ def fold_norm(layer: Layer, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Layer:
         setattr(folded, name, nn.Parameter(value, requires_grad=False))
     plain: Layer = folded
     return plain
-
-
-@torch.no_grad()
-def scale_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Fold a batch norm to a scale and a shift, y = scale x + shift.
-
-    Args:
-        norm: batch norm with running statistics; not changed.
-    Returns:
-        Two of [C], in the dtype of the statistics; as [1, C] expanded to [N, C] they are what `affine_relu` takes.
-    Raises:
-        ShapeError: the layer is no batch norm, or has no running statistics.
-    """
-    scale, shift = _factors(norm)
-    assert norm.running_var is not None
-    return scale.to(norm.running_var.dtype), shift.to(norm.running_var.dtype)
 
 
 def _factors(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """The forms of layers that a graph is written with, for whatever runs it.
 
-A graph does not know its machine, and the same model must give the same file, so nothing is measured: the forms are
-those of standard operators that were faster in ONNX Runtime 1.31 on 2 cores with AVX-512, fp32, batches 1 and 8.
+A graph does not know its machine, and the same model must give the same file, so nothing is measured: the table of
+`forms` says which form a layer has in graphs. These forms, of standard operators, were faster in ONNX Runtime 1.31 on 2
+cores with AVX-512, fp32, batches 1 and 8.
 
 | layer | form | time of the trained layer over its own |
 |---|---|---|
@@ -11,17 +12,11 @@ those of standard operators that were faster in ONNX Runtime 1.31 on 2 cores wit
 | convolution with constant channels | constant channels | 1.06 to 1.6; once 0.62 at batch 1 |
 """
 
-import torch
 from torch import nn
 
-from ..layers.convolutions import CodedConv, UpConv
-from .constant_channels import constant_channels
-from .convolution import plain
-from .up_conv import up_conv
+from .forms import graph_form
 
 __all__ = ["rewrite_for_graphs"]
-
-_WIDE = 128  # channels
 
 
 def rewrite_for_graphs(network: nn.Module) -> None:
@@ -32,12 +27,6 @@ def rewrite_for_graphs(network: nn.Module) -> None:
     """
     for part in list(network.modules()):
         for name, layer in part.named_children():
-            if isinstance(layer, CodedConv):
-                setattr(part, name, constant_channels(plain(layer), layer.code))
-            elif isinstance(layer, UpConv) and _gains(layer):
-                setattr(part, name, up_conv(plain(layer), "transposed"))
-
-
-def _gains(layer: UpConv) -> bool:
-    built = layer.weight.dtype != torch.bfloat16
-    return built and layer.mode == "nearest" and not layer.spare and layer.in_channels >= _WIDE
+            build = graph_form(layer)
+            if build is not None:
+                setattr(part, name, build())

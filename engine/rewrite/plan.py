@@ -1,9 +1,9 @@
 """Which rewrites a network runs with: each layer's forms measured here once, the fastest kept, the choice on disk.
 
-A choice belongs to what decides it: the layer's weights' shape, padding and dtype, the shapes it was given, the device,
-the number of threads and the versions of torch and of this package. Forms differ in their last bits, so a choice also
-decides a picture's last bits; therefore it is made once for each layer, for all batches, and a second process adopts
-what the first one wrote.
+A choice is stored under everything that decides it: shape, padding and dtype of the layer's weights, the shapes it was
+given, the device, the number of threads, and the versions of torch and of this package. Forms differ in their last
+bits, so a choice also decides a picture's last bits. Therefore it is made once for each layer, for all batches, and a
+second process adopts the choice of the first one.
 """
 
 import logging
@@ -15,30 +15,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from zellige.version import __version__
 
-from ...kernels.winograd_conv.op import native_dtypes
 from ..device import processor
-from ..layers.convolutions import CodedConv, PaddedConv, UpConv
-from .constant_channels import constant_channels
-from .convolution import plain
+from ..layers.ambient import own_modes
+from .forms import forms
 from .plan_cache import Times, keep, read
-from .up_conv import up_conv
-from .winograd import winograd
 
-__all__ = ["AS_TRAINED", "Choice", "apply", "forms", "plan", "rewritten"]
+__all__ = ["AS_TRAINED", "Choice", "apply", "plan", "rewritten"]
 
 logger = logging.getLogger(__name__)
 
 AS_TRAINED = "as trained"
 _MARGIN = 1.03  # a rewrite must win by this much, or noise would decide
-_FEWEST_OUTPUTS = 16  # winograd makes 32 at a time
 _ROUNDS, _FEWEST_ROUNDS, _SECONDS = 7, 3, 0.2  # measurements of a form: so many, or fewer where they take so long
 _SHORTEST = 1e-4  # milliseconds, the last digit that is kept
-
-Form = Callable[[], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -73,32 +65,7 @@ class Choice:
         return asdict(self) | {"gain": self.gain}
 
 
-def forms(layer: nn.Module) -> dict[str, Form]:
-    """The rewrites that a layer has on its device, by name, each as what builds it; none for layers without any."""
-    if not isinstance(layer, nn.Conv2d) or not _is_plain(layer):
-        return {}
-    found, on_cpu = dict[str, Form](), layer.weight.device.type == "cpu"
-    tiles = on_cpu and layer.weight.dtype in native_dtypes() and layer.out_channels >= _FEWEST_OUTPUTS
-    if isinstance(layer, UpConv):
-        if layer.mode != "nearest":
-            return {}
-        conv = partial(plain, layer)
-        if not layer.spare:
-            found["phases"] = lambda: up_conv(conv(), "phases")
-        if not (layer.spare or on_cpu):  # oneDNN's rounds some images by the batch that they come in
-            found["transposed"] = lambda: up_conv(conv(), "transposed")
-        if tiles:
-            found["winograd"] = lambda: winograd(conv(), upsample=True, spare=layer.spare)
-    elif isinstance(layer, CodedConv):
-        conv = partial(plain, layer)
-        found["constant channels"] = lambda: constant_channels(conv(), layer.code)
-        if tiles:
-            found["constant channels, winograd"] = lambda: winograd(conv(), code=layer.code)
-    elif type(layer) in (nn.Conv2d, PaddedConv) and tiles:
-        found["winograd"] = lambda: winograd(layer)
-    return found
-
-
+@own_modes()
 @torch.inference_mode()
 def plan(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
     """Choose a form for every layer that has several, and change nothing.
@@ -139,6 +106,7 @@ def rewritten(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
     return choices
 
 
+@own_modes()
 def apply(network: nn.Module, choices: Sequence[Choice]) -> None:
     """Put the chosen forms in the place of the layers."""
     for choice in choices:
@@ -146,13 +114,6 @@ def apply(network: nn.Module, choices: Sequence[Choice]) -> None:
             parent, _, name = choice.layer.rpartition(".")
             owner = network.get_submodule(parent)
             setattr(owner, name, forms(getattr(owner, name))[choice.form]())
-
-
-def _is_plain(layer: nn.Conv2d) -> bool:
-    """Whether it is a 3x3 convolution that rewrites take; a weight that is computed anew belongs to training."""
-    one = layer.stride == layer.dilation == (1, 1) and layer.groups == 1
-    padded = layer.padding in ((0, 0), (1, 1)) and layer.padding_mode in ("zeros", "replicate")
-    return layer.kernel_size == (3, 3) and one and padded and not parametrize.is_parametrized(layer)
 
 
 def _given(layers: dict[str, nn.Module], run: Callable[[], Any]) -> dict[str, tuple[Tensor, ...]]:

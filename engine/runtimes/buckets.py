@@ -7,9 +7,10 @@ from typing import Any
 
 from zellige.errors import SizeError
 
-__all__ = ["BUCKETS", "LAUNCH", "Batch", "Usage", "checked_buckets", "cover", "split"]
+__all__ = ["BUCKETS", "LAUNCH", "Batch", "Usage", "checked_buckets", "cover", "of_patches", "split"]
 
-BUCKETS = (1, 8, 32)
+BUCKETS = (1, 8, 32)  # images in a batch, of every runtime and of the profiles of engines, by default
+_PATCHES = 128  # in the largest batch of patches
 # Images that could be made in the time that one more batch costs by itself. Chosen, not measured; a constant, since
 # what is measured differs from run to run, and with the batches may go the last bits of a picture.
 LAUNCH = 4
@@ -70,6 +71,15 @@ def checked_buckets(buckets: Iterable[int]) -> tuple[int, ...]:
     if not sizes or sizes[0] < 1:
         raise SizeError(f"batches of {list(sizes)} images cannot be run; give one size or more, each 1 or more")
     return sizes
+
+
+def of_patches(area: int) -> tuple[int, ...]:
+    """Sizes of batches of blocks of `area` patches: the largest useful one, and a quarter and a sixteenth of it.
+
+    Devices whose batches have fixed sizes pad little with these; others look at the largest alone.
+    """
+    most = max(1, _PATCHES // area)
+    return checked_buckets(-(-most // part) for part in (1, 4, 16))
 
 
 def split(count: int, buckets: Sequence[int]) -> list[Batch]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.cuda import CUDAGraph, Event, Stream
 
 from zellige.errors import ShapeError
 
+from ..layers.ambient import own_modes
 from .buckets import BUCKETS, Batch, Usage, checked_buckets, cover, split
 from .pipeline import Turn, overlapped
 from .rows import Network, Rows, as_rows, repeated
@@ -72,16 +74,20 @@ class GraphRuntime:
         """See `Runtime.warm`."""
         rows = repeated(example, self.buckets[-1])
         self._check(rows)
-        with self._turn.taken(), torch.cuda.device(self.device), torch.inference_mode():
+        with self._turn.taken(), own_modes(), torch.cuda.device(self.device), torch.inference_mode():
             # From large to small: the smaller graphs then find their memory in the pool that they share.
             for size in sorted({batch.size for count in counts for batch in self._plan(count)}, reverse=True):
                 self._ready(size, rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy captures graphs of its own, of its own network."""
+        return GraphRuntime, (self.network, self.device, self.buckets)
 
     def _batches(self, rows: tuple[Tensor, ...], count: int, host: bool) -> Iterator[tuple[int, Tensor]]:
         with self._turn.taken():
             self._check(rows)
             if count:
-                with torch.cuda.device(self.device), torch.inference_mode():
+                with own_modes(), torch.cuda.device(self.device), torch.inference_mode():
                     for size in sorted({batch.size for batch in self._plan(count)}, reverse=True):
                         self._ready(size, rows)
             batches = self._plan(count)
@@ -104,10 +110,11 @@ class GraphRuntime:
     def _submit(self, slot: _Slot, batch: Batch, rows: tuple[Tensor, ...], host: bool) -> None:
         """Enqueue a batch: inputs to the device, the network, its result to the slot and from there to the host."""
         count, size = batch.count, batch.size
-        # Over already when the slot's last batch was collected; not so when a caller left a run, or keeps results here.
+        # Usually returns at once, because the slot's last batch was collected. It waits if a caller abandoned a run or
+        # left its results on the device.
         slot.computed.synchronize()
         slot.copied.synchronize()
-        with torch.cuda.device(self.device), torch.inference_mode():
+        with own_modes(), torch.cuda.device(self.device), torch.inference_mode():
             for staged, tensor in zip(slot.staged, rows, strict=True):
                 staged[:count].copy_(tensor[batch.start : batch.start + count])
                 if size > count:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from zellige.errors import ExportError, MissingExtraError
 
 from ...kernels import plain_operators
+from ..layers.ambient import own_modes
 from .rows import Rows, repeated
 
 __all__ = ["OPSET", "OnnxGraph", "onnx_graph"]
@@ -38,6 +39,7 @@ class OnnxGraph:
     scopes: Mapping[str, str]
 
 
+@own_modes()
 def onnx_graph(
     network: Callable[..., Tensor | tuple[Tensor, ...]],
     example: Sequence[Rows],

@@ -13,6 +13,7 @@ from zellige.errors import BudgetError, CheckpointError, DeviceError, MissingExt
 
 from ..onnx.file import check_model_file
 from .buckets import BUCKETS, Usage, checked_buckets, split
+from .copying import file_to_reopen
 from .pipeline import Turn
 from .rows import Rows, as_rows, repeated
 
@@ -44,7 +45,7 @@ class OnnxRuntime:
         memory: most bytes of a CUDA device that the session may allocate; None for no limit.
     Raises:
         MissingExtraError: ONNX Runtime is not installed; DeviceError: it has no provider for the device.
-        CheckpointError: the model cannot be opened (see onnx_file.py), or has several outputs or a fixed N.
+        CheckpointError: the model cannot be opened (see engine/onnx/file.py), or has several outputs or a fixed N.
         BudgetError: now or later, the memory does not suffice.
     """
 
@@ -56,6 +57,7 @@ class OnnxRuntime:
     ) -> None:
         self.device, self.buckets, self.usage = device, checked_buckets(buckets), Usage()
         self._what = "the ONNX model" if isinstance(model, bytes) else str(model)
+        self._model, self._memory = (model if isinstance(model, Path) else b""), memory
         self._session = _session(model, self._what, device, memory)
         self._inputs = {value.name: value for value in self._session.get_inputs()}
         outputs = self._session.get_outputs()
@@ -89,6 +91,10 @@ class OnnxRuntime:
         with self._turn.taken():
             for size in sorted({batch.size for count in counts for batch in split(count, self.buckets)}):
                 self._called(repeated(rows, size), size, True)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy opens the file again."""
+        return OnnxRuntime, (file_to_reopen(self._model, self.name), self.device, self.buckets, self._memory)
 
     def _batches(self, rows: tuple[Tensor, ...], count: int, host: bool) -> Iterator[tuple[int, Tensor]]:
         with self._turn.taken():

@@ -1,4 +1,4 @@
-"""What images are handed over as: arrays of numpy or CuPy, or tensors, on the host or where the model is."""
+"""The kinds of images that a model hands over: arrays of numpy or CuPy, or tensors, on the host or its device."""
 
 from collections.abc import Iterable
 from typing import Any, Literal, TypeAlias, get_args
@@ -9,6 +9,8 @@ from torch import Tensor
 from zellige.errors import DeviceError, MissingExtraError, ShapeError, SizeError
 
 from ...kernels.op.levels import bytes_of
+from ..layers.ambient import own_modes
+from ..layers.finite import require_finite
 
 __all__ = ["As", "checked_as", "converted", "joined"]
 
@@ -16,7 +18,7 @@ As: TypeAlias = Literal["numpy", "torch", "cupy", "float"]
 
 
 def checked_as(as_: str, device: torch.device) -> As:
-    """The kind of images asked for, refused before any is made where it cannot be given.
+    """The kind of images asked for, or a refusal before any image is made.
 
     Raises:
         ShapeError: there is no such kind; DeviceError: "cupy" on a CPU; MissingExtraError: CuPy is not installed.
@@ -29,23 +31,28 @@ def checked_as(as_: str, device: torch.device) -> As:
     raise ShapeError(f"as_ is {as_!r}; it must be {', '.join(map(repr, get_args(As)[:-1]))} or {get_args(As)[-1]!r}.")
 
 
-def converted(images: Tensor, as_: As) -> Any:
+@own_modes()
+def converted(images: Tensor, as_: As, name: str = "the model") -> Any:
     """Images in the form asked for.
 
     Args:
         images: uint8 [N, H, W, 3], or floating [N, 3, H, W] in [-1, 1], on the model's device.
         as_: "numpy", a uint8 array [N, H, W, 3] in host memory; "torch", the same as a tensor on the model's device;
             "cupy", the same as a CuPy array that shares the tensor's memory; "float", a float32 tensor [N, 3, H, W] in
-            [-1, 1] on the model's device, which is what networks take. Of bytes v it is v / 127.5 - 1; floating images
-            become it as they are, and bytes by round((y + 1) * 127.5), half to even, limited to [0, 255].
+            [-1, 1] on the model's device, as networks take it. A byte v becomes v / 127.5 - 1; a float y becomes the
+            byte round((y + 1) * 127.5), half to even, limited to [0, 255].
+        name: of the model, for the error.
     Raises:
         ShapeError: images are neither; DeviceError: "cupy" on a CPU; MissingExtraError: CuPy is not installed.
+        ValuesError: a floating image holds a value that is not finite.
     """
     finished = images.dtype == torch.uint8 and images.dim() == 4 and images.shape[3] == 3
     if not finished and not (images.is_floating_point() and images.dim() == 4 and images.shape[1] == 3):
         raise ShapeError(
             f"images must be uint8 [N, H, W, 3] or floating [N, 3, H, W]; got {images.dtype} {list(images.shape)}"
         )
+    if not finished:
+        require_finite(images, name)
     if as_ == "float":
         # Divided before 1 is taken off: v * (2 / 255) - 1 would miss 1.
         found = images.permute(0, 3, 1, 2).float().div(127.5).sub(1) if finished else images.float()

@@ -1,9 +1,8 @@
-"""What a runtime is given: rows of several tensors, one row an image."""
+"""The inputs of a runtime: rows of several tensors, one row an image."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ Rows: TypeAlias = npt.NDArray[Any] | Tensor
 
 
 def as_rows(inputs: Sequence[Rows]) -> tuple[tuple[Tensor, ...], int]:
-    """Inputs as contiguous tensors, without a copy where they are that, and the number of rows.
+    """Inputs as contiguous tensors, copied only if they are not contiguous, and the number of rows.
 
     Raises:
         ShapeError: there are no inputs, or they differ in their number of rows.
@@ -39,10 +38,11 @@ def repeated(example: Sequence[Rows], count: int) -> tuple[Tensor, ...]:
     tensors, rows = as_rows(example)
     if not rows:
         raise ShapeError("an example without rows shows no shapes; give one row or more")
-    return tuple(tensor[torch.arange(count) % rows] for tensor in tensors)
+    return tuple(tensor[torch.arange(count, device="cpu") % rows] for tensor in tensors)
 
 
 def _tensor(rows: Rows) -> Tensor:
-    if isinstance(rows, np.ndarray) and not rows.flags.writeable:  # torch warns of sharing these
-        rows = rows.copy()
-    return torch.as_tensor(rows)
+    if isinstance(rows, Tensor):
+        return rows
+    # Not as_tensor, which would move the array to the default device of the host program.
+    return torch.from_numpy(rows if rows.flags.writeable else rows.copy())  # torch warns of sharing read-only arrays

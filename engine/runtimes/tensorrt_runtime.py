@@ -12,6 +12,7 @@ from zellige.errors import CheckpointError, ShapeError
 
 from ..tensorrt.opened import open_engine
 from .buckets import BUCKETS, Usage, checked_buckets, cover
+from .copying import file_to_reopen
 from .rows import Rows, as_rows
 
 __all__ = ["TensorRtRuntime"]
@@ -44,6 +45,7 @@ class TensorRtRuntime:
         self, model: Path | bytes, device: torch.device, buckets: Sequence[int] = BUCKETS, memory: int | None = None
     ) -> None:
         self.device, self.usage = device, Usage()
+        self._model, self._memory = (model if isinstance(model, Path) else b""), memory
         self._engine = open_engine(model, checked_buckets(buckets), device=device.index or 0, memory=memory)
         self.buckets = self._engine.buckets
         if len(self._engine.outputs) != 1:
@@ -62,6 +64,10 @@ class TensorRtRuntime:
         self._arrays(example)
         self._engine.warm({batch.size for count in counts for batch in cover(count, self.buckets)})
         self._account()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy opens the file again."""
+        return TensorRtRuntime, (file_to_reopen(self._model, self.name), self.device, self.buckets, self._memory)
 
     def _batches(self, arrays: Mapping[str, Any], count: int, host: bool) -> Iterator[tuple[int, Tensor]]:
         import cupy

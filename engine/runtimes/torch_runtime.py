@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ..layers.ambient import own_modes
 from .buckets import BUCKETS, Usage, checked_buckets, split
 from .rows import Network, Rows, as_rows, repeated
 
@@ -43,6 +44,7 @@ class TorchRuntime:
             self.usage.add(batch)
             yield batch.start, result.cpu() if host else result
 
+    @own_modes()
     def _called(self, rows: tuple[Tensor, ...]) -> Tensor:
         with torch.inference_mode():
             return self.network(*(tensor.to(self.device) for tensor in rows))

@@ -4,8 +4,6 @@ Source: Lin, Chang, Chen, Juan, Wei, Chen, "COCO-GAN: Generation by Parts via Co
 Where the paper and its reference implementation differ, the paper is the default; `reference_quirks` restores the code.
 """
 
-from typing import Self
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -189,7 +187,11 @@ class Generator(nn.Module):
     @property
     def batching(self) -> tuple[int, int]:
         """The smallest batch in which a patch has the same bits as in any other, and what all must be multiples of."""
-        if self.to_image.weight.device.type != "cpu":
+        return self.batching_on(self.to_image.weight.device)
+
+    def batching_on(self, device: torch.device) -> tuple[int, int]:
+        """What `batching` is on a device."""
+        if device.type != "cpu":
             return 1, 1
         return (_DENSE_CPU_STEP, _DENSE_CPU_STEP) if self.config.dense else (_SMALLEST_CPU_BATCH, 1)
 
@@ -209,10 +211,3 @@ class Generator(nn.Module):
         """The batches in which to run the maps in front of block `number`."""
         scale = 4 if self.config.generator_blocks[number][1] else 1
         return part_sizes(x, scale * x.shape[1:].numel() * x.element_size(), self.training, *self.batching)
-
-    def cast_convolutions(self, dtype: torch.dtype) -> Self:
-        """Run the convolutions, nearly all of the work, in `dtype`; conditions and norms stay in float32."""
-        for part in self.modules():
-            if isinstance(part, nn.Conv2d):
-                part.to(dtype)
-        return self

@@ -1,30 +1,35 @@
 """Patches by a runtime for graphs: ONNX Runtime or TensorRT, with a graph for each shape of blocks."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zellige.errors import BudgetError
 
+from ...panorama.patches import Block, Run
 from ...runtimes import Runtime, exported, joined
+from ...runtimes.buckets import of_patches
 from .config import CocoGanConfig
 from .generator import Generator
 
-__all__ = ["GraphPatches", "Run", "exported_patches"]
+__all__ = ["GraphPatches", "exported_patches"]
 
-Block = tuple[int, int]  # micro patches, down and across
 Opener = Callable[[Block, Sequence[int], int | None], Runtime]
-Run = Callable[[Tensor, Tensor, Block], Tensor]  # as a generator is called
-_BATCH = 128  # micro patches in the largest batch of images
 
 
 class GraphPatches:
-    """What `Renderer` calls in place of a generator; results differ from the generator's in last bits.
+    """Patches by graphs in place of a generator; results differ from the generator's in last bits.
+
+    A copy, also of another process, opens its runtimes anew when they are first needed.
 
     Args:
         open_: a runtime for blocks of a shape, for batches of some sizes, within bytes of the device's memory or None.
-            It takes latents and coordinates, and gives float maps [n, channels, H, W] or bytes [n, H, W, channels].
+            It takes latents and coordinates, and gives float maps [n, channels, H, W] or bytes [n, H, W, channels]. An
+            object that can be pickled, if the model shall be.
         config: of the model.
         device: where it runs, and where patches are wanted.
         single: whether it makes single micro patches alone, no blocks of several.
@@ -39,10 +44,7 @@ class GraphPatches:
     def __call__(self, latents: Tensor, coordinates: Tensor, block: Block) -> Tensor:
         """Generate blocks of micro patches, for images; see `Generator`."""
         if block not in self._of_images:
-            most = max(1, _BATCH // (block[0] * block[1]))
-            # Devices whose batches are of fixed sizes pad little with these; others look at the largest alone.
-            sizes = sorted({-(-most // part) for part in (1, 4, 16)})
-            self._of_images[block] = self._open(block, sizes, None)
+            self._of_images[block] = self._open(block, of_patches(block[0] * block[1]), None)
         return self._made(self._of_images[block], latents, coordinates)
 
     def prepared(self, block: Block, most: int, memory: int | None = None) -> tuple[Run, int]:
@@ -62,7 +64,11 @@ class GraphPatches:
             self._of_file = None  # its memory is free before more is taken
             self._of_file = key, *self._largest(block, most, memory)
         _, runtime, batch = self._of_file
-        return lambda latents, coordinates, block: self._made(runtime, latents, coordinates), batch
+        return partial(self._block_by, runtime), batch
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the open runtimes, whose sessions and buffers are of this process and device."""
+        return self.__dict__ | {"_of_images": {}, "_of_file": None}
 
     def _largest(self, block: Block, most: int, memory: int | None) -> tuple[Runtime, int]:
         while True:
@@ -75,6 +81,9 @@ class GraphPatches:
                 if most == 1:
                     raise
             most //= 2
+
+    def _block_by(self, runtime: Runtime, latents: Tensor, coordinates: Tensor, block: Block) -> Tensor:
+        return self._made(runtime, latents, coordinates)
 
     def _made(self, runtime: Runtime, latents: Tensor, coordinates: Tensor) -> Tensor:
         rows = runtime.run((latents, coordinates), host=self.device.type == "cpu")
@@ -92,16 +101,25 @@ def exported_patches(engine: str, generator: Generator, device: torch.device) ->
         generator: with the rewrites for graphs, on a CPU, in the precision that it shall run in.
         device: where it shall run.
     """
+    return GraphPatches(_Exported(engine, generator, device), generator.config, device)
 
-    def opened(block: Block, sizes: Sequence[int], memory: int | None) -> Runtime:
+
+@dataclass
+class _Exported:
+    """Opens runtimes for blocks by exporting a generator."""
+
+    engine: str
+    generator: Generator
+    device: torch.device
+
+    def __call__(self, block: Block, sizes: Sequence[int], memory: int | None) -> Runtime:
         def run(latents: Tensor, coordinates: Tensor) -> Tensor:
             # The frame of a runtime is float32, which numpy and every library know.
-            return generator(latents, coordinates, block).float()
+            made: Tensor = self.generator(latents, coordinates, block).float()
+            return made
 
-        example = _example(generator.config)
-        return exported(engine, run, example, device, ("latent", "coordinates"), sizes, memory)
-
-    return GraphPatches(opened, generator.config, device)
+        names = "latent", "coordinates"
+        return exported(self.engine, run, _example(self.generator.config), self.device, names, sizes, memory)
 
 
 def _example(config: CocoGanConfig) -> tuple[Tensor, Tensor]:

@@ -49,7 +49,7 @@ class CocoGanImages:
         as_ = checked_as(as_, self.device)
         latents = fixed_latents(seed, count, self.config.latent, first).astype(np.float32)
         rows = self._runtime.run((latents,), host=as_ == "numpy")
-        return converted(joined(rows, count, lent=self._runtime.lends), as_)
+        return converted(joined(rows, count, lent=self._runtime.lends), as_, self.name)
 
     def warm(self, counts: Iterable[int]) -> None:
         """Do now what the first calls of `generate` for these numbers of images would."""

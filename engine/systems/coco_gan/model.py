@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from zellige.errors import ShapeError, TaskError
 
 from ...checkpoint.file import Header, read_tensors, validated
+from ...layers.ambient import own_modes
+from ...layers.constants import fill_constants
 from ...layers.precision import cast_maps
 from ...rewrite.for_onnx import rewrite_for_graphs
 from ...rewrite.plan import rewritten
@@ -102,11 +104,10 @@ class CocoGan(PatchPictures):
         super().__init__(self.trained(), name, self._by(engine) if engine != "torch" else None)
         self.choices = rewritten(self.generator, self._small_batch) if rewrite and engine == "torch" else []
 
+    @own_modes()
     def trained(self) -> Generator:
         """The generator as it was trained, read again: for compilers and exporters, which may change it."""
-        generator = self._load(Generator, "generator.")
-        cast_maps(generator, self.dtype)
-        return generator
+        return cast_maps(self._load(Generator, "generator."), self.dtype)
 
     def patch_guided(self, macro: Pixels) -> Pixels:
         """Full images whose latents are read off real macro patches, z = Q(h(s)), wherever those lay.
@@ -121,6 +122,7 @@ class CocoGan(PatchPictures):
         """
         return self.from_latents(self.estimate_latents(macro))
 
+    @own_modes()
     @torch.inference_mode()
     def estimate_latents(self, macro: Pixels) -> npt.NDArray[np.float32]:
         """Latents Q(h(s)) of real macro patches, uint8 [n, K, K, 3] to float32 [n, latent]."""
@@ -153,6 +155,7 @@ class CocoGan(PatchPictures):
         latents, coordinates, block = example(self.config)
         self.generator(latents.to(self.device), coordinates.to(self.device), block)
 
+    @own_modes()
     def _load(self, build: Callable[..., ModuleT], prefix: str) -> ModuleT:
         with torch.device("meta"):
             module = build(self.config, spectral=False)
@@ -162,5 +165,6 @@ class CocoGan(PatchPictures):
         # A counter of training batches means nothing here and is not in the file.
         zeros = {name: torch.zeros((), dtype=torch.int64) for name in counters}
         module.load_state_dict({name: t.float() for name, t in tensors.items()} | zeros, assign=True)
+        fill_constants(module)
         module = module.eval().requires_grad_(False).to(self.device)
         return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -9,41 +9,48 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zellige.errors import ShapeError, SizeError, TaskError
+from zellige.errors import ShapeError, SizeError, TaskError, ValuesError
 
 from ...device import available_memory, parse_bytes, precision_of
 from ...files.pictures import to_uint8
-from ...panorama.latents import AnchoredLatents, fixed_latent, fixed_latents
-from ...panorama.renderer import Renderer, render_file
+from ...panorama.latents import AnchoredLatents, StillLatents, fixed_latent, fixed_latents
+from ...panorama.patches import PatchMaker
+from ...panorama.render import render_file
+from ...panorama.renderer import Renderer
 from ...panorama.scene import Region, Scene, turns
 from ...rewrite.plan import Choice
 from ...runtimes import As, checked_as, converted
 from .generator import Generator
 from .graph_patches import GraphPatches
+from .patches import CocoGanPatches
 
 __all__ = ["PatchPictures"]
 
 Pixels = npt.NDArray[np.uint8]
 _BATCH = 128
+_ROUNDING = 1e-6  # a latent may be outside of [-1, 1] by so much
 
 
 class PatchPictures:
     """What a COCO-GAN's generator can do, whoever runs it. Made by `zellige.load` of a file of patches.
 
     Args:
-        generator: in evaluation mode, on its device, in its precision.
+        generator: in evaluation mode, on its device, in its precision. With graphs only its shapes are read, so that it
+            may be on the meta device.
         name: it goes by this name in reports and errors.
-        patches: makes the patches in place of the generator, which then need not have weights that mean anything.
+        graphs: makes the patches in place of the generator.
+    Attributes:
+        patches: what renders ask of the model.
     """
 
     system = "coco-gan"
     batch = 16  # images that are made together
 
-    def __init__(self, generator: Generator, name: str, patches: GraphPatches | None = None) -> None:
+    def __init__(self, generator: Generator, name: str, graphs: GraphPatches | None = None) -> None:
         self.generator, self.name, self.config = generator, name, generator.config
-        self.device, self.dtype = generator.stem.weight.device, generator.to_image.weight.dtype
-        self._graphs, self._single = patches, patches is not None and patches.single
-        self._renderer = Renderer(generator, _BATCH, name, run=patches)
+        self.patches: PatchMaker = CocoGanPatches(generator, graphs)
+        self.device, self.dtype = self.patches.device, self.patches.dtype
+        self._renderer = Renderer(self.patches, _BATCH, name)
         self.choices: list[Choice] = []
 
     @property
@@ -76,8 +83,8 @@ class PatchPictures:
         as_ = checked_as(as_, self.device)
         jobs = self._jobs(fixed_latents(seed, count, self.config.latent, first), 0)
         if as_ == "float":
-            return converted(self._made(jobs, "float").permute(0, 3, 1, 2).contiguous(), as_)
-        return converted(self._made(jobs, "uint8"), as_)
+            return converted(self._made(jobs, "float").permute(0, 3, 1, 2).contiguous(), as_, self.name)
+        return converted(self._made(jobs, "uint8"), as_, self.name)
 
     def warm(self, counts: Iterable[int]) -> None:
         """Do now what the first calls of `generate` for these numbers of images would."""
@@ -92,11 +99,14 @@ class PatchPictures:
             beyond: extra patches on every side of an open axis.
         Returns:
             uint8 [n, H, W, 3].
+        Raises:
+            ShapeError: latents have another shape; ValuesError: a value is not finite, or outside of [-1, 1].
         """
         if latents.ndim != 2 or latents.shape[1] != self.config.latent:
             raise ShapeError(f"latents must be [n, {self.config.latent}], not {list(latents.shape)}")
         if not len(latents):
             raise ShapeError("there are no latents; give one or more")
+        _check_latents(latents)
         return self._made(self._jobs(latents, beyond), "uint8").cpu().numpy()
 
     def region(self, seed: int, region: Region, index: int = 0) -> Pixels:
@@ -187,8 +197,7 @@ class PatchPictures:
             raise TaskError(f"panorama files hold RGB, not the {self.config.channels} channels of {self.name}")
         budget = available_memory(self.device) // 2 if memory is None else parse_bytes(memory)
         scene = self.scene(width, height, seed)
-        report = render_file(self.generator, scene, Path(out), budget=budget, name=self.name, advance=progress,
-                             graphs=self._graphs)  # fmt: skip
+        report = render_file(self.patches, scene, Path(out), budget=budget, name=self.name, advance=progress)
         context = {"device": str(self.device), "precision": self.precision, "seed": seed, "out": str(out)}
         rows, columns = self.config.size
         return report | context | {"turns": [scene.height // rows, scene.width // columns]}
@@ -225,7 +234,7 @@ class PatchPictures:
             self.config.patch,
             int(last[0] - first[0] + 1),
             int(last[1] - first[1] + 1),
-            lambda rows, columns: np.broadcast_to(latent, (len(rows), len(latent))),
+            StillLatents(latent),
             first=(int(first[0]), int(first[1])),
             block=self.still_block,
         )
@@ -237,7 +246,7 @@ class PatchPictures:
         four 2.0 times, a block of 4 x 4 1.4 times.
         """
         rows, columns = (
-            1 if moves or not self.config.dense or self._single else min(axis.patches, 4)
+            1 if moves or not self.patches.blocks else min(axis.patches, 4)
             for moves, axis in zip(moving, self.config.lattice.axes, strict=True)
         )
         return rows, columns
@@ -254,3 +263,11 @@ class PatchPictures:
 
     def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, torch.float32)
+
+
+def _check_latents(latents: npt.NDArray[Any]) -> None:
+    """Refuse latents unlike any that a generator was trained with."""
+    furthest = float(np.abs(latents).max())
+    if not furthest <= 1 + _ROUNDING:  # also of NaN
+        given = f"reach {furthest:g}" if np.isfinite(furthest) else "hold values that are not finite"
+        raise ValuesError(f"latents must be within [-1, 1], as in training; those given {given}")

@@ -1,12 +1,14 @@
 """Coordinates inside of a patch: every cell of a map knows its own place in the picture."""
 
 import math
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...layers.batch_invariance import BatchInvariantLinear
+from ...layers.constants import register_constant
 from ...panorama.lattice import Axis, Lattice
 
 __all__ = ["Place"]
@@ -42,7 +44,7 @@ class Place(nn.Module):
         self.waves = _waves(lattice, min(side / 4, 1.0))
         self.gains = BatchInvariantLinear(latent, 2 * len(self.waves) + _NOISES)
         self.mix = nn.Conv2d(len(self.waves) + _NOISES, channels, 1, bias=False)
-        self.register_buffer("noise", torch.from_numpy(_noise(lattice, side)), persistent=False)
+        register_constant(self, "noise", _noise_shape(lattice, side), partial(_noise, lattice, side))
         # Latents are uniform on [-1, 1], of variance 1 / 3: gains start with variance 1, and so do waves and noise.
         nn.init.normal_(self.gains.weight, std=(3 / latent) ** 0.5)
         nn.init.zeros_(self.gains.bias)
@@ -101,14 +103,18 @@ def _waves(lattice: Lattice, highest: float) -> list[tuple[float, float]]:
     return list(waves)
 
 
-def _noise(lattice: Lattice, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _noise_shape(lattice: Lattice, side: int) -> tuple[int, int, int]:
+    return lattice.rows * side, lattice.columns * side, _NOISES
+
+
+def _noise(lattice: Lattice, side: int) -> Tensor:
     """White noise of variance 1, one vector a cell of the picture, float32 [rows * side, columns * side, 16].
 
     Uniform numbers made of raw bits, which NumPy promises to keep the same in all versions.
     """
-    shape = (lattice.rows * side, lattice.columns * side, _NOISES)
+    shape = _noise_shape(lattice, side)
     bits = np.random.PCG64(side).random_raw(math.prod(shape)) >> np.uint64(40)
-    return ((bits / 2**23 - 1) * 3**0.5).astype(np.float32).reshape(shape)
+    return torch.from_numpy(((bits / 2**23 - 1) * 3**0.5).astype(np.float32).reshape(shape))
 
 
 def _position(axis: Axis, coordinate: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...layers.batch_invariance import BatchInvariantLinear
 from ...layers.convolutions import CodedConv, UpConv
 from ...layers.norms import GluLayerNorm, MapNorm
 from .config import OneGanConfig
@@ -126,7 +127,7 @@ class NormedLinear(nn.Module):
         return F.leaky_relu(self.norm(self.linear(x.to(self.linear.weight.dtype))), _SLOPE)
 
 
-class VectorTable(nn.Linear):
+class VectorTable(BatchInvariantLinear):
     """V: one vector a class, and for class probabilities the mean of the vectors."""
 
     def forward(self, classes: Tensor) -> Tensor:

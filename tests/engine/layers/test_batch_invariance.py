@@ -1,4 +1,6 @@
-from collections.abc import Iterator
+import copy
+import pickle
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -19,6 +21,11 @@ def threads(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def pickled(layer: nn.Module) -> nn.Module:
+    made: nn.Module = pickle.loads(pickle.dumps(layer))
+    return made
+
+
 LAYERS = {
     "linear": (lambda: nn.Linear(300, 40), (300,)),
     "probabilities in a table": (lambda: VectorTable(300, 40), (300,)),
@@ -36,7 +43,7 @@ LAYERS = {
 def test_a_sample_has_the_same_bits_in_any_batch(kind: str, dtype: torch.dtype) -> None:
     build, shape = LAYERS[kind]
     torch.manual_seed(0)
-    layer, x = build().to(dtype), normal(19, *shape, dtype=dtype)
+    layer, x = build().to(dtype).eval(), normal(19, *shape, dtype=dtype)
     if len(shape) == 3:
         x = x.contiguous(memory_format=torch.channels_last)
     plain = layer(x)
@@ -49,7 +56,22 @@ def test_a_sample_has_the_same_bits_in_any_batch(kind: str, dtype: torch.dtype) 
 
 
 def test_classes_are_still_looked_up() -> None:
-    table = VectorTable(7, 4)
+    table = VectorTable(7, 4).eval()
     expected = table(torch.tensor([5, 2]))
     make_batch_invariant(table)
     assert torch.equal(table(torch.tensor([5, 2])), expected)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled], ids=["deep", "pickle"])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_copy_computes_with_its_own_weights(kind: str, copied: Callable[[nn.Module], nn.Module]) -> None:
+    build, shape = LAYERS[kind]
+    layer = build().eval()
+    names = list(layer.state_dict())
+    make_batch_invariant(layer)
+    other = copied(layer)
+    for parameter in other.parameters():
+        nn.init.zeros_(parameter)
+    x = normal(1, *shape)
+    assert not other(x).any() and layer(x).any()
+    assert names == list(layer.state_dict()) == list(other.state_dict())

@@ -12,10 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from zellige.engine.device import parse_bytes
-from zellige.engine.panorama.renderer import Renderer, render_file
+from zellige.engine.panorama.render import render_file
+from zellige.engine.panorama.renderer import Renderer
 from zellige.engine.panorama.scene import Region, Scene
 from zellige.engine.systems.coco_gan.generator import Generator
 from zellige.engine.systems.coco_gan.model import CocoGan
+from zellige.engine.systems.coco_gan.patches import CocoGanPatches
 from zellige.errors import BudgetError, OutputError, SizeError
 
 tifffile = pytest.importorskip("tifffile")
@@ -77,7 +79,7 @@ class Forgetful(Generator):
 def test_the_picture_does_not_depend_on_the_batch(model: Model, kind: str, precision: str) -> None:
     loaded = model(kind, precision)
     scene = picture_of(loaded)
-    pictures = {batch: Renderer(loaded.generator, batch).region(scene, all_of(scene), "float") for batch in BATCHES}
+    pictures = {batch: Renderer(loaded.patches, batch).region(scene, all_of(scene), "float") for batch in BATCHES}
     assert [batch for batch in BATCHES if not torch.equal(pictures[batch], pictures[1])] == []
 
 
@@ -88,13 +90,13 @@ def test_wide_maps_in_parts_make_the_same_picture(
 ) -> None:
     loaded = model(kind, precision)
     scene = picture_of(loaded)
-    whole = Renderer(loaded.generator, 128).region(scene, all_of(scene), "float")
+    whole = Renderer(loaded.patches, 128).region(scene, all_of(scene), "float")
     calls: list[int] = []
     last = loaded.generator.blocks[-1]
     monkeypatch.setattr("zellige.engine.layers.batch_parts.WIDEST_CPU_MAP", 2**12)
     with last.register_forward_pre_hook(lambda _, arguments: calls.append(len(arguments[0]))):
         for batch in (16, 33, 49, 128):
-            assert torch.equal(Renderer(loaded.generator, batch).region(scene, all_of(scene), "float"), whole)
+            assert torch.equal(Renderer(loaded.patches, batch).region(scene, all_of(scene), "float"), whole)
     least, step = loaded.generator.batching
     assert all(least <= n < 2 * least and n % step == 0 for n in calls)
 
@@ -104,7 +106,7 @@ def test_wide_maps_in_parts_make_the_same_picture(
 def test_the_picture_does_not_depend_on_the_order_of_its_regions(model: Model, kind: str, precision: str) -> None:
     loaded = model(kind, precision)
     scene = picture_of(loaded)
-    renderer = Renderer(loaded.generator, 24)
+    renderer = Renderer(loaded.patches, 24)
     whole = renderer.region(scene, all_of(scene)).numpy()
     tops, lefts = range(0, scene.height, 7), range(0, scene.width, 29)
     regions = [
@@ -121,15 +123,15 @@ def test_several_scenes_together_are_each_as_alone(model: Model) -> None:
     loaded = model("cylinder")
     scenes = [loaded.scene(96, seed=seed) for seed in range(3)]
     region = Region(5, 11, 13, 40)
-    together = Renderer(loaded.generator, 50).regions([(scene, region) for scene in scenes], "float")
+    together = Renderer(loaded.patches, 50).regions([(scene, region) for scene in scenes], "float")
     for scene, picture in zip(scenes, together, strict=True):
-        assert torch.equal(picture, Renderer(loaded.generator, 50).region(scene, region, "float"))
+        assert torch.equal(picture, Renderer(loaded.patches, 50).region(scene, region, "float"))
 
 
 def test_bytes_are_the_rounded_floats(model: Model) -> None:
     loaded = model("cylinder")
     scene = picture_of(loaded)
-    renderer = Renderer(loaded.generator, 64)
+    renderer = Renderer(loaded.patches, 64)
     floats = renderer.region(scene, all_of(scene), "float")
     assert torch.equal(renderer.region(scene, all_of(scene)), ((floats + 1) * 127.5).round().clamp(0, 255).byte())
 
@@ -143,9 +145,9 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
 ) -> None:
     loaded = model("cylinder")
     scene = picture_of(loaded)
-    whole = Renderer(loaded.generator, 50).region(scene, all_of(scene), "float")
+    whole = Renderer(loaded.patches, 50).region(scene, all_of(scene), "float")
     forgetful = Forgetful(loaded.generator, lambda now, size: now == call, error)
-    renderer = Renderer(forgetful, 50)  # 123 patches in three calls of 41
+    renderer = Renderer(CocoGanPatches(forgetful), 50)  # 123 patches in three calls of 41
     assert torch.equal(renderer.region(scene, all_of(scene), "float"), whole)
     failed = forgetful.sizes[call - 1]
     assert renderer.batch == failed // 2
@@ -156,9 +158,9 @@ def test_blocks_shrink_too(model: Model) -> None:
     loaded = model("dense")
     scene = picture_of(loaded)
     assert scene.block == (3, 1)
-    whole = Renderer(loaded.generator, 96).region(scene, all_of(scene), "float")
+    whole = Renderer(loaded.patches, 96).region(scene, all_of(scene), "float")
     forgetful = Forgetful(loaded.generator, lambda now, size: size > 8)
-    renderer = Renderer(forgetful, 96)
+    renderer = Renderer(CocoGanPatches(forgetful), 96)
     assert torch.equal(renderer.region(scene, all_of(scene), "float"), whole)
     assert (renderer.batch, forgetful.sizes[-1]) == (4 * 3, 4)  # after 24 and 12
 
@@ -167,9 +169,9 @@ def test_blocks_shrink_too(model: Model) -> None:
 def test_a_size_that_failed_is_never_tried_again(model: Model, most: int) -> None:
     loaded = model("torus")
     scene = picture_of(loaded)
-    whole = Renderer(loaded.generator, 128).region(scene, all_of(scene), "float")
+    whole = Renderer(loaded.patches, 128).region(scene, all_of(scene), "float")
     forgetful = Forgetful(loaded.generator, lambda now, size: size > most)
-    renderer = Renderer(forgetful, 128)
+    renderer = Renderer(CocoGanPatches(forgetful), 128)
     assert torch.equal(renderer.region(scene, all_of(scene), "float"), whole)
     failures = [size for size in forgetful.sizes if size > most]
     assert 1 < len(failures) == len(set(failures))
@@ -183,7 +185,7 @@ def test_without_memory_for_the_smallest_batch_the_error_names_a_larger_budget(m
     scene = picture_of(loaded)
     forgetful = Forgetful(loaded.generator, lambda now, size: True)
     with pytest.raises(BudgetError, match=r"^planet needs at least (\d+MiB) for one patch") as caught:
-        Renderer(forgetful, 128, "planet", budget=50 * MIB).region(scene, all_of(scene))
+        Renderer(CocoGanPatches(forgetful), 128, "planet", budget=50 * MIB).region(scene, all_of(scene))
     named = re.search(r"--memory 50MiB is too small. Try --memory (\w+)\.$", str(caught.value))
     assert named and parse_bytes(named[1]) > 50 * MIB
     assert sorted(set(forgetful.sizes), reverse=True) == forgetful.sizes
@@ -194,7 +196,7 @@ def test_without_a_budget_the_error_names_the_memory_that_is_needed(model: Model
     scene = picture_of(loaded)
     forgetful = Forgetful(loaded.generator, lambda now, size: True)
     with pytest.raises(BudgetError, match=r"^planet needs about \d+MiB of memory and less is free; free some$"):
-        Renderer(forgetful, 128, "planet").region(scene, all_of(scene))
+        Renderer(CocoGanPatches(forgetful), 128, "planet").region(scene, all_of(scene))
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(model: Model) -> None:
@@ -202,7 +204,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(model: Model) -> None:
     scene = picture_of(loaded)
     forgetful = Forgetful(loaded.generator, lambda now, size: True, RuntimeError)
     with pytest.raises(RuntimeError, match=r"^out of memory$"):
-        Renderer(forgetful, 128).region(scene, all_of(scene))
+        Renderer(CocoGanPatches(forgetful), 128).region(scene, all_of(scene))
     assert len(forgetful.sizes) == 1
 
 
@@ -210,7 +212,7 @@ def test_a_region_outside_of_the_picture_is_refused(model: Model) -> None:
     loaded = model("cylinder")
     scene = picture_of(loaded)
     with pytest.raises(SizeError, match="reaches outside of the 160x24 picture"):
-        Renderer(loaded.generator, 8).region(scene, Region(0, 150, 24, 11))
+        Renderer(loaded.patches, 8).region(scene, Region(0, 150, 24, 11))
 
 
 LARGE = {
@@ -231,7 +233,7 @@ def test_the_files_hold_the_picture(model: Model, tmp_path: Path, kind: str) -> 
     scene = large_scene(loaded, kind)
     whole = loaded.render(scene, all_of(scene))
     for name in ("a.tif", "a.png"):
-        render_file(loaded.generator, scene, tmp_path / name, budget=256 * MIB)
+        render_file(loaded.patches, scene, tmp_path / name, budget=256 * MIB)
     assert (tifffile.imread(tmp_path / "a.tif") == whole).all()
     assert (np.asarray(Image.open(tmp_path / "a.png")) == whole).all()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.tif"]
@@ -244,7 +246,7 @@ def test_the_file_does_not_depend_on_the_budget(model: Model, tmp_path: Path, ki
     least = smallest_budget(loaded, scene, tmp_path / "a.tif")
     reports, files = [], []
     for budget in (least, least + 2 * MIB, 512 * MIB):
-        reports.append(render_file(loaded.generator, scene, tmp_path / "a.tif", budget=budget))
+        reports.append(render_file(loaded.patches, scene, tmp_path / "a.tif", budget=budget))
         files.append((tmp_path / "a.tif").read_bytes())
     if kind != "torus":  # its patches of 4 pixels fill the largest batch in any budget
         assert reports[0]["batch"] < reports[2]["batch"]
@@ -253,7 +255,7 @@ def test_the_file_does_not_depend_on_the_budget(model: Model, tmp_path: Path, ki
 
 def smallest_budget(loaded: CocoGan, scene: Scene, path: Path) -> int:
     with pytest.raises(BudgetError) as caught:
-        render_file(loaded.generator, scene, path, budget=MIB, name="planet")
+        render_file(loaded.patches, scene, path, budget=MIB, name="planet")
     sentence = r"^planet needs at least (\w+) for one patch; --memory 1MiB is too small. Try --memory (\w+)\.$"
     named = re.match(sentence, str(caught.value))
     assert named and named[1] == named[2]
@@ -270,8 +272,8 @@ def test_the_named_budget_works_and_one_mebibyte_less_does_not(
     scene = picture_of(loaded)
     budget = smallest_budget(loaded, scene, tmp_path / name)
     with pytest.raises(BudgetError, match=f"--memory {budget // MIB - 1}MiB is too small"):
-        render_file(loaded.generator, scene, tmp_path / name, budget=budget - MIB)
-    report = render_file(loaded.generator, scene, tmp_path / name, budget=budget)
+        render_file(loaded.patches, scene, tmp_path / name, budget=budget - MIB)
+    report = render_file(loaded.patches, scene, tmp_path / name, budget=budget)
     assert report["predicted_memory_bytes"] <= budget
     assert report["peak_memory_bytes"] <= budget
 
@@ -280,7 +282,7 @@ def test_the_named_budget_works_and_one_mebibyte_less_does_not(
 def test_the_report_has_every_key_of_the_contract(model: Model, tmp_path: Path, kind: str) -> None:
     loaded = model(kind)
     scene = picture_of(loaded)
-    report = render_file(loaded.generator, scene, tmp_path / "a.tif", budget=128 * MIB)
+    report = render_file(loaded.patches, scene, tmp_path / "a.tif", budget=128 * MIB)
     assert set(report) == REPORT
     assert (report["width"], report["height"]) == (scene.width, scene.height)
     assert report["patches"] == len(scene.work(all_of(scene))) * scene.block[0] * scene.block[1]
@@ -293,7 +295,7 @@ def test_progress_comes_in_pixels_and_ends_with_all_of_them(model: Model, tmp_pa
     scene = large_scene(loaded, "cylinder")
     told: list[tuple[int, int]] = []
     render_file(
-        loaded.generator, scene, tmp_path / "a.tif", budget=64 * MIB,
+        loaded.patches, scene, tmp_path / "a.tif", budget=64 * MIB,
         advance=lambda done, total: told.append((done, total)),
     )  # fmt: skip
     total = scene.width * scene.height
@@ -312,7 +314,7 @@ def test_an_exception_while_rendering_leaves_the_older_file_and_nothing_else(
     (tmp_path / name).write_bytes(b"older")
     forgetful = Forgetful(loaded.generator, lambda now, size: now == call, error)
     with pytest.raises(error, match="out of memory"):
-        render_file(forgetful, large_scene(loaded, "cylinder"), tmp_path / name, budget=64 * MIB)
+        render_file(CocoGanPatches(forgetful), large_scene(loaded, "cylinder"), tmp_path / name, budget=64 * MIB)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes() == b"older"
 
@@ -324,7 +326,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_rendered(
     loaded = model("cylinder")
     forgetful = Forgetful(loaded.generator, lambda now, size: False)
     with pytest.raises(OutputError):
-        render_file(forgetful, picture_of(loaded), tmp_path / name, budget=64 * MIB)
+        render_file(CocoGanPatches(forgetful), picture_of(loaded), tmp_path / name, budget=64 * MIB)
     assert forgetful.sizes == []
     assert list(tmp_path.iterdir()) == []
 
@@ -339,7 +341,7 @@ def test_peak_memory_is_flat_while_the_width_grows_sixteenfold(
     small, large = (loaded.scene(turns[1] * width * factor, turns[0] * height) for factor in (1, 16))
 
     def peak(scene: Scene) -> int:
-        return int(render_file(loaded.generator, scene, tmp_path / "a.tif", budget=48 * MIB)["peak_memory_bytes"])
+        return int(render_file(loaded.patches, scene, tmp_path / "a.tif", budget=48 * MIB)["peak_memory_bytes"])
 
     peak(small)  # fills the libraries' caches
     # What earlier tests left of the heap is found again or not, so that a run's peak is off by some MiB, and by chance.
@@ -350,6 +352,6 @@ def test_peak_memory_is_flat_while_the_width_grows_sixteenfold(
 def test_a_scene_that_leaves_the_boundary_is_rendered_like_any_other(model: Model, tmp_path: Path) -> None:
     loaded = model("plane")
     scene = replace(loaded.scene(seed=2), rows=5, columns=6, first=(-1, -1))
-    render_file(loaded.generator, scene, tmp_path / "a.tif", budget=64 * MIB)
+    render_file(loaded.patches, scene, tmp_path / "a.tif", budget=64 * MIB)
     picture = tifffile.imread(tmp_path / "a.tif")
     assert (picture[8:-8, 8:-8] == loaded.generate(1, seed=2)[0]).all()

@@ -44,7 +44,7 @@ def painted(model: Callable[[str], CocoGan]) -> Callable[[str], Painted]:
         loaded = model(kind)
         height, width = loaded.size
         scene = loaded.scene(across * width, down * height, seed=5)
-        renderer = Renderer(loaded.generator, 64)
+        renderer = Renderer(loaded.patches, 64)
         return renderer, scene, renderer.region(scene, all_of(scene), "float").numpy()
 
     return paint

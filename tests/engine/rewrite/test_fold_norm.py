@@ -3,14 +3,12 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from zellige.engine.layers.batch_invariance import BatchInvariantLinear
 from zellige.engine.layers.convolutions import PaddedConv
-from zellige.engine.rewrite.fold_norm import fold_norm, scale_shift
+from zellige.engine.rewrite.fold_norm import fold_norm
 from zellige.errors import ShapeError
-from zellige.kernels import affine_relu
 
 from .judge import assert_exact, layer, random
 
@@ -62,14 +60,6 @@ def test_takes_the_padded_convolution_of_coco_gan(padding: str) -> None:
 def test_spectral_norm_is_folded_in() -> None:
     pair = nn.Sequential(spectral_norm(layer(nn.Conv2d, 4, 6, 3)), trained_norm(6)).eval()
     assert_exact(folded, pair, called, MAP)
-
-
-def test_a_norm_without_a_layer_is_scale_and_shift() -> None:
-    norm, x = trained_norm(4), MAP.float()
-    scale, shift = scale_shift(norm)
-    assert scale.dtype == torch.float32 and not scale.requires_grad
-    torch.testing.assert_close(x * scale[:, None, None] + shift[:, None, None], norm(x).detach())
-    torch.testing.assert_close(affine_relu(x, scale.expand(2, -1), shift.expand(2, -1)), F.relu(norm(x)).detach())
 
 
 def test_a_norm_in_training_gives_its_running_statistics() -> None:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from zellige.engine.layers.convolutions import CodedConv, PaddedConv, UpConv
-from zellige.engine.rewrite.plan import AS_TRAINED, Choice, apply, forms, plan, rewritten
+from zellige.engine.rewrite.forms import forms
+from zellige.engine.rewrite.plan import AS_TRAINED, Choice, apply, plan, rewritten
 from zellige.kernels.winograd_conv.op import native_dtypes
 
 from .judge import layer

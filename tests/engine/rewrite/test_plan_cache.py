@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from zellige.engine.layers.convolutions import CodedConv, UpConv
 from zellige.engine.rewrite import plan_cache
-from zellige.engine.rewrite.plan import AS_TRAINED, forms, plan
+from zellige.engine.rewrite.forms import forms
+from zellige.engine.rewrite.plan import AS_TRAINED, plan
 
 from .judge import layer, random
 from .timed import Timer, Tiny, by_layer, folder, given, run, subject, timer

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from zellige.engine.layers.convolutions import PaddedConv
+from zellige.engine.layers.precision import cast_maps
 from zellige.engine.layers.spectral import plain_state
 from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.engine.systems.coco_gan.critic import Discriminator, Head
@@ -419,16 +420,16 @@ class TestGenerator:
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_only_convolutions_are_cast(self, dtype: torch.dtype) -> None:
-        generator = Generator(tiny(), spectral=False).cast_convolutions(dtype)
+        generator = cast_maps(Generator(tiny(), spectral=False), dtype)
         for part in generator.modules():
             for parameter in part.parameters(recurse=False):
                 assert parameter.dtype == (dtype if isinstance(part, nn.Conv2d) else torch.float32)
 
-    def test_cast_convolutions_draw_nearly_the_same_picture(self) -> None:
+    def test_cast_maps_draw_nearly_the_same_picture(self) -> None:
         config = tiny()
         generator = trained(Generator(config, spectral=False))
         whole = generator(*inputs(config, 8))
-        cast = generator.cast_convolutions(torch.bfloat16)(*inputs(config, 8))
+        cast = cast_maps(generator, torch.bfloat16)(*inputs(config, 8))
         torch.testing.assert_close(cast.float(), whole, rtol=0, atol=0.1)
 
 

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from zellige.engine.layers.precision import cast_maps
 from zellige.engine.library import load, load_task
 from zellige.engine.rewrite.for_onnx import rewrite_for_graphs
 from zellige.engine.runtimes import Usage
@@ -141,7 +142,7 @@ def test_engines_are_built_for_blocks(
 
     monkeypatch.setattr(runtimes, "open_runtime", opened)
     generator: Generator = load_task("panorama", model_file("dense"), "cpu", "fp32").trained()
-    rewrite_for_graphs(generator.cast_convolutions(precision))
+    rewrite_for_graphs(cast_maps(generator, precision))
     with pytest.raises(BudgetError, match="^there is no device$"):
         exported_patches("tensorrt", generator, torch.device("cuda"))(*places(3), (3, 2))
     (report,) = found

@@ -118,6 +118,16 @@ class TestPlace:
         assert waves.norm(dim=1).max() <= min(side / 4, 1) + slack and waves.norm(dim=1).min() > 0
         assert len(waves) == len(waves.unique(dim=0)) > 16
 
+    def test_a_place_for_millions_of_patches_is_built_without_memory(self) -> None:
+        with torch.device("meta"):
+            place = Place(Lattice("torus", 4096, 4096), 5, 3, 256)
+        assert place.noise.shape == (2**20, 2**20, 16) and place.noise.is_meta
+
+    def test_noise_is_the_same_numbers_for_ever(self) -> None:
+        noise = Place(Lattice("cylinder", 4, 12), 5, 3, 8).noise
+        expected = torch.tensor([0.40227991342544556, -1.0498347282409668, 0.5107120871543884])
+        assert noise.shape == (32, 96, 16) and torch.equal(noise[5, 7, :3], expected)
+
 
 class TestDenseGenerator:
     @pytest.mark.parametrize(("topology", "rows", "columns"), LATTICES)

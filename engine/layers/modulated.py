@@ -12,6 +12,8 @@ which every runtime has and can be exported.
 
 Exact. Loses by one pass over each map where the maps are larger than the weights: 32 channels at 1024x1024. In float16
 the product s x may pass 65504 where s w would not; the scale of s cancels in d, so divide s by its largest number then.
+
+It is for the system `stylegan2`, and for the rearranger, whose generator that is.
 """
 
 import torch

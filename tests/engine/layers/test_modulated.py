@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional as F
 
-from zellige.engine.rewrite.modulated_conv import modulated_conv
+from zellige.engine.layers.modulated import modulated_conv
 from zellige.errors import ShapeError
 
-from .judge import random
+from ..rewrite.judge import random
 
 each_choice = pytest.mark.parametrize(("demodulate", "upsample"), [(True, False), (False, False), (True, True)])
 

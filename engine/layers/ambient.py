@@ -1,0 +1,60 @@
+"""Modes of torch that a host program has set, kept away from what a model computes."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+__all__ = ["own_modes"]
+
+_CPU = torch.device("cpu")
+_DEVICES = ("cpu", "cuda")
+
+
+class _Float32:
+    """The default dtype, which all threads share: float32 from the first user to the last."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._before = threading.Lock(), 0, torch.float32
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._before = torch.get_default_dtype()
+                if self._before != torch.float32:
+                    torch.set_default_dtype(torch.float32)
+            self._users += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users and self._before != torch.float32:
+                torch.set_default_dtype(self._before)
+
+
+_float32 = _Float32()
+
+
+@contextmanager
+def own_modes() -> Iterator[None]:
+    """Open or run a model as if the host program had set no modes: a context manager, and a decorator of functions.
+
+    Inside, autocast is off, inference mode too, the default device is the CPU and the default dtype float32; afterwards
+    the host's own are back. It is not for generators, whose caller would run inside it between two results.
+
+    Left alone are `torch.use_deterministic_algorithms` and `torch.set_flush_denormal`, which changed no byte of the
+    bundled models on a CPU; precisions of float32 products such as TF32, which a host sets for the speed of its GPU;
+    and the number of threads, which belongs to the promise of equal bytes.
+    """
+    with ExitStack() as stack:
+        for device in _DEVICES:
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        if torch.is_inference_mode_enabled():  # weights that are loaded in it could not be trained
+            stack.enter_context(torch.inference_mode(False))
+        if torch.get_default_device() != _CPU:
+            stack.enter_context(_CPU)
+        _float32.enter()
+        stack.callback(_float32.leave)
+        yield

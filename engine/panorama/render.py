@@ -1,0 +1,95 @@
+"""A whole picture to a file, within a memory budget."""
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from .canvas import open_canvas
+from .memory import measured_peak
+from .patches import PatchMaker
+from .plan import block_bytes, filled, plan_render
+from .renderer import Renderer
+from .scene import Region, Scene
+
+__all__ = ["render_file"]
+
+
+def render_file(
+    maker: PatchMaker,
+    scene: Scene,
+    path: Path,
+    *,
+    budget: int,
+    name: str = "the model",
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Render a scene into a file within a memory budget; tiles stream out as they are finished.
+
+    Args:
+        maker: makes the patches.
+        scene: the picture.
+        path: its extension is one that `open_canvas` knows.
+        budget: bytes; on CUDA of the device, enforced by the allocator; on a CPU of what the process grows by. Getting
+            a graph ready counts on CUDA alone.
+        name: of the model, for errors.
+        advance: called with (pixels done, pixels in all).
+    Returns:
+        the report of the contract: width, height, patches, block (patches made at once, down and
+        across), batch (of blocks), seconds, megapixels_per_second, memory_budget_bytes,
+        predicted_memory_bytes, peak_memory_bytes.
+    Raises:
+        BudgetError: the budget is too small for one patch.
+        OutputError, SizeError: the file cannot be written, or not in this size.
+        ValuesError: the model gives values that are not finite.
+    """
+    canvas = open_canvas(path, scene.width, scene.height, patch=scene.patch)
+    plan, tiles = plan_render(maker, scene, canvas, budget, name)
+    area, device = scene.block[0] * scene.block[1], maker.device
+    renderer = Renderer(maker, plan.batch * area, name, budget, reuse=True)
+    if maker.graph and device.type == "cpu":
+        renderer.run, _ = maker.prepared(scene.block, filled(maker, plan.batch), None)
+    total, done, patches = scene.width * scene.height, 0, 0
+    began = time.perf_counter()
+    with measured_peak(device, budget, whole=maker.graph) as peak, canvas:
+        if maker.graph and device.type == "cuda":
+            usual = len(scene.work(next(chunks(scene, canvas.tile, tiles))[0]))
+            batch = -(-usual // -(-usual // plan.batch))  # its equal parts, which then need no padding
+            rest = plan.predicted_bytes - block_bytes(maker, scene.block, plan.batch)
+            renderer.run, batch = maker.prepared(scene.block, batch, budget - rest)
+            renderer.batch = batch * area
+        for region, widths in chunks(scene, canvas.tile, tiles):
+            pixels = renderer.region(scene, region).cpu().numpy()
+            for left, width in widths:
+                canvas.write(pixels[:, left : left + width])
+            del pixels
+            patches += len(scene.work(region)) * area
+            done += region.width * region.height
+            peak.look()
+            advance(done, total)
+    seconds = time.perf_counter() - began
+    return {
+        "width": scene.width,
+        "height": scene.height,
+        "patches": patches,
+        "block": list(scene.block),
+        "batch": renderer.batch // area,
+        "seconds": seconds,
+        "megapixels_per_second": total / seconds / 1e6,
+        "memory_budget_bytes": budget,
+        "predicted_memory_bytes": plan.predicted_bytes,
+        "peak_memory_bytes": peak.bytes,
+    }
+
+
+def chunks(scene: Scene, tile: tuple[int, int], tiles: int) -> Iterator[tuple[Region, list[tuple[int, int]]]]:
+    """Regions of up to `tiles` tiles in row-major order, each with the (left, width) of its tiles inside of it."""
+    height, width = tile
+    lefts = range(0, scene.width, width)
+    for top in range(0, scene.height, height):
+        for _, group in groupby(enumerate(lefts), key=lambda pair: pair[0] // tiles):
+            places = [left for _, left in group]
+            stop = min(places[-1] + width, scene.width)
+            region = Region(top, places[0], min(height, scene.height - top), stop - places[0])
+            yield region, [(left - places[0], min(width, scene.width - left)) for left in places]

@@ -1,0 +1,109 @@
+"""The table of layers that have other forms: a new layer adds a row, and plans and graphs follow.
+
+`plan` measures the forms that run on a layer's device; `for_onnx` takes those that are marked for graphs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...kernels.winograd_conv.op import native_dtypes
+from ..layers.convolutions import CodedConv, PaddedConv, UpConv
+from .constant_channels import constant_channels
+from .convolution import plain
+from .up_conv import up_conv
+from .winograd import winograd
+
+__all__ = ["forms", "graph_form"]
+
+Build = Callable[[], nn.Module]
+_FEWEST_OUTPUTS = 16  # winograd makes 32 at a time
+_WIDE = 128  # channels
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A rewrite of a class of layers.
+
+    Attributes:
+        name: in plans.
+        build: of a trained layer.
+        here: whether a layer can have the form where it is.
+        in_graphs: whether a layer has the form in a graph, whose machine nobody knows.
+    """
+
+    name: str
+    build: Callable[[Any], nn.Module]
+    here: Callable[[Any], bool]
+    in_graphs: Callable[[Any], bool] = lambda layer: False
+
+
+def _always(layer: nn.Conv2d) -> bool:
+    return True
+
+
+def _tiles(layer: nn.Conv2d) -> bool:
+    """Whether Winograd's kernel runs here: on a CPU, in its dtypes, for outputs enough."""
+    on_cpu = layer.weight.device.type == "cpu"
+    return on_cpu and layer.weight.dtype in native_dtypes() and layer.out_channels >= _FEWEST_OUTPUTS
+
+
+def _doubles(layer: UpConv) -> bool:
+    """Whether nothing but nearest x2 is done to the map."""
+    return layer.mode == "nearest" and not layer.spare
+
+
+def _gains(layer: UpConv) -> bool:
+    # TensorRT-RTX 1.7 builds no transposed convolutions in bfloat16.
+    return _doubles(layer) and layer.in_channels >= _WIDE and layer.weight.dtype != torch.bfloat16
+
+
+_WINOGRAD = _Form("winograd", winograd, _tiles)
+_FORMS: dict[type[nn.Module], tuple[_Form, ...]] = {
+    nn.Conv2d: (_WINOGRAD,),
+    PaddedConv: (_WINOGRAD,),
+    UpConv: (
+        _Form("phases", lambda layer: up_conv(plain(layer), "phases"), _doubles),
+        _Form(
+            "transposed",
+            lambda layer: up_conv(plain(layer), "transposed"),
+            # On a CPU oneDNN's rounds some images by the batch that they come in.
+            lambda layer: _doubles(layer) and layer.weight.device.type != "cpu",
+            _gains,
+        ),
+        _Form(
+            "winograd",
+            lambda layer: winograd(plain(layer), upsample=True, spare=layer.spare),
+            lambda layer: layer.mode == "nearest" and _tiles(layer),
+        ),
+    ),
+    CodedConv: (
+        _Form("constant channels", lambda layer: constant_channels(plain(layer), layer.code), _always, _always),
+        _Form("constant channels, winograd", lambda layer: winograd(plain(layer), code=layer.code), _tiles),
+    ),
+}
+
+
+def forms(layer: nn.Module) -> dict[str, Build]:
+    """The forms that a layer can have where it is, by name, each as a function that builds it."""
+    return {form.name: partial(form.build, layer) for form in _of(layer) if form.here(layer)}
+
+
+def graph_form(layer: nn.Module) -> Build | None:
+    """A function that builds the form of a layer in graphs; None if that is the trained layer itself."""
+    return next((partial(form.build, layer) for form in _of(layer) if form.in_graphs(layer)), None)
+
+
+def _of(layer: nn.Module) -> tuple[_Form, ...]:
+    """The row of a layer: of its very class, since a subclass may compute something else with its weights."""
+    row = _FORMS.get(type(layer), ())
+    if row:
+        assert isinstance(layer, nn.Conv2d)
+        one = layer.stride == layer.dilation == (1, 1) and layer.groups == 1
+        padded = layer.padding in ((0, 0), (1, 1)) and layer.padding_mode in ("zeros", "replicate")
+        row = row if layer.kernel_size == (3, 3) and one and padded else ()
+    return row

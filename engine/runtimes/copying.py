@@ -1,0 +1,24 @@
+"""Copies of runtimes that hold a session or an engine: they are opened again from the file."""
+
+from pathlib import Path
+
+from zellige.errors import TaskError
+
+__all__ = ["file_to_reopen"]
+
+
+def file_to_reopen(model: Path | bytes, name: str) -> Path:
+    """The file that a copy of a runtime opens.
+
+    Args:
+        model: what the runtime was opened with; bytes are not kept, so an empty `bytes` will do for them.
+        name: of the runtime.
+    Raises:
+        TaskError: it was opened with bytes.
+    """
+    if isinstance(model, Path):
+        return model
+    raise TaskError(
+        f"the runtime {name!r} holds a network that was exported in memory, and cannot be copied or pickled; copy the "
+        "model, which exports it again, or give the runtime a .onnx file"
+    )

@@ -1,0 +1,98 @@
+"""COCO-GAN's generator as a patch maker: itself, or a runtime for graphs in its place."""
+
+import torch
+from torch import Tensor
+
+from ....kernels import plain_operators
+from ...panorama.lattice import Lattice
+from ...panorama.memory import live_bytes
+from ...panorama.patches import Block, Run
+from .generator import Generator
+from .graph_patches import GraphPatches
+
+__all__ = ["CocoGanPatches"]
+
+
+class CocoGanPatches:
+    """What a render asks of a generator, see `PatchMaker`.
+
+    Args:
+        generator: in evaluation mode, in its precision, on its device. With graphs only its shapes are read, so that it
+            may be on the meta device.
+        graphs: makes the patches in place of the generator.
+    """
+
+    def __init__(self, generator: Generator, graphs: GraphPatches | None = None) -> None:
+        self.generator, self.graphs = generator, graphs
+
+    @property
+    def lattice(self) -> Lattice:
+        """Of one turn."""
+        return self.generator.config.lattice
+
+    @property
+    def side(self) -> int:
+        """Pixels of a micro patch."""
+        return self.generator.config.patch
+
+    @property
+    def channels(self) -> int:
+        """Channels of a pixel."""
+        return self.generator.config.channels
+
+    @property
+    def latent(self) -> int:
+        """Length of a latent."""
+        return self.generator.config.latent
+
+    @property
+    def device(self) -> torch.device:
+        """Where patches are made."""
+        return self.graphs.device if self.graphs else self.generator.stem.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the generator's convolutions."""
+        return self.generator.to_image.weight.dtype
+
+    @property
+    def batching(self) -> tuple[int, int]:
+        """The smallest batch, and what all sizes must be multiples of."""
+        return self.generator.batching_on(self.device)
+
+    @property
+    def weights(self) -> list[int]:
+        """Bytes of each tensor of weights."""
+        return [parameter.nbytes for parameter in self.generator.parameters()]
+
+    @property
+    def blocks(self) -> bool:
+        """Whether several patches can be made at once: with dense places, unless a file makes single ones alone."""
+        return self.generator.config.dense and not (self.graphs and self.graphs.single)
+
+    @property
+    def graph(self) -> bool:
+        """Whether a runtime for graphs makes the patches."""
+        return self.graphs is not None
+
+    def __call__(self, latents: Tensor, coordinates: Tensor, block: Block) -> Tensor:
+        """Make blocks of micro patches; see `Generator`."""
+        made: Tensor = (self.graphs or self.generator)(latents, coordinates, block)
+        return made
+
+    def live_bytes(self, block: Block, count: int) -> int:
+        """See `PatchMaker.live_bytes`; a graph consists of plain operators."""
+        lengths = self.latent, self.lattice.dimensions
+
+        def inputs(batch: int) -> tuple[Tensor, Tensor, Block]:
+            latents, coordinates = (torch.empty(batch, length, device=self.device) for length in lengths)
+            return latents, coordinates, block
+
+        if not self.graph:
+            return live_bytes(self.generator, inputs, count, self.device)
+        with plain_operators():
+            return live_bytes(self.generator, inputs, count, self.device)
+
+    def prepared(self, block: Block, most: int, memory: int | None) -> tuple[Run, int]:
+        """See `PatchMaker.prepared`; the generator itself is always ready."""
+        return (self, most) if self.graphs is None else self.graphs.prepared(block, most, memory)
