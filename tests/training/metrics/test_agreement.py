@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zellige.errors import MissingExtraError, ShapeError
-from zellige.training.metrics.pictures.agreement import (
+from zellige.training.metrics.agreement import (
     clustering_accuracy,
     dice,
     intersection_over_union,

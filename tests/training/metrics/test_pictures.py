@@ -8,7 +8,7 @@ import pytest
 
 from zellige.errors import DataError, ShapeError
 from zellige.training.metrics.pictures import diversity, sliced_wasserstein
-from zellige.training.metrics.pictures.seams import seam_ratio
+from zellige.training.metrics.seams import seam_ratio
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

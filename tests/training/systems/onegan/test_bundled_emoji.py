@@ -8,7 +8,7 @@ from zellige.engine.systems.onegan.model import OneGan
 from zellige.errors import DataError
 from zellige.training.data.scenes import LabelledImage
 from zellige.training.data.sources import open_scenes
-from zellige.training.metrics.pictures.agreement import intersection_over_union
+from zellige.training.metrics.agreement import intersection_over_union
 from zellige.training.systems.onegan.evaluate import FIRST
 
 COUNT = 48

@@ -15,8 +15,7 @@ from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.engine.systems.coco_gan.generator import Generator
 from zellige.engine.systems.coco_gan.model import CocoGan
 from zellige.errors import DataError
-from zellige.training.evaluate import _single_seams
-from zellige.training.systems.coco_gan.evaluate import evaluate_images, evaluate_panorama
+from zellige.training.systems.coco_gan.evaluate import _single_seams, evaluate_images, evaluate_panorama
 
 CONFIG = CocoGanConfig(
     topology="cylinder", rows=4, columns=8, patch=4, latent=4, width=1, critic_width=1, condition_scale=1.0
