@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,8 @@ from ..engine.files.pictures import write_png
 from .data.scenes import Scenes
 from .data.sources import Pictures
 from .data.stream import stream
-from .recipe import Recipe
-from .state import Progress, Training, load_networks, load_state, save_state
-from .systems.coco_gan.training import CocoGanTraining
-from .systems.onegan.training import OneGanTraining
+from .recipe import Recipe, Training
+from .state import Progress, load_networks, load_state, save_state
 
 __all__ = ["train"]
 
@@ -74,8 +72,7 @@ def train(
         _check_same(state, recipe.system, settings, seed)
     elif state.exists():
         raise TrainingError(f"{out} already holds a run; continue it with --resume or choose another --out")
-    systems: dict[str, Callable[..., Training]] = {"coco-gan": CocoGanTraining, "onegan": OneGanTraining}
-    training = systems[recipe.system](recipe, device or torch.device("cpu"), seed)
+    training = recipe.start(device or torch.device("cpu"), seed)
     progress = Progress(seed=seed)
     if resume:
         progress = load_state(state, training)
@@ -128,14 +125,13 @@ def _run(
     # After a NaN other data and other latents follow, or the same one would come again.
     data_seed = progress.seed + 1_000_003 * progress.recoveries
     items = recipe.items(data, data_seed)
-    batches: Iterator[Any] = stream(items, first=progress.step * recipe.batch, batch=recipe.batch, workers=workers)
+    batches = stream(items, first=progress.step * recipe.batch, batch=recipe.batch, workers=workers)
     sums: dict[str, Tensor] = {}
     counts: Counter[str] = Counter()  # some values come with a later phase, or in some steps alone
     began, start = time.monotonic(), progress.step
     try:
         for step in range(progress.step + 1, recipe.steps + 1):
-            first, second = next(batches)
-            metrics = training.step(first, second, (step - 1) / recipe.steps)
+            metrics = training.step(next(batches), (step - 1) / recipe.steps)
             if not bool(torch.stack(list(metrics.values())).isfinite().all()):
                 return _recovered(training, recipe, state, progress, step)
             sums |= {name: sums.get(name, 0.0) + value for name, value in metrics.items()}

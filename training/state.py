@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zellige.errors import TrainingError
 
 from ..engine.checkpoint.file import read_header, read_tensors, write_checkpoint
+from .recipe import Training
 
-__all__ = ["Progress", "Training", "load_networks", "load_state", "save_state"]
+__all__ = ["Progress", "load_networks", "load_state", "save_state"]
 
 
 @dataclass(frozen=True)
@@ -22,35 +23,6 @@ class Progress:
     step: int = 0
     recoveries: int = 0
     seed: int = 0
-
-
-class Training(Protocol):
-    """What the loop and the state file need of a system's training."""
-
-    system: str
-    device: torch.device
-    optimisers: dict[str, torch.optim.Adam]
-    random: torch.Generator
-
-    def modules(self) -> dict[str, nn.Module]:
-        """Every network by name."""
-        ...
-
-    def numbers(self) -> dict[str, Tensor]:
-        """Further tensors that a run carries along, updated in place on loading."""
-        ...
-
-    def step(self, first: Tensor, second: Tensor, progress: float, /) -> dict[str, Tensor]:
-        """Advance by one step on a batch of the recipe's items; scalars to log."""
-        ...
-
-    def samples(self) -> Any:
-        """A sheet of samples, uint8 [H, W, 3]."""
-        ...
-
-    def model(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and configuration of the model file."""
-        ...
 
 
 def save_state(path: Path, training: Training, progress: Progress, recipe: Mapping[str, Any]) -> None:

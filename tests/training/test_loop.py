@@ -20,11 +20,11 @@ import zellige
 from zellige.engine.checkpoint.file import read_header, read_tensors
 from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.errors import CheckpointError, OutputError, TrainingError
-from zellige.training import loop
 from zellige.training.data.folder import ImageFolder
 from zellige.training.loop import train
 from zellige.training.recipe import with_settings
 from zellige.training.systems import find_recipe
+from zellige.training.systems.coco_gan import training as coco_gan
 from zellige.training.systems.coco_gan.recipe import CocoGanRecipe
 from zellige.training.systems.coco_gan.training import CocoGanTraining
 
@@ -244,7 +244,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                     weight.fill_(torch.nan)
                 return metrics
 
-        monkeypatch.setattr(loop, "CocoGanTraining", Poisoned)
+        monkeypatch.setattr(coco_gan, "CocoGanTraining", Poisoned)
 
     return choose
 

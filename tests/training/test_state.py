@@ -30,7 +30,7 @@ def advance(run: CocoGanTraining, step: int) -> dict[str, float]:
     random = torch.Generator().manual_seed(step)
     real = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=random)
     positions = torch.randint(0, 2, (4, 2), generator=random).double()
-    return {name: float(value) for name, value in run.step(real, positions, 0.0).items()}
+    return {name: float(value) for name, value in run.step((real, positions), 0.0).items()}
 
 
 @pytest.fixture(scope="module")

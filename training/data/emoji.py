@@ -25,7 +25,7 @@ __all__ = ["EMOJI", "UNSEEN_EMOJI", "EmojiScenes"]
 Bytes = npt.NDArray[np.uint8]
 
 # Seven subgroups of five. Within a subgroup the silhouettes are alike and the colours differ, between subgroups the
-# silhouettes differ: the split into shape (parent) and style (child) that OneGAN looks for. As many children in each
+# silhouettes differ: a split into shape (parent) and style (child) that can be learnt. As many children in each
 # parent, and in the parents' order, make floor(child * parents / children) the true parent of a child.
 EMOJI = (
     *("face with medical mask", "nauseated face", "hot face", "cold face", "exploding head"),

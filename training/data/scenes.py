@@ -1,4 +1,4 @@
-"""Pictures of an object on a background, and clean backgrounds beside them: what OneGAN learns from."""
+"""Pictures of an object on a background, and clean backgrounds beside them."""
 
 from dataclasses import dataclass
 from pathlib import Path

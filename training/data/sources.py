@@ -1,5 +1,6 @@
 """From a name on the command line to pictures or scenes."""
 
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,9 @@ from .emoji import EMOJI, UNSEEN_EMOJI, EmojiScenes
 from .folder import ImageFolder
 from .scenes import FolderScenes, Scenes
 
-__all__ = ["Pictures", "open_pictures", "open_scenes"]
+__all__ = ["DATA_SETS", "Pictures", "located", "open_pictures", "open_scenes"]
+
+DATA_SETS = ("earth", "earth-land", "emoji", "emoji-unseen")
 
 
 class Pictures(Protocol):
@@ -31,6 +34,11 @@ class Pictures(Protocol):
     def image(self, index: int) -> npt.NDArray[np.uint8]:
         """The whole picture, uint8 [H, W, 3]."""
         ...
+
+
+def located(name: str) -> str:
+    """The name of a data set as it is, and a folder by its absolute path, under which it is found from elsewhere."""
+    return name if name in DATA_SETS else os.path.abspath(name)
 
 
 def open_pictures(
