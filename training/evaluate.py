@@ -1,5 +1,6 @@
 """What evaluations of all systems share: bounds, the data that a model was trained on, reports that are JSON."""
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -11,9 +12,12 @@ from zellige.errors import DataError, TaskError
 
 from ..engine.checkpoint.file import Header, read_tensors, write_checkpoint
 from ..engine.library import BUNDLED
-from .data.sources import located
+from .data.scenes import Scenes
+from .data.sources import Pictures, located
 
-__all__ = ["as_json", "check_recordable", "measured", "record_metrics", "trained_on"]
+__all__ = ["as_json", "check_recordable", "measured", "record_metrics", "said", "trained_on"]
+
+logger = logging.getLogger(__name__)
 
 
 def measured(
@@ -55,6 +59,34 @@ def trained_on(model: Any) -> str:
     if not isinstance(name, str):
         raise DataError(f"{model.name} does not say what it was trained on; name the data set or folder with --data")
     return name
+
+
+def said(model: Any, name: str, data: Pictures | Scenes) -> dict[str, Any]:
+    """What a report says of the files of its data: their numbers, and whether the model was trained on others.
+
+    Args:
+        model: the model.
+        name: of the data; another than the model's own is no surprise, and not compared.
+        data: either side of it.
+    Returns:
+        `pictures`, numbers by part, and `data_changed`; nothing of data that is computed.
+    """
+    if not data.listings:
+        return {}
+    counts = {part: listing.counts() for part, listing in data.listings.items()}
+    trained = model.header.details.get("pictures")
+    if name != model.header.details.get("data") or not isinstance(trained, dict):
+        return {"pictures": counts}
+    digests = {part: of.get("digest") if isinstance(of, dict) else None for part, of in trained.items()}
+    changed = digests != {part: of["digest"] for part, of in counts.items()}
+    if changed:
+        logger.warning(
+            "%s holds other pictures than %s was trained on; a picture never changes sides, so the held-out ones were "
+            "not trained on, but figures from before are no longer comparable",
+            name,
+            model.name,
+        )
+    return {"pictures": counts, "data_changed": changed}
 
 
 def as_json(report: dict[str, Any]) -> dict[str, Any]:

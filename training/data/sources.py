@@ -1,6 +1,7 @@
 """From a name on the command line to pictures or scenes."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -10,9 +11,10 @@ import numpy.typing as npt
 from zellige.errors import DataError
 
 from ...engine.panorama.lattice import Topology
-from .earth import EarthCrops, EarthPanoramas, Split
+from .earth import EarthCrops, EarthPanoramas
 from .emoji import EMOJI, UNSEEN_EMOJI, EmojiScenes
 from .folder import ImageFolder
+from .listing import Listing, Split
 from .scenes import FolderScenes, Scenes
 
 __all__ = ["DATA_SETS", "Pictures", "located", "open_pictures", "open_scenes"]
@@ -26,6 +28,15 @@ class Pictures(Protocol):
     resolution: tuple[int, int]
     cyclic: tuple[bool, bool]
     licence: str
+
+    @property
+    def listings(self) -> Mapping[str, Listing]:
+        """The files behind the pictures, by part; none if they are computed."""
+        ...
+
+    def on(self, split: Split) -> "Pictures":
+        """Pictures of the other side, under the same seed."""
+        ...
 
     def crop(self, index: int, top: float, left: float, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
         """The region at (top, left) in pixels, uint8 [*size, 3]."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from ....engine.systems.coco_gan.model import CocoGan
 from ...data.rendered import open_rendered
 from ...data.sources import open_pictures
+from ...evaluate import said
 from ...metrics.pictures import diversity, sliced_wasserstein
 from ...metrics.seams import seam_ratio
 
@@ -35,14 +36,13 @@ def evaluate(model: CocoGan, data: str, count: int, seed: int) -> dict[str, Any]
         smallest and the largest of single borders: a wrap is one of them; `diversity` (1 is the data's).
     """
     config = model.config
-    held_out, training = (
-        open_pictures(data, config.resolution, config.topology, split, seed) for split in ("held-out", "train")
-    )
+    training = open_pictures(data, config.resolution, config.topology, "train", seed)
+    held_out = training.on("held-out")
     real = np.stack([held_out.image(k) for k in range(count)])
     other = np.stack([training.image(k) for k in range(count)])
     generated = model.generate(count, seed)
     wraps = config.lattice.axes[1].cyclic and held_out.cyclic[1]
-    return {
+    return said(model, data, held_out) | {
         "sliced_wasserstein": sliced_wasserstein(real, generated, wrap=wraps),
         "sliced_wasserstein_data": sliced_wasserstein(real, other, wrap=wraps),
         "seam_ratio": _seams(model, list(generated), config.patch, (True, True)),
@@ -67,7 +67,7 @@ def evaluate_file(model: CocoGan, path: Path, data: str) -> dict[str, Any]:
     config = model.config
     held_out = open_pictures(data, config.resolution, config.topology, "held-out")
     real = [held_out.image(k) for k in range(_REFERENCES)]
-    return {
+    return said(model, data, held_out) | {
         "image": str(path),
         "width": image.shape[1],
         "height": image.shape[0],

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ....engine.systems.onegan.model import BATCH, OneGan
 from ...data.scenes import LabelledImage, Scenes
 from ...data.sources import open_scenes
+from ...evaluate import said
 from ...metrics.agreement import (
     clustering_accuracy,
     dice,
@@ -37,7 +38,7 @@ _HELD_OUT = {
     "emoji": "places on the ground, in one octant of the globe; the emoji are those of the training",
     "emoji-unseen": "places on the ground, in one octant of the globe, and all emoji",
 }
-_OF_A_FOLDER = "every tenth picture of a folder of ten or more"
+_OF_A_FOLDER = "one picture in ten, by its content, if there is one"
 _OF_MASKS = ("iou", "iou_all_foreground", "dice")
 _OF_CLASSES = tuple(
     f"{kind}_{name}"
@@ -58,9 +59,10 @@ def evaluate(model: OneGan, data: str, count: int, seed: int) -> dict[str, Any]:
     Returns:
         the keys of `compare_scenes`, and `held_out`, which says what training on the data never sees.
     """
-    held_out, training = (open_scenes(data, model.resolution, split, seed) for split in ("held-out", "train"))
+    training = open_scenes(data, model.resolution, "train", seed)
+    held_out = training.on("held-out")
     told = {"held_out": _HELD_OUT.get(data, _OF_A_FOLDER)}
-    return told | compare_scenes(model, held_out, training, count, seed)
+    return said(model, data, held_out) | told | compare_scenes(model, held_out, training, count, seed)
 
 
 def compare_scenes(model: OneGan, held_out: Scenes, training: Scenes, count: int, seed: int = 0) -> dict[str, Any]:
