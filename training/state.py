@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -49,9 +48,7 @@ class Saved:
     recipe: Recipe
 
 
-def save_state(
-    path: Path, training: Training, progress: Progress, listings: Mapping[str, Listing] = NO_FILES
-) -> None:
+def save_state(path: Path, training: Training, progress: Progress, listings: Mapping[str, Listing] = NO_FILES) -> None:
     """Write everything that the next step depends on, atomically.
 
     Args:

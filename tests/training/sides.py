@@ -1,7 +1,8 @@
-"""Folders of pictures with as many on each side of the split as a test needs."""
+"""Folders of pictures, each on the side of the split that a test wants it on."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -10,35 +11,20 @@ from PIL import Image
 from zellige.training.data.listing import is_held_out, mark_of
 
 
-def png(pixels: np.ndarray) -> bytes:
+def png(pixels: np.ndarray, held_out: bool = False) -> bytes:
+    """A file of pixels whose content puts it on one side: bytes behind the end of a PNG are part of no picture."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "png")
-    return file.getvalue()
+    contents = (file.getvalue() + b"%d" % number for number in count())
+    return next(content for content in contents if is_held_out(mark_of(io.BytesIO(content))) == held_out)
 
 
-def held_out(path: Path) -> bool:
-    """Whether the content of a file puts it on the held-out side."""
-    with path.open("rb") as file:
-        return is_held_out(mark_of(file))
-
-
-def fill(folder: Path, picture: Callable[[int], np.ndarray], trained: int, kept: int = 0) -> dict[str, set[int]]:
-    """Write pictures 0, 1, ... under their numbers, leaving out those for which their side has no room.
-
-    Returns:
-        the numbers of each side, "train" and "held-out".
-    """
+def fill(folder: Path, picture: Callable[[int], np.ndarray], number: int, held_out: Collection[int] = ()) -> Path:
+    """Write pictures 0 to `number` - 1 as 000.png, 001.png, ..., of which some are held out."""
     folder.mkdir(parents=True, exist_ok=True)
-    sides: dict[str, set[int]] = {"train": set(), "held-out": set()}
-    number = 0
-    while len(sides["train"]) < trained or len(sides["held-out"]) < kept:
-        content = png(picture(number))
-        side, room = ("held-out", kept) if is_held_out(mark_of(io.BytesIO(content))) else ("train", trained)
-        if len(sides[side]) < room:
-            sides[side].add(number)
-            (folder / f"{number:03}.png").write_bytes(content)
-        number += 1
-    return sides
+    for k in range(number):
+        (folder / f"{k:03}.png").write_bytes(png(picture(k), k in held_out))
+    return folder
 
 
 def noise(height: int, width: int) -> Callable[[int], np.ndarray]:

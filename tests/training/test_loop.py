@@ -28,6 +28,8 @@ from zellige.training.systems.coco_gan import training as coco_gan
 from zellige.training.systems.coco_gan.recipe import CocoGanRecipe
 from zellige.training.systems.coco_gan.training import CocoGanTraining
 
+from .sides import fill, noise
+
 TINY = CocoGanRecipe(
     model=CocoGanConfig(
         topology="cylinder", rows=4, columns=8, patch=4, latent=4, width=1, critic_width=1, head_width=4
@@ -60,12 +62,8 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nine tiny pictures of noise, of which none is held out."""
-    path = tmp_path_factory.mktemp("pictures")
-    random = np.random.default_rng(0)
-    for k in range(9):
-        Image.fromarray(random.integers(0, 256, (16, 32, 3), dtype=np.uint8)).save(path / f"{k}.png")
-    return path
+    """Nine tiny pictures of noise to train on."""
+    return fill(tmp_path_factory.mktemp("pictures"), noise(16, 32), 9)
 
 
 class Breaking(ImageFolder):

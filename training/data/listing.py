@@ -102,7 +102,7 @@ def list_pictures(directory: Path) -> Listing:
         except OSError as error:
             left_out[path] = f"cannot be read: {error.strerror}"
         except DataError as error:
-            left_out[path] = str(error).removeprefix(f"{path} ")
+            left_out[path] = str(error).removeprefix(f"{path} ").split("; ")[0]  # without the advice
     return Listing(marks, left_out)
 
 

@@ -6,10 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from zellige.engine.checkpoint.file import write_checkpoint
-from zellige.engine.files.pictures import write_png
 from zellige.engine.library import load
 from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.engine.systems.coco_gan.generator import Generator
@@ -17,6 +15,9 @@ from zellige.engine.systems.coco_gan.model import CocoGan
 from zellige.errors import DataError
 from zellige.training.systems import evaluate, evaluate_file
 from zellige.training.systems.coco_gan.evaluate import _single_seams
+
+from ...sides import fill
+from ...sides import noise as noises
 
 CONFIG = CocoGanConfig(
     topology="cylinder", rows=4, columns=8, patch=4, latent=4, width=1, critic_width=1, condition_scale=1.0
@@ -43,20 +44,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> CocoGan:
 
 @pytest.fixture(scope="module")
 def own_images(model: CocoGan, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the very images that the model generates."""
-    folder = tmp_path_factory.mktemp("own")
-    for k, image in enumerate(model.generate(COUNT, seed=5)):
-        write_png(folder / f"{k}.png", image)
-    return folder
+    """A folder of the very images that the model generates, none of which is held out."""
+    return fill(tmp_path_factory.mktemp("own"), lambda k: model.generate(COUNT, seed=5)[k], COUNT)
 
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of twenty pictures, two of which are held out."""
-    folder, random = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
-    for k in range(20):
-        Image.fromarray(random.integers(0, 256, (16, 32, 3), dtype=np.uint8)).save(folder / f"{k:02d}.png")
-    return folder
+    """A folder of ten pictures, two of which are held out."""
+    return fill(tmp_path_factory.mktemp("noise"), noises(16, 32), 10, {0, 7})
 
 
 def test_images_of_the_data_are_at_distance_zero(model, own_images):

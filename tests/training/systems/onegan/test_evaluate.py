@@ -4,12 +4,12 @@ import json
 from collections.abc import Callable, Iterator
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from zellige.engine.checkpoint.file import read_tensors, write_checkpoint
 from zellige.engine.library import load_for
@@ -25,6 +25,7 @@ from zellige.training.systems import evaluate
 from zellige.training.systems.onegan import evaluate as evaluate_onegan
 from zellige.training.systems.onegan.evaluate import FIRST, compare_scenes
 
+from ...sides import fill
 from .tiny_onegan import MODEL
 
 CHILDREN, PARENTS = ("a", "b", "c", "d", "e", "f"), ("first", "second")
@@ -56,7 +57,7 @@ class Blocks:
 class Knowing:
     """Knows the scenes of a source by heart, and may name their classes otherwise."""
 
-    device, precision = torch.device("cpu"), "fp32"
+    device, precision, header = torch.device("cpu"), "fp32", SimpleNamespace(details={})
 
     def __init__(self, scenes: Any, count: int, rename: Callable[[np.ndarray], np.ndarray] = lambda x: x):
         self.resolution, self.rename, self.calls = scenes.resolution, rename, list[int]()
@@ -260,25 +261,29 @@ def test_memory_does_not_grow_with_the_number(monkeypatch: pytest.MonkeyPatch) -
     assert report["sliced_wasserstein"]["mean"] == 0
 
 
-@pytest.fixture
-def birds(tmp_path: Path) -> Path:
-    """Twenty objects and twenty backgrounds, whose green says which picture it is."""
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight objects and backgrounds to train on and two of each held out, whose green says which picture it is."""
+
+    def picture(k: int) -> np.ndarray:
+        pixels = np.random.default_rng(k).integers(0, 256, (64, 64, 3), np.uint8)
+        pixels[..., 1] = k
+        return pixels
+
+    folder = tmp_path_factory.mktemp("birds")
     for place in ("objects", "backgrounds"):
-        (tmp_path / place).mkdir()
-        for k in range(20):
-            noise = np.random.default_rng(k).integers(0, 256, (64, 64, 3), np.uint8)
-            noise[..., 1] = 10 * k
-            Image.fromarray(noise).save(tmp_path / place / f"{k:02}.png")
-    return tmp_path
+        fill(folder / place, picture, 10, {0, 7})
+    return folder
 
 
 class TestHeldOut:
-    def test_of_a_folder_every_tenth_picture_is_measured(self, birds: Path) -> None:
+    def test_of_a_folder_the_held_out_pictures_are_measured(self, birds: Path) -> None:
         held_out = open_scenes(str(birds), (64, 64), "held-out")
         model = Knowing(held_out, 20)
         report = evaluate_onegan.evaluate(model, str(birds), 20, 0)  # type: ignore[arg-type]
-        assert {int(image[0, 0, 1]) for image in model.seen} == {0, 100}
-        assert report["held_out"] == "every tenth picture of a folder of ten or more"
+        assert {int(image[0, 0, 1]) for image in model.seen} == {0, 7}
+        assert report["held_out"] == "one picture in ten, by its content, if there is one"
+        assert {part: of["held_out"] for part, of in report["pictures"].items()} == {"objects": 2, "backgrounds": 2}
 
     def test_grounds_and_draws_of_emoji_are_not_those_of_training(self, monkeypatch: pytest.MonkeyPatch) -> None:
         try:

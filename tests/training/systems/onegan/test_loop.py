@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from zellige.cli import main
 from zellige.engine.checkpoint.file import read_header, read_tensors
@@ -20,6 +19,7 @@ from zellige.training.systems.coco_gan.recipe import CocoGanRecipe
 from zellige.training.systems.onegan import training as onegan
 from zellige.training.systems.onegan.training import OneGanTraining
 
+from ...sides import fill, noise
 from .tiny_onegan import MODEL, one_thread, tiny
 
 __all__ = ["one_thread"]
@@ -33,11 +33,9 @@ RUN = tiny(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path, random = tmp_path_factory.mktemp("scenes"), np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("scenes")
     for kind in ("objects", "backgrounds"):
-        (path / kind).mkdir()
-        for k in range(4):
-            Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path / kind / f"{k}.png")
+        fill(path / kind, noise(64, 64), 4)
     return path
 
 
