@@ -231,21 +231,17 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """The metrics of a model's system: distance to the data, and seams, or masks and clusters, against the truth."""
-    from ..engine.library import load_checkpoint, load_task
-    from ..engine.systems.coco_gan.model import CocoGan
-    from ..training.evaluate import record_metrics
-    from ..training.systems.coco_gan.evaluate import evaluate_images, evaluate_panorama
-    from ..training.systems.onegan.evaluate import evaluate_scenes
+    from ..engine.library import load_checkpoint
+    from ..training.evaluate import check_recordable, record_metrics
+    from ..training.systems import evaluate as measure
+    from ..training.systems import evaluate_file
 
-    if image is not None:
-        renderer = load_task("panorama", model, device, precision, weights=True)
-        return _report({"model": renderer.name} | evaluate_panorama(renderer, image, data), as_json)
     generator = load_checkpoint(model, device, precision)
-    number = {} if count is None else {"count": count}
-    if isinstance(generator, CocoGan):
-        report = evaluate_images(generator, data, seed=seed, **number)
-    else:
-        report = evaluate_scenes(generator, data, seed=seed, **number)
+    if image is not None:
+        return _report({"model": generator.name} | evaluate_file(generator, image, data), as_json)
+    if record:
+        check_recordable(generator.header)  # before the work
+    report = measure(generator, data, count, seed)
     if record:
         record_metrics(generator.header, report)
     _report({"model": generator.name} | report, as_json)

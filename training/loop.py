@@ -1,11 +1,11 @@
 """The one training loop: steps, logs, samples, checkpoints, and the way back from a NaN."""
 
-import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,37 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from torch import Tensor
 
-from zellige.errors import OutputError, TrainingError
+from zellige.errors import TrainingError
 
-from ..engine.checkpoint.file import read_header, write_checkpoint
+from ..engine.checkpoint.file import write_checkpoint
 from ..engine.files.pictures import write_png
 from .data.scenes import Scenes
 from .data.sources import Pictures
 from .data.stream import stream
-from .recipe import Recipe
-from .state import Progress, Training, load_networks, load_state, save_state
-from .systems.coco_gan.training import CocoGanTraining
-from .systems.onegan.training import OneGanTraining
+from .log import Log, forget_after
+from .recipe import Recipe, Training
+from .run_folder import RunFolder
+from .state import Progress, Saved, load_networks, load_state, pictures_of, read_saved, save_state
 
 __all__ = ["train"]
 
 logger = logging.getLogger(__name__)
 _MOST_RECOVERIES = 5
+_MOST_WORKERS = 256
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Everything of a run that stays the same while it goes on."""
+
+    recipe: Recipe
+    training: Training
+    data: Pictures | Scenes
+    folder: RunFolder
+    workers: int
+
+    def save(self, progress: Progress) -> None:
+        save_state(self.folder.state, self.training, progress, self.data.listings)
 
 
 def train(
@@ -55,90 +70,82 @@ def train(
         recipe: what to train, and for how many steps.
         data: what to train on, as `recipe.open_data` gives it.
         out: folder of the run; made when missing.
-        resume: go on from its state file. Without it, a folder that holds a run is refused.
+        resume: go on from its state file. Without it, a folder that holds a run is refused. If the pictures of a folder
+            have changed since, a warning says how many.
         start_from: another run's folder whose networks to begin with.
-        seed: of weights, latents and data order.
+        seed: of weights, latents and data order; 0 or more, below 2^63.
         device: default CPU.
-        workers: processes that load data; the result does not depend on them.
+        workers: processes that load data, 0 to 256; the result does not depend on them.
         details: written into the model file (name, licence, command).
     Returns:
-        report: steps, seconds, steps_per_second, recoveries, device, precision, seed, model.
+        report: steps, seconds, steps_per_second, recoveries, device, precision, seed, model, and of data in files
+        `pictures`: how many were found, trained on, held out and left out.
     Raises:
-        TrainingError: nothing to resume, or a run of another model or seed; a run in the way; NaN too many times.
+        TrainingError: nothing to resume, a damaged state, or a run of another model or seed; a run in the way; a seed
+            or a number of workers out of bounds; NaN too many times.
+        OutputError: the folder cannot be written, or its disk is full. The last state stays, and can be resumed.
     """
-    state, log = out / "state.safetensors", out / "log.jsonl"
-    settings = recipe.model_dump(mode="json")
+    if not 0 <= seed < 2**63:
+        raise TrainingError(f"the seed must be 0 or more and below 2**63, not {seed}; use another --seed")
+    if not 0 <= workers <= _MOST_WORKERS:
+        raise TrainingError(f"{workers} processes cannot load data; use --workers 0 to {_MOST_WORKERS}")
+    folder = RunFolder(out)
+    if folder.holds_run() != resume:
+        raise TrainingError(
+            f"{out} holds no state to resume; start without --resume"
+            if resume
+            else f"{out} already holds a run; continue it with --resume or choose another --out"
+        )
     if resume:
-        if not state.exists():
-            raise TrainingError(f"{out} holds no state to resume; start without --resume")
-        _check_same(state, recipe.system, settings, seed)
-    elif state.exists():
-        raise TrainingError(f"{out} already holds a run; continue it with --resume or choose another --out")
-    systems: dict[str, Callable[..., Training]] = {"coco-gan": CocoGanTraining, "onegan": OneGanTraining}
-    training = systems[recipe.system](recipe, device or torch.device("cpu"), seed)
-    progress = Progress(seed=seed)
+        _check_same(read_saved(folder.state, type(recipe)), recipe, seed, data)
+    training = recipe.start(device or torch.device("cpu"), seed)
+    run, progress = _Run(recipe, training, data, folder, workers), Progress(seed=seed)
     if resume:
-        progress = load_state(state, training)
-        _forget_after(log, progress.step)
+        progress = load_state(folder.state, training)
+        forget_after(folder, progress.step)
     elif start_from is not None:
-        load_networks(start_from / "state.safetensors", training)
-    try:
-        (out / "samples").mkdir(parents=True, exist_ok=True)
-        _sweep(out)
-    except OSError as error:
-        raise OutputError(
-            f"{out} cannot be made a folder for the run: {error.strerror}; choose another --out"
-        ) from error
+        load_networks(RunFolder(start_from).state, training)
+    folder.prepare()
     if not resume:
-        save_state(state, training, progress, settings)
+        run.save(progress)
 
     began, first = time.monotonic(), progress.step
-    with _Log(log, first) as record, _bar(recipe.steps, progress.step) as advance:
+    with Log(folder, first) as record, _bar(recipe.steps, progress.step) as advance:
         while progress.step < recipe.steps:
-            progress = _run(training, recipe, data, progress, workers, record, advance, out, settings)
+            progress = _advanced(run, progress, record, advance)
     seconds = time.monotonic() - began
+    counts = {part: listing.counts() for part, listing in data.listings.items()}
+    pictures = {"pictures": counts} if counts else {}
+    lived = {"seed": progress.seed, "recoveries": progress.recoveries}
     tensors, config = training.model()
-    provenance = {"training": settings | {"seed": progress.seed, "recoveries": progress.recoveries}, **(details or {})}
-    write_checkpoint(out / "model.safetensors", tensors, system=training.system, config=config, details=provenance)
+    provenance = {"training": recipe.model_dump(mode="json") | lived} | pictures | (details or {})
+    write_checkpoint(folder.model, tensors, system=training.system, config=config, details=provenance)
     return {
         "steps": progress.step,
         "seconds": seconds,
         "steps_per_second": (progress.step - first) / max(seconds, 1e-9),
-        "recoveries": progress.recoveries,
         "device": str(training.device),
         "precision": recipe.precision,
-        "seed": progress.seed,
-        "model": str(out / "model.safetensors"),
-    }
+        "model": str(folder.model),
+    } | lived | pictures  # fmt: skip
 
 
-def _run(
-    training: Training,
-    recipe: Recipe,
-    data: Pictures | Scenes,
-    progress: Progress,
-    workers: int,
-    record: "_Log",
-    advance: Any,
-    out: Path,
-    settings: dict[str, Any],
-) -> Progress:
+def _advanced(run: _Run, progress: Progress, record: Log, advance: Any) -> Progress:
     """Train until the end, or until a NaN; then everything is as at the last good progress, which is returned."""
-    state = out / "state.safetensors"
+    recipe, training = run.recipe, run.training
     # After a NaN other data and other latents follow, or the same one would come again.
-    data_seed = progress.seed + 1_000_003 * progress.recoveries
-    items = recipe.items(data, data_seed)
-    batches: Iterator[Any] = stream(items, first=progress.step * recipe.batch, batch=recipe.batch, workers=workers)
+    items = recipe.items(run.data, progress.seed + 1_000_003 * progress.recoveries)
+    batches = stream(items, first=progress.step * recipe.batch, batch=recipe.batch, workers=run.workers)
     sums: dict[str, Tensor] = {}
     counts: Counter[str] = Counter()  # some values come with a later phase, or in some steps alone
     began, start = time.monotonic(), progress.step
     try:
         for step in range(progress.step + 1, recipe.steps + 1):
-            first, second = next(batches)
-            metrics = training.step(first, second, (step - 1) / recipe.steps)
+            metrics = training.step(next(batches), (step - 1) / recipe.steps)
             if not bool(torch.stack(list(metrics.values())).isfinite().all()):
-                return _recovered(training, recipe, state, progress, step)
-            sums |= {name: sums.get(name, 0.0) + value for name, value in metrics.items()}
+                return _recovered(run, progress, step, record)
+            # In double precision, in which no sum of finite values overflows.
+            sums |= {name: sums.get(name, 0.0) + value.double() for name, value in metrics.items()}
             counts.update(metrics.keys())
             advance(step)
             if step % recipe.log_every == 0:
@@ -146,13 +153,13 @@ def _run(
                 record(step, means | {"steps_per_second": round((step - start) / (time.monotonic() - began), 3)})
                 sums, counts = {}, Counter()
             if step % recipe.sample_every == 0:
-                write_png(out / "samples" / f"{step:07d}.png", training.samples())
+                write_png(run.folder.sheet(step), training.samples())
             if step % recipe.checkpoint_every == 0 or step == recipe.steps:
-                reached = Progress(step, progress.recoveries, progress.seed)
+                reached = progress.model_copy(update={"step": step})
                 try:
-                    save_state(state, training, reached, settings)
+                    run.save(reached)
                 except TrainingError:
-                    return _recovered(training, recipe, state, progress, step)
+                    return _recovered(run, progress, step, record)
                 progress = reached
     except KeyboardInterrupt:
         logger.warning("stopped; go on from step %d with --resume", progress.step)
@@ -160,84 +167,46 @@ def _run(
     return progress
 
 
-def _recovered(training: Training, recipe: Recipe, state: Path, progress: Progress, step: int) -> Progress:
+def _recovered(run: _Run, progress: Progress, step: int, record: Log) -> Progress:
     if progress.recoveries == _MOST_RECOVERIES:
         raise TrainingError(
-            f"step {step} gave values that are not finite, for the {progress.recoveries + 1}th time; {recipe.remedy}"
+            f"step {step} gave values that are not finite, for the {progress.recoveries + 1}th time; "
+            f"{run.recipe.remedy}"
         )
-    good = load_state(state, training)
-    _forget_after(state.with_name("log.jsonl"), good.step)
+    good = load_state(run.folder.state, run.training)
+    record.back_to(good.step)
     logger.warning("step %d gave values that are not finite; back to the good state of step %d", step, good.step)
-    recovered = Progress(good.step, progress.recoveries + 1, good.seed)
-    training.random.manual_seed(good.seed + 1_000_003 * recovered.recoveries)
+    recovered = good.model_copy(update={"recoveries": progress.recoveries + 1})
+    run.training.random.manual_seed(good.seed + 1_000_003 * recovered.recoveries)
     return recovered
 
 
-class _Log:
-    """One JSON object a line, and TensorBoard where it is installed."""
+def _check_same(saved: Saved, recipe: Recipe, seed: int, data: Pictures | Scenes) -> None:
+    """Refuse to go on with another model, whose weights may fit and yet mean something else, or with another seed.
 
-    def __init__(self, path: Path, step: int) -> None:
-        self.path, self.step = path, step
-
-    def __enter__(self) -> "_Log":
-        self.file = self.path.open("a", encoding="utf-8")
-        self.board: Any = None
-        with suppress(ImportError):
-            from torch.utils.tensorboard import SummaryWriter
-
-            # Steps after the last checkpoint are done, and logged, again.
-            self.board = SummaryWriter(str(self.path.parent), purge_step=self.step + 1)
-        return self
-
-    def __call__(self, step: int, values: dict[str, float]) -> None:
-        print(json.dumps({"step": step, **values}), file=self.file, flush=True)
-        if self.board is not None:
-            for name, value in values.items():
-                self.board.add_scalar(name, value, step)
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-        if self.board is not None:
-            self.board.close()
-
-
-def _check_same(state: Path, system: str, settings: dict[str, Any], seed: int) -> None:
-    """Refuse to go on with another model, whose weights may fit and yet mean something else, or with another seed."""
-    header = read_header(state)
-    details = header.details
-    if header.system != system or "progress" not in details:
-        return  # no state of this system, which is for load_state to say
-    started = details["progress"].get("seed", seed)
-    if started != seed:
-        raise TrainingError(f"{state.parent} holds a run of seed {started}, not {seed}; go on with --seed {started}")
-    for name, value in details["recipe"]["model"].items():
-        now = settings["model"].get(name, value)
-        if now != value:
+    Pictures may have changed, and a warning says by how many.
+    """
+    out, began = saved.header.path.parent, saved.progress.seed
+    if began != seed:
+        raise TrainingError(f"{out} holds a run of seed {began}, not {seed}; go on with --seed {began}")
+    settings = recipe.model_dump(mode="json")["model"]
+    for name, value in saved.recipe.model_dump(mode="json")["model"].items():
+        if settings[name] != value:
             raise TrainingError(
-                f"{state.parent} holds a run with model.{name} = {value}, not {now}; "
+                f"{out} holds a run with model.{name} = {value}, not {settings[name]}; "
                 "use the same settings or choose another --out"
             )
-
-
-def _sweep(out: Path) -> None:
-    """Remove what a process that was killed while it wrote has left behind."""
-    for pattern in (".*.safetensors.*.tmp", "samples/.zellige-*.partial"):
-        for path in out.glob(pattern):
-            path.unlink(missing_ok=True)
-
-
-def _forget_after(log: Path, step: int) -> None:
-    """Drop log lines of steps that will be done again, and a line that a crash left half-written."""
-    if not log.exists():
-        return
-    kept = []
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            continue
-    log.write_text("".join(kept), encoding="utf-8")
+    marks = pictures_of(saved.header)
+    for part, listing in data.listings.items():
+        added, gone = listing.changes(marks.get(part, []))
+        if part in marks and (added or gone):
+            logger.warning(
+                "the %s of %s are not those that the run was learning from: %d were added or changed, %d are gone; no "
+                "picture changes sides between training and evaluation, but pictures come in another order from here",
+                part, recipe.data, added, gone,
+            )  # fmt: skip
+    if saved.recipe.data != recipe.data:
+        logger.warning("the run was learning from %s and goes on with %s", saved.recipe.data, recipe.data)
 
 
 @contextmanager

@@ -1,30 +1,78 @@
 """What a training run is: networks, data, losses, schedule; every field is a line of the paper's table or ours."""
 
+import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from zellige.errors import UnknownRecipeError
 
-__all__ = ["Recipe", "with_settings"]
+from ..engine.checkpoint.header import shown
+from .data.sources import located
+
+__all__ = ["Betas", "Rate", "Recipe", "Training", "broken_rule", "with_settings"]
 
 RecipeT = TypeVar("RecipeT", bound="Recipe")
+Rate = Annotated[float, Field(gt=0, le=1)]  # of learning
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Betas = tuple[Beta, Beta]
+Steps = Annotated[int, Field(ge=1, le=10**9)]
+
+
+class Training(Protocol):
+    """What the loop and the state file need of a system's training.
+
+    Attributes:
+        system: its name.
+        recipe: the run.
+        device: where it happens.
+        optimisers: by name.
+        random: the source of all draws of its steps.
+    """
+
+    system: str
+    recipe: Any
+    device: torch.device
+    optimisers: dict[str, torch.optim.Adam]
+    random: torch.Generator
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Every network by name."""
+        ...
+
+    def numbers(self) -> dict[str, Tensor]:
+        """Further tensors that a run carries along, none below 0, updated in place on loading."""
+        ...
+
+    def step(self, batch: tuple[Tensor, ...], progress: float, /) -> dict[str, Tensor]:
+        """Advance by one step on a batch of the recipe's items, at a share of the run; scalars to log."""
+        ...
+
+    def samples(self) -> Any:
+        """A sheet of samples, uint8 [H, W, 3]."""
+        ...
+
+    def model(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and configuration of the model file."""
+        ...
 
 
 class Recipe(BaseModel, ABC):
     """What the recipes of all systems have, and what the command and the loop ask of them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     system: ClassVar[str]
     remedy: ClassVar[str]  # against values that are not finite
 
     description: str = Field("", description="What the model makes, for people who list models.")
     data: str = Field("earth", description="Data set name or folder, unless --data names another.")
-    batch: int = Field(16, ge=1, description="Samples a step.")
-    steps: int = Field(1_000_000, ge=1, description="Length of the run: one critic and one generator step each.")
+    batch: int = Field(16, ge=1, le=65_536, description="Samples a step.")
+    steps: Steps = Field(1_000_000, description="Length of the run: one critic and one generator step each.")
     decay_from: float = Field(
         1.0, gt=0, le=1, description="Share of the run after which learning rates fall linearly to 0."
     )
@@ -32,21 +80,30 @@ class Recipe(BaseModel, ABC):
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Autocast precision of the networks.")
     storage: Literal["fp32", "fp16"] = Field("fp32", description="Precision of matrices and kernels in the model file.")
 
-    log_every: int = Field(50, ge=1, description="Steps between log lines.")
-    checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints; a crash loses at most these.")
-    sample_every: int = Field(1000, ge=1, description="Steps between sample sheets.")
+    log_every: Steps = Field(50, description="Steps between log lines.")
+    checkpoint_every: Steps = Field(500, description="Steps between checkpoints; a crash loses at most these.")
+    sample_every: Steps = Field(1000, description="Steps between sample sheets.")
+
+    @abstractmethod
+    def start(self, device: torch.device, seed: int) -> Training:
+        """A training at its beginning, with weights drawn under a seed of 0 or more."""
 
     @abstractmethod
     def open_data(self, seed: int) -> Any:
         """The data set or folder that the run learns from, of the model's resolution."""
 
     @abstractmethod
-    def items(self, data: Any, seed: int) -> Dataset[tuple[Tensor, Tensor]]:
-        """What an item of a batch is: the pair of tensors that the system's step takes, a function of seed and item."""
+    def items(self, data: Any, seed: int) -> Dataset[tuple[Tensor, ...]]:
+        """Items of a batch, each a tuple of tensors of any length that the system's step takes stacked.
+
+        An item is a function of its number and the seed alone, so that a resumed run goes on with the same.
+        """
 
 
 def with_settings(recipe: RecipeT, settings: dict[str, Any]) -> RecipeT:
     """A copy of a recipe with dotted settings replaced, such as {"model.width": 32, "steps": 1000}.
+
+    A folder of data is recorded by its absolute path, so that it is found from elsewhere later.
 
     Raises:
         UnknownRecipeError: a setting that does not exist or a value that it does not take.
@@ -60,14 +117,34 @@ def with_settings(recipe: RecipeT, settings: dict[str, Any]) -> RecipeT:
         if not isinstance(level, dict) or last not in level:
             inner = [f"{part}.{name}" for part, fields in values.items() if isinstance(fields, dict) for name in fields]
             known = ", ".join(sorted(values) + sorted(inner))
-            raise UnknownRecipeError(f"the recipe has no setting {key!r}; it has {known}")
+            raise UnknownRecipeError(f"the recipe has no setting {shown(key)}; it has {known}")
         level[last] = value
     try:
-        return type(recipe).model_validate(values)
+        made = type(recipe).model_validate(values)
     except ValidationError as error:
-        fault = error.errors()[0]
-        where, given = ".".join(str(part) for part in fault["loc"]), fault["input"]
-        reason = fault["msg"].removeprefix("Value error, ")
-        # A rule about several settings is broken by all of them together, and its own sentence names them.
-        alone = not isinstance(given, dict | BaseModel)
-        raise UnknownRecipeError(f"the setting {where} cannot be {given!r}: {reason}" if alone else reason) from error
+        raise UnknownRecipeError(broken_rule(error)) from error
+    for key, value in _leaves(made.model_dump()):  # configurations of networks may take any float
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UnknownRecipeError(f"the setting {key} cannot be {value}: only finite numbers are allowed")
+    return made.model_copy(update={"data": located(made.data)})
+
+
+def broken_rule(error: ValidationError) -> str:
+    """The first rule that given values break, in a sentence."""
+    fault = error.errors(include_url=False)[0]
+    where, given = ".".join(str(part) for part in fault["loc"]), fault["input"]
+    reason = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "missing":
+        return f"the setting {where} is missing"
+    # A rule about several settings is broken by all of them together, and its own sentence names them.
+    if fault["type"] == "value_error" and isinstance(given, dict | BaseModel):
+        return reason
+    return f"the setting {where} cannot be {shown(given)}: {reason}"
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

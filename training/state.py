@@ -1,118 +1,223 @@
 """Saving a training run so that it goes on bit for bit: networks, optimisers, random numbers; no pickle."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
 
-from zellige.errors import TrainingError
+from zellige.errors import ConfigError, TrainingError
 
-from ..engine.checkpoint.file import read_header, read_tensors, write_checkpoint
+from ..engine.checkpoint.file import Header, read_header, read_tensors, write_checkpoint
+from ..engine.checkpoint.header import TensorInfo, shown
+from .data.listing import NO_FILES, Listing
+from .recipe import Recipe, Training, broken_rule
 
-__all__ = ["Progress", "Training", "load_networks", "load_state", "save_state"]
+__all__ = ["Progress", "Saved", "load_networks", "load_state", "pictures_of", "read_saved", "save_state"]
+
+# What Adam keeps of a parameter. It keeps nothing of one that has had no gradient yet.
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_PICTURES = "pictures."
+_ADVICE = "copy the file again, or start the run anew with another --out"
+
+
+class Progress(BaseModel):
+    """How far a run has come: finished steps, times it was set back by a NaN, the seed it started from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    step: int = Field(0, ge=0, le=10**9)
+    recoveries: int = Field(0, ge=0, le=10**9)
+    seed: int = Field(0, ge=0, lt=2**63)
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a run has come: finished steps, times it was set back by a NaN, the seed it started from."""
+class Saved:
+    """What a state file says of its run, before a tensor is read.
 
-    step: int = 0
-    recoveries: int = 0
-    seed: int = 0
+    Attributes:
+        header: of the file.
+        progress: how far the run had come.
+        recipe: the run.
+    """
 
-
-class Training(Protocol):
-    """What the loop and the state file need of a system's training."""
-
-    system: str
-    device: torch.device
-    optimisers: dict[str, torch.optim.Adam]
-    random: torch.Generator
-
-    def modules(self) -> dict[str, nn.Module]:
-        """Every network by name."""
-        ...
-
-    def numbers(self) -> dict[str, Tensor]:
-        """Further tensors that a run carries along, updated in place on loading."""
-        ...
-
-    def step(self, first: Tensor, second: Tensor, progress: float, /) -> dict[str, Tensor]:
-        """Advance by one step on a batch of the recipe's items; scalars to log."""
-        ...
-
-    def samples(self) -> Any:
-        """A sheet of samples, uint8 [H, W, 3]."""
-        ...
-
-    def model(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and configuration of the model file."""
-        ...
+    header: Header
+    progress: Progress
+    recipe: Recipe
 
 
-def save_state(path: Path, training: Training, progress: Progress, recipe: Mapping[str, Any]) -> None:
+def save_state(path: Path, training: Training, progress: Progress, listings: Mapping[str, Listing] = NO_FILES) -> None:
     """Write everything that the next step depends on, atomically.
 
+    Args:
+        path: of the state file.
+        training: what is saved.
+        progress: how far it has come.
+        listings: the pictures that it learns from, if they are files, so that a resume can say how they changed.
     Raises:
         TrainingError: a network or an optimiser holds a value that is not finite; a good state is never
             replaced by a bad one.
         OutputError: the file cannot be written.
     """
-    tensors: dict[str, Tensor] = {"random": training.random.get_state(), **_prefixed("number", training.numbers())}
-    for name, module in training.modules().items():
-        tensors |= _prefixed(name, module.state_dict())
-    for name, optimiser in training.optimisers.items():
-        for index, moments in optimiser.state_dict()["state"].items():
-            tensors |= _prefixed(f"optimiser.{name}.{index}", moments)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _named(training)}
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise TrainingError(f"{name} is not finite at step {progress.step}; the state is not saved")
-    details = {"progress": asdict(progress), "recipe": dict(recipe)}
+    tensors |= {_PICTURES + part: torch.from_numpy(listing.content()) for part, listing in listings.items()}
+    details = {"progress": progress.model_dump(), "recipe": training.recipe.model_dump(mode="json")}
     write_checkpoint(path, tensors, system=training.system, config={}, details=details)
 
 
+def read_saved(path: Path, kind: type[Recipe]) -> Saved:
+    """Read and check what a state file says of its run.
+
+    Args:
+        path: of the state file.
+        kind: recipes of the system that goes on with it.
+    Raises:
+        CheckpointError: the file is damaged.
+        TrainingError: it is no state of this system, or its progress or recipe cannot be.
+    """
+    header = read_header(path)
+    if header.system != kind.system or not {"progress", "recipe"} <= header.details.keys():
+        raise TrainingError(f"{path} is not the state of a {kind.system} training run; name the folder of one")
+    try:
+        progress = Progress.model_validate(header.details["progress"])
+        recipe = kind.model_validate(header.details["recipe"])
+    except ValidationError as error:
+        raise TrainingError(f"{path} is no sound state: {broken_rule(error)}; {_ADVICE}") from error
+    except ConfigError as error:
+        raise TrainingError(f"{path} is no sound state: {error}; {_ADVICE}") from error
+    return Saved(header, progress, recipe)
+
+
 def load_state(path: Path, training: Training) -> Progress:
-    """Bring networks, optimisers and random numbers to a saved state.
+    """Bring networks, optimisers and random numbers to a saved state, once everything in it has been checked.
 
     Raises:
         CheckpointError: the file is damaged.
-        TrainingError: it belongs to another recipe.
+        TrainingError: it belongs to another recipe, or holds what no training of this recipe would.
     """
-    header = read_header(path)
-    tensors = read_tensors(header)
-    if header.system != training.system or "progress" not in header.details:
-        raise TrainingError(f"{path} is not the state of a {training.system} training run; name the folder of one")
-    _load_modules(path, tensors, training)
+    saved = read_saved(path, type(training.recipe))
+    _check_tensors(saved.header, training, optimisers=True)
+    tensors = read_tensors(saved.header)
+    _check_values(path, tensors)
+    random = training.random.get_state()
+    try:
+        training.random.set_state(tensors["random"].clone())
+    except RuntimeError as error:
+        training.random.set_state(random)
+        raise TrainingError(f"{path} holds no state of random numbers; {_ADVICE}") from error
+    _load_modules(tensors, training)
     for name, optimiser in training.optimisers.items():
         state = optimiser.state_dict()
         state["state"] = _moments(tensors, f"optimiser.{name}.")
         optimiser.load_state_dict(state)
-    try:
-        for name, number in training.numbers().items():
-            number.copy_(tensors[f"number.{name}"])
-        training.random.set_state(tensors["random"].clone())
-        return Progress(**header.details["progress"])
-    except (KeyError, TypeError) as error:
-        raise TrainingError(f"{path} is not a whole state: {error}; start the run anew") from error
+    for name, number in training.numbers().items():
+        number.copy_(tensors[f"number.{name}"])
+    return saved.progress
 
 
 def load_networks(path: Path, training: Training) -> None:
-    """Start from the networks of another run, with fresh optimisers (beyond-boundary post-training)."""
-    _load_modules(path, read_tensors(read_header(path)), training)
+    """Start from the networks of another run, with fresh optimisers (beyond-boundary post-training).
+
+    Raises:
+        CheckpointError: the file is damaged.
+        TrainingError: its networks are others, or hold values that are not finite.
+    """
+    header = read_header(path)
+    _check_tensors(header, training, optimisers=False)
+    tensors = read_tensors(header)
+    _check_values(path, tensors)
+    _load_modules(tensors, training)
 
 
-def _load_modules(path: Path, tensors: Mapping[str, Tensor], training: Training) -> None:
+def pictures_of(header: Header) -> dict[str, list[int]]:
+    """The marks of the pictures that a run was learning from, by part."""
+    tensors = read_tensors(header)
+    return {
+        name.removeprefix(_PICTURES): [int(mark) for mark in tensor.flatten()]
+        for name, tensor in tensors.items()
+        if name.startswith(_PICTURES) and tensor.dtype == torch.int64
+    }
+
+
+def _named(training: Training) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a training, under its name in the state file."""
+    yield "random", training.random.get_state()
+    for name, number in training.numbers().items():
+        yield f"number.{name}", number
+    yield from _networks(training)
+    for name, optimiser in training.optimisers.items():
+        for index, moments in optimiser.state_dict()["state"].items():
+            for key, moment in moments.items():
+                yield f"optimiser.{name}.{index}.{key}", moment
+
+
+def _networks(training: Training) -> Iterator[tuple[str, Tensor]]:
     for name, module in training.modules().items():
-        own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-        try:
-            module.load_state_dict(own)
-        except RuntimeError as error:
+        for key, value in module.state_dict().items():
+            yield f"{name}.{key}", value
+
+
+def _check_tensors(header: Header, training: Training, optimisers: bool) -> None:
+    """Refuse a file whose tensors are not, by name, shape and dtype, those of a training, before one is read."""
+    path, found = header.path, header.tensors
+    for name, tensor in _networks(training):
+        part = name.split(".", 1)[0]
+        if name not in found or found[name] != TensorInfo(tensor.dtype, tuple(tensor.shape)):
+            raise TrainingError(f"{path} was written by another recipe: its {part} does not fit; use the same settings")
+    if not optimisers:
+        return
+    expected = {"random": training.random.get_state()}
+    expected |= {f"number.{name}": number for name, number in training.numbers().items()}
+    allowed = {name for name, _ in _networks(training)} | expected.keys()
+    for prefix, parameters in _parameters(training):
+        for index, parameter in enumerate(parameters):
+            moments = {f"{prefix}{index}.{key}": parameter for key in _MOMENTS}
+            allowed |= moments.keys()
+            if moments.keys() & found.keys():
+                expected |= moments | {f"{prefix}{index}.step": torch.zeros(())}
+    for name, tensor in expected.items():
+        wanted = TensorInfo(tensor.dtype, tuple(tensor.shape))
+        if found.get(name) != wanted:
+            has = f"is {found[name].dtype} {list(found[name].shape)}" if name in found else "is missing"
             raise TrainingError(
-                f"{path} was written by another recipe: its {name} does not fit; use the same settings"
-            ) from error
+                f"{path} is no sound state of a run on {training.device.type}: {name} {has}, and {wanted.dtype} "
+                f"{list(wanted.shape)} is needed; go on on the device that the run began on, or {_ADVICE}"
+            )
+    own = tuple(f"optimiser.{name}." for name in training.optimisers)
+    for name in found:
+        # Settings may have changed so that an optimiser is gone.
+        ignored = name.startswith(_PICTURES) or (name.startswith("optimiser.") and not name.startswith(own))
+        if name not in allowed and not ignored:
+            raise TrainingError(f"{path} is no sound state: nothing in this run is called {shown(name)}; {_ADVICE}")
+
+
+def _parameters(training: Training) -> Iterator[tuple[str, list[Tensor]]]:
+    """Parameters of each optimiser in the order of their indices, behind the prefix of their moments."""
+    for name, optimiser in training.optimisers.items():
+        yield f"optimiser.{name}.", [parameter for group in optimiser.param_groups for parameter in group["params"]]
+
+
+def _check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse values that no run arrives at, and that the next step would stumble over."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise TrainingError(f"{path} is no sound state: {name} is not finite; {_ADVICE}")
+        least = {"step": 1, "exp_avg_sq": 0}.get(name.rsplit(".", 1)[-1]) if name.startswith("optimiser.") else None
+        if name.startswith("number."):
+            least = 0
+        if least is not None and tensor.numel() and float(tensor.min()) < least:
+            raise TrainingError(f"{path} is no sound state: {name} is below {least}; {_ADVICE}")
+
+
+def _load_modules(tensors: Mapping[str, Tensor], training: Training) -> None:
+    for name, module in training.modules().items():
+        prefix = f"{name}."
+        module.load_state_dict({key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)})
 
 
 def _moments(tensors: Mapping[str, Tensor], prefix: str) -> dict[int, dict[str, Tensor]]:
@@ -122,7 +227,3 @@ def _moments(tensors: Mapping[str, Tensor], prefix: str) -> dict[int, dict[str, 
             index, field = key.removeprefix(prefix).split(".", 1)
             moments.setdefault(int(index), {})[field] = value.clone()
     return moments
-
-
-def _prefixed(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {f"{prefix}.{key}": value.detach().cpu().contiguous() for key, value in tensors.items()}

@@ -21,13 +21,15 @@ from zellige.engine.checkpoint.file import read_header, read_tensors
 from zellige.engine.files.atomic import PARTIAL
 from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.errors import CheckpointError, OutputError, TrainingError
-from zellige.training import loop
 from zellige.training.data.folder import ImageFolder
 from zellige.training.loop import train
 from zellige.training.recipe import with_settings
 from zellige.training.systems import find_recipe
+from zellige.training.systems.coco_gan import training as coco_gan
 from zellige.training.systems.coco_gan.recipe import CocoGanRecipe
 from zellige.training.systems.coco_gan.training import CocoGanTraining
+
+from .sides import fill, noise
 
 TINY = CocoGanRecipe(
     model=CocoGanConfig(
@@ -61,12 +63,8 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nine tiny pictures of noise, of which none is held out."""
-    path = tmp_path_factory.mktemp("pictures")
-    random = np.random.default_rng(0)
-    for k in range(9):
-        Image.fromarray(random.integers(0, 256, (16, 32, 3), dtype=np.uint8)).save(path / f"{k}.png")
-    return path
+    """Nine tiny pictures of noise to train on."""
+    return fill(tmp_path_factory.mktemp("pictures"), noise(16, 32), 9)
 
 
 class Breaking(ImageFolder):
@@ -245,7 +243,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                     weight.fill_(torch.nan)
                 return metrics
 
-        monkeypatch.setattr(loop, "CocoGanTraining", Poisoned)
+        monkeypatch.setattr(coco_gan, "CocoGanTraining", Poisoned)
 
     return choose
 

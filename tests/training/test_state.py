@@ -30,7 +30,7 @@ def advance(run: CocoGanTraining, step: int) -> dict[str, float]:
     random = torch.Generator().manual_seed(step)
     real = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=random)
     positions = torch.randint(0, 2, (4, 2), generator=random).double()
-    return {name: float(value) for name, value in run.step(real, positions, 0.0).items()}
+    return {name: float(value) for name, value in run.step((real, positions), 0.0).items()}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = training()
     for step in range(2):
         advance(run, step)
-    save_state(path, run, PROGRESS, TINY.model_dump(mode="json"))
+    save_state(path, run, PROGRESS)
     return path
 
 
@@ -56,7 +56,7 @@ def test_loaded_run_takes_the_next_steps_of_the_saved_one(saved):
 def test_loaded_state_is_saved_to_the_same_bytes(saved, tmp_path):
     run = training(seed=5)
     progress = load_state(saved, run)
-    save_state(tmp_path / "again.safetensors", run, progress, TINY.model_dump(mode="json"))
+    save_state(tmp_path / "again.safetensors", run, progress)
     assert (tmp_path / "again.safetensors").read_bytes() == saved.read_bytes()
 
 
@@ -66,7 +66,7 @@ def test_progress_comes_back(saved):
 
 def test_state_before_the_first_step_clears_the_optimisers(tmp_path):
     run, path = training(), tmp_path / "state.safetensors"
-    save_state(path, run, Progress(), {})
+    save_state(path, run, Progress())
     advance(run, 0)
     load_state(path, run)
     assert all(not optimiser.state_dict()["state"] for optimiser in run.optimisers.values())
@@ -101,11 +101,11 @@ FAULTS: dict[Callable[[CocoGanTraining], None], str] = {
 def test_value_that_is_not_finite_is_never_saved(spoil, name, tmp_path):
     run, path = training(), tmp_path / "state.safetensors"
     advance(run, 0)
-    save_state(path, run, Progress(1), {})
+    save_state(path, run, Progress(step=1))
     before = path.read_bytes()
     spoil(run)
     with pytest.raises(TrainingError, match=f"^{name} is not finite at step 2; the state is not saved$"):
-        save_state(path, run, Progress(2), {})
+        save_state(path, run, Progress(step=2))
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["state.safetensors"]
 

@@ -8,9 +8,10 @@ no two rotations give the same picture.
 import gzip
 import io
 import math
+from copy import copy
 from functools import lru_cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,10 @@ from PIL import Image
 
 from zellige.errors import DataError, MissingExtraError
 
-__all__ = ["EarthCrops", "EarthPanoramas", "Split"]
+from .listing import NO_FILES, Split
 
-Split = Literal["train", "held-out"]
+__all__ = ["EarthCrops", "EarthPanoramas"]
+
 Floats = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.uint8]
 
@@ -45,6 +47,7 @@ class EarthPanoramas:
 
     cyclic = (False, True)
     licence = LICENCE
+    listings = NO_FILES
 
     def __init__(self, resolution: tuple[int, int], split: Split = "train", seed: int = 0) -> None:
         self.resolution, self.split, self.seed = resolution, split, seed
@@ -54,6 +57,12 @@ class EarthPanoramas:
                 f"a great-circle band of {width}x{height} reaches over the poles; use a height under {width // 2}"
             )
         self._map = _blue_marble(width)
+
+    def on(self, split: Split) -> "EarthPanoramas":
+        """Panoramas of the other side, under the same seed."""
+        other = copy(self)
+        other.split = split
+        return other
 
     def crop(self, index: int, top: float, left: float, size: tuple[int, int]) -> Bytes:
         """The region of panorama `index` whose top left corner is (top, left), in pixels, fractions allowed.
@@ -99,6 +108,7 @@ class EarthCrops:
 
     cyclic = (False, False)
     licence = LICENCE
+    listings = NO_FILES
 
     def __init__(
         self,
@@ -118,6 +128,12 @@ class EarthCrops:
                 f"far around the globe; use at most {int(2 * pixels_per_radian)} pixels"
             )
         self._map = _blue_marble(round(2 * math.pi * pixels_per_radian))
+
+    def on(self, split: Split) -> "EarthCrops":
+        """Pictures of the other side, under the same seed."""
+        other = copy(self)
+        other.split = split
+        return other
 
     def crop(self, index: int, top: float, left: float, size: tuple[int, int]) -> Bytes:
         """The region of picture `index` whose top left corner is (top, left), uint8 [*size, 3]."""

@@ -9,6 +9,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Sequence
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from zellige.errors import DataError
 
-from .earth import LICENCE, EarthCrops, Split
+from .earth import LICENCE, EarthCrops
+from .listing import NO_FILES, Split
 from .scenes import LabelledImage
 
 __all__ = ["EMOJI", "UNSEEN_EMOJI", "EmojiScenes"]
@@ -25,7 +27,7 @@ __all__ = ["EMOJI", "UNSEEN_EMOJI", "EmojiScenes"]
 Bytes = npt.NDArray[np.uint8]
 
 # Seven subgroups of five. Within a subgroup the silhouettes are alike and the colours differ, between subgroups the
-# silhouettes differ: the split into shape (parent) and style (child) that OneGAN looks for. As many children in each
+# silhouettes differ: a split into shape (parent) and style (child) that can be learnt. As many children in each
 # parent, and in the parents' order, make floor(child * parents / children) the true parent of a child.
 EMOJI = (
     *("face with medical mask", "nauseated face", "hot face", "cold face", "exploding head"),
@@ -88,6 +90,7 @@ class EmojiScenes:
     """
 
     licence = f"Noto Color Emoji, SIL Open Font License 1.1; {LICENCE}"
+    listings = NO_FILES
 
     def __init__(
         self, resolution: tuple[int, int], split: Split = "train", seed: int = 0, *, emoji: Sequence[str] = EMOJI
@@ -106,6 +109,12 @@ class EmojiScenes:
         self.parent_of = tuple(self.parents.index(known[name][1]) for name in emoji)
         scale = max(resolution) / _GROUND
         self._ground = EarthCrops(resolution, split, seed, pixels_per_radian=scale, land=_LAND, latitudes=_LATITUDES)
+
+    def on(self, split: Split) -> "EmojiScenes":
+        """The same emoji on the grounds of the other side."""
+        other = copy(self)
+        other._ground = self._ground.on(split)
+        return other
 
     def scene(self, index: int) -> LabelledImage:
         """LabelledImage `index`, with mask, child, parent and ground."""

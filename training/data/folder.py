@@ -2,6 +2,7 @@
 
 import logging
 from collections import OrderedDict
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -10,32 +11,34 @@ from PIL import Image, ImageOps
 
 from zellige.errors import DataError, EmptyDataError
 
-from .earth import Split
+from ...engine.files.squares import read_picture
+from .listing import SUFFIXES, Listing, Split, is_held_out, list_pictures
 
 __all__ = ["ImageFolder"]
 
 Bytes = npt.NDArray[np.uint8]
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-_HELD_OUT_EVERY = 10
 _CACHE_BYTES = 512 * 2**20
+_NAMED = 5  # files that a message names
 
 
 class ImageFolder:
     """The images below a directory, in the order of their paths, resized to one resolution.
 
-    Every tenth readable image is held out for evaluation, provided there are at least ten. A picture whose shape
-    differs is scaled to cover the resolution and cropped at its centre; a cyclic picture is scaled to it exactly, since
-    cropping would break its closure. Orientation tags are honoured; transparency is dropped.
+    About one image in ten is held out for evaluation: which ones, their contents decide (`is_held_out`). A side without
+    an image takes all. A picture whose shape differs is scaled to cover the resolution and cropped at its centre; a
+    cyclic picture is scaled to it exactly, because cropping would break its closure. Orientation tags are honoured;
+    transparency is dropped. Files are read as those of the tasks are, and one that is refused there is left out here.
 
     Args:
-        directory: searched recursively.
+        directory: searched recursively; links are followed.
         resolution: height and width in pixels.
         split: "train" or "held-out".
         cyclic: which axes (vertical, horizontal) close on themselves in these images.
     Attributes:
-        unreadable: the files that look like images but cannot be read, each with its reason; named once in a warning.
+        listing: the images found, and why files are left out; said once in a log line.
+        paths: the images of this side.
     Raises:
         DataError: the path is no directory.
         EmptyDataError: it holds no readable image.
@@ -55,22 +58,26 @@ class ImageFolder:
                 f"{directory} is not a folder; give a folder of images or a data set's name (earth, earth-land)"
             )
         self.directory, self.resolution, self.cyclic = directory, resolution, cyclic
-        self.unreadable: dict[Path, str] = {}
-        candidates = sorted(p for p in directory.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
-        readable = [path for path in candidates if self._opens(path)]
-        if self.unreadable:
-            names = ", ".join(str(path.relative_to(directory)) for path in list(self.unreadable)[:5])
-            more = f" and {len(self.unreadable) - 5} more" if len(self.unreadable) > 5 else ""
-            logger.warning("%d unreadable files in %s are left out: %s%s", len(self.unreadable), directory, names, more)
-        if not readable:
+        self.listing = list_pictures(directory)
+        if not self.listing.marks:
+            reasons = f" ({self._left_out()})" if self.listing.left_out else ""
             raise EmptyDataError(
-                f"{directory} holds no readable image ({len(candidates)} candidates); "
-                f"put files ending in {', '.join(sorted(_SUFFIXES))} there"
+                f"{directory} holds no readable image, of {len(self.listing.left_out)} candidates{reasons}; "
+                f"put files ending in {', '.join(SUFFIXES)} there"
             )
-        held_out = readable[::_HELD_OUT_EVERY] if len(readable) >= _HELD_OUT_EVERY else []
-        kept = set(held_out)
-        self.paths = (held_out or readable) if split == "held-out" else [path for path in readable if path not in kept]
-        self._cache: OrderedDict[int, Bytes] = OrderedDict()
+        self._say()
+        self._take(split)
+
+    @property
+    def listings(self) -> dict[str, Listing]:
+        """The listing by the name of its part; there is one."""
+        return {"pictures": self.listing}
+
+    def on(self, split: Split) -> "ImageFolder":
+        """The same folder's other side, without reading it again."""
+        other = copy(self)
+        other._take(split)
+        return other
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -95,26 +102,31 @@ class ImageFolder:
 
     def _load(self, path: Path) -> Bytes:
         height, width = self.resolution
-        with Image.open(path) as file:
-            picture: Image.Image = ImageOps.exif_transpose(file)
-            if picture.mode.startswith("I;16"):
-                # Pillow converts greys of 16 bits by clipping them at 255.
-                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-            picture = picture.convert("RGB")
-            if any(self.cyclic):
-                picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-            else:
-                picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
-            return np.asarray(picture)
+        picture = read_picture(path)
+        if any(self.cyclic):
+            return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS))
+        return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS))
 
-    def _opens(self, path: Path) -> bool:
-        try:
-            with Image.open(path) as picture:
-                # The header alone does not reveal a truncated file; decoding once here keeps the training loop free of
-                # it.
-                picture.draft("RGB", (64, 64))
-                picture.load()
-        except Exception as error:  # Pillow raises many kinds, by format and by fault
-            self.unreadable[path] = f"{type(error).__name__}: {error}"
-            return False
-        return True
+    def _take(self, split: Split) -> None:
+        self.paths = self.listing.on(split)
+        self._cache: OrderedDict[int, Bytes] = OrderedDict()
+        if split == "held-out" and not any(map(is_held_out, self.listing.marks.values())):
+            logger.warning(
+                "no picture of %s is held out, so those that are trained on stand for them; one in ten is, by its "
+                "content, so add pictures",
+                self.directory,
+            )
+
+    def _say(self) -> None:
+        counts = self.listing.counts()
+        level = logging.WARNING if self.listing.left_out else logging.INFO
+        logger.log(
+            level, "%s: %d pictures found, %d to train on, %d held out, %d left out%s", self.directory, counts["found"],
+            counts["trained_on"], counts["held_out"], counts["left_out"],
+            f": {self._left_out()}" if self.listing.left_out else "",
+        )  # fmt: skip
+
+    def _left_out(self) -> str:
+        reasons = list(self.listing.left_out.items())
+        named = "; ".join(f"{path.relative_to(self.directory)} {reason}" for path, reason in reasons[:_NAMED])
+        return named + (f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else "")

@@ -1,5 +1,7 @@
-"""Pictures of an object on a background, and clean backgrounds beside them: what OneGAN learns from."""
+"""Pictures of an object on a background, and clean backgrounds beside them."""
 
+from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,8 +11,8 @@ import numpy.typing as npt
 
 from zellige.errors import DataError
 
-from .earth import Split
 from .folder import ImageFolder
+from .listing import Listing, Split
 
 __all__ = ["FolderScenes", "LabelledImage", "Scenes"]
 
@@ -43,6 +45,15 @@ class Scenes(Protocol):
     children: tuple[str, ...]
     parents: tuple[str, ...]
     parent_of: tuple[int, ...]
+
+    @property
+    def listings(self) -> Mapping[str, Listing]:
+        """The files behind the scenes, by part; none if they are computed."""
+        ...
+
+    def on(self, split: Split) -> "Scenes":
+        """Scenes of the other side, under the same seed."""
+        ...
 
     def scene(self, index: int) -> LabelledImage:
         """LabelledImage `index`."""
@@ -85,6 +96,17 @@ class FolderScenes:
         self.resolution, self.seed = resolution, seed
         self._objects = ImageFolder(directory / "objects", resolution, split)
         self._backgrounds = ImageFolder(directory / "backgrounds", resolution, split)
+
+    @property
+    def listings(self) -> dict[str, Listing]:
+        """The images of both folders."""
+        return {"objects": self._objects.listing, "backgrounds": self._backgrounds.listing}
+
+    def on(self, split: Split) -> "FolderScenes":
+        """The other side of both folders, without reading them again."""
+        other = copy(self)
+        other._objects, other._backgrounds = self._objects.on(split), self._backgrounds.on(split)
+        return other
 
     def scene(self, index: int) -> LabelledImage:
         """LabelledImage `index`: an image of `objects/`."""

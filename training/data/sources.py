@@ -1,5 +1,7 @@
 """From a name on the command line to pictures or scenes."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -9,12 +11,15 @@ import numpy.typing as npt
 from zellige.errors import DataError
 
 from ...engine.panorama.lattice import Topology
-from .earth import EarthCrops, EarthPanoramas, Split
+from .earth import EarthCrops, EarthPanoramas
 from .emoji import EMOJI, UNSEEN_EMOJI, EmojiScenes
 from .folder import ImageFolder
+from .listing import Listing, Split
 from .scenes import FolderScenes, Scenes
 
-__all__ = ["Pictures", "open_pictures", "open_scenes"]
+__all__ = ["DATA_SETS", "Pictures", "located", "open_pictures", "open_scenes"]
+
+DATA_SETS = ("earth", "earth-land", "emoji", "emoji-unseen")
 
 
 class Pictures(Protocol):
@@ -24,6 +29,15 @@ class Pictures(Protocol):
     cyclic: tuple[bool, bool]
     licence: str
 
+    @property
+    def listings(self) -> Mapping[str, Listing]:
+        """The files behind the pictures, by part; none if they are computed."""
+        ...
+
+    def on(self, split: Split) -> "Pictures":
+        """Pictures of the other side, under the same seed."""
+        ...
+
     def crop(self, index: int, top: float, left: float, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
         """The region at (top, left) in pixels, uint8 [*size, 3]."""
         ...
@@ -31,6 +45,11 @@ class Pictures(Protocol):
     def image(self, index: int) -> npt.NDArray[np.uint8]:
         """The whole picture, uint8 [H, W, 3]."""
         ...
+
+
+def located(name: str) -> str:
+    """The name of a data set as it is, and a folder by its absolute path, under which it is found from elsewhere."""
+    return name if name in DATA_SETS else os.path.abspath(name)
 
 
 def open_pictures(

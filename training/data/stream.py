@@ -1,13 +1,11 @@
 """Endless batches of items, from any item on."""
 
 from collections.abc import Iterator
-from typing import TypeVar
 
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 __all__ = ["stream"]
-
-Item = TypeVar("Item")
 
 
 class _Onward(Sampler[list[int]]):
@@ -23,8 +21,15 @@ class _Onward(Sampler[list[int]]):
             start += self.batch
 
 
-def stream(items: Dataset[Item], *, first: int, batch: int, workers: int) -> Iterator[Item]:
-    """Endless batches of consecutive items, their tensors stacked; equal for any number of workers."""
+def stream(items: Dataset[tuple[Tensor, ...]], *, first: int, batch: int, workers: int) -> Iterator[tuple[Tensor, ...]]:
+    """Endless batches of consecutive items, their tensors stacked; equal for any number of workers.
+
+    Args:
+        items: each a tuple of tensors, all of one length.
+        first: number of the first item.
+        batch: items a batch.
+        workers: processes that load them; 0 loads here.
+    """
     loader = DataLoader(
         items,
         batch_sampler=_Onward(first, batch),
@@ -32,4 +37,4 @@ def stream(items: Dataset[Item], *, first: int, batch: int, workers: int) -> Ite
         prefetch_factor=4 if workers else None,
         multiprocessing_context="spawn" if workers else None,
     )
-    return iter(loader)
+    return map(tuple, iter(loader))

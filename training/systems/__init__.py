@@ -1,14 +1,29 @@
-"""Recipes by name: the models in the box, and the published ones."""
+"""Recipes and evaluations of all systems, by the table of the engine: a folder here for each of its rows."""
 
-from zellige.errors import UnknownRecipeError
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+from zellige.errors import TaskError, UnknownRecipeError
+
+from ...engine.systems import all_systems, system_of
+from ...engine.systems.system import System
+from ..data.sources import located
+from ..evaluate import as_json, measured, trained_on
 from ..recipe import Recipe
-from ..systems.coco_gan import recipes as coco_gan
-from ..systems.onegan import recipes as onegan
 
-__all__ = ["RECIPES", "find_recipe"]
+__all__ = ["RECIPES", "evaluate", "evaluate_file", "find_recipe"]
 
-RECIPES: dict[str, Recipe] = {**coco_gan.RECIPES, **onegan.RECIPES}
+
+def _part(system: System, name: str) -> ModuleType:
+    return import_module(f".{system.folder}.{name}", __package__)
+
+
+# The models in the box, and the published ones.
+RECIPES: dict[str, Recipe] = {
+    name: recipe for system in all_systems() for name, recipe in _part(system, "recipes").RECIPES.items()
+}
 
 
 def find_recipe(name: str) -> Recipe:
@@ -20,3 +35,45 @@ def find_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise UnknownRecipeError(f"there is no recipe {name!r}; recipes: {', '.join(sorted(RECIPES))}")
     return RECIPES[name]
+
+
+def evaluate(model: Any, data: str | None = None, count: int | None = None, seed: int = 0) -> dict[str, Any]:
+    """Compare what a model makes with held-out data, by the metrics of its system.
+
+    Args:
+        model: a loaded model that has its weights.
+        data: data set or folder; None takes the one that the model was trained on.
+        count: pictures and images, 2 or more; None takes the system's own number.
+        seed: of both, 0 or more.
+    Returns:
+        the metrics of the system, with `data`, `count`, `seconds`, `device`, `precision` and `seed`. All are JSON: a
+        ratio that is infinite is None, and `missing` says so.
+    Raises:
+        DataError: a number out of its bounds, weights that are not finite, or data that cannot be read.
+    """
+    part = _part(system_of(model.system), "evaluate")
+    return measured(model, part.evaluate, data, part.COUNT if count is None else count, seed)
+
+
+def evaluate_file(model: Any, path: Path, data: str | None = None) -> dict[str, Any]:
+    """Measure a picture that a model rendered to a file.
+
+    Args:
+        model: the one that rendered it.
+        path: .tif or .png.
+        data: data set or folder to compare with; None takes the one that the model was trained on.
+    Returns:
+        the metrics of the system, and `image`, `width`, `height`.
+    Raises:
+        TaskError: the system measures no files; names the systems that do.
+        DataError: file or data cannot be read.
+    """
+    system = system_of(model.system)
+    if not hasattr(_part(system, "evaluate"), "evaluate_file"):
+        able = [other.title for other in all_systems() if hasattr(_part(other, "evaluate"), "evaluate_file")]
+        raise TaskError(
+            f"{model.name} is a {system.title}, which measures no picture from a file; {', '.join(able)} does; "
+            "evaluate it without an image"
+        )
+    report: dict[str, Any] = _part(system, "evaluate").evaluate_file(model, path, located(data or trained_on(model)))
+    return as_json(report)

@@ -1,4 +1,7 @@
+import io
 import logging
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,10 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from zellige.errors import DataError, EmptyDataError
 from zellige.training.data.folder import ImageFolder
+from zellige.training.data.listing import is_held_out, list_pictures, mark_of
 from zellige.training.systems.coco_gan.training import assemble
+
+from ..sides import fill, noise, png
 
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 Save = Callable[..., Path]
@@ -47,16 +54,15 @@ class TestReading:
     def test_folders_are_searched_to_the_bottom_in_the_order_of_paths(self, tmp_path: Path, save: Save) -> None:
         for value, name in [(3, "b.png"), (1, "a/z.png"), (2, "a.png")]:
             save(flat(value), name)
-        folder = ImageFolder(tmp_path, (8, 8))
-        assert [path.relative_to(tmp_path).as_posix() for path in folder.paths] == ["a/z.png", "a.png", "b.png"]
-        assert [folder.image(k)[0, 0, 0] for k in range(3)] == [1, 2, 3]
+        paths = list(ImageFolder(tmp_path, (8, 8)).listing.marks)
+        assert [path.relative_to(tmp_path).as_posix() for path in paths] == ["a/z.png", "a.png", "b.png"]
 
     def test_other_files_are_left_alone(self, tmp_path: Path, save: Save) -> None:
         save(flat(1))
         (tmp_path / "notes.txt").write_text("not an image")
         (tmp_path / "folder.png").mkdir()
         folder = ImageFolder(tmp_path, (8, 8))
-        assert len(folder) == 1 and not folder.unreadable
+        assert len(folder) == 1 and not folder.listing.left_out
 
     @pytest.mark.parametrize("orientation", range(1, 9))
     def test_orientation_tags_are_honoured(self, tmp_path: Path, save: Save, orientation: int) -> None:
@@ -107,6 +113,47 @@ class TestReading:
         np.testing.assert_array_equal(ImageFolder(tmp_path, (8, 8)).image(0), flat(10))
 
 
+class TestOneReader:
+    """A file that the tasks refuse is left out, with the tasks' own reason, and none ends in an error of Pillow's."""
+
+    @staticmethod
+    def reason(tmp_path: Path, save: Save) -> str:
+        save(flat(1), "good.png")
+        folder = ImageFolder(tmp_path, (8, 8))
+        assert [path.name for path in folder.paths] == ["good.png"]
+        (reason,) = folder.listing.left_out.values()
+        return reason
+
+    def test_postscript_is_not_run(self, tmp_path: Path, save: Save) -> None:
+        (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
+        assert "is no image, or in no format that is read here" in self.reason(tmp_path, save)
+
+    def test_a_format_that_pillow_knows_and_the_tasks_do_not(self, tmp_path: Path, save: Save) -> None:
+        save(flat(9), "a.png", format="PPM")
+        assert "is no image, or in no format that is read here" in self.reason(tmp_path, save)
+
+    def test_more_pixels_than_are_read(self, tmp_path: Path, save: Save) -> None:
+        save(Image.new("1", (10_001, 10_000)), "a.png")
+        assert "has 10001x10000 pixels, and at most 100,000,000 are read" in self.reason(tmp_path, save)
+
+    @pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.float32])
+    def test_numbers_of_more_than_16_bits(self, dtype: Any, tmp_path: Path, save: Save) -> None:
+        tifffile = pytest.importorskip("tifffile")
+        tifffile.imwrite(tmp_path / "a.tif", np.full((8, 8), 70_000, dtype))
+        assert "has more than 16 bits a pixel and channel" in self.reason(tmp_path, save)
+
+    def test_a_broken_exif_block(self, tmp_path: Path, save: Save) -> None:
+        save(flat(9), "a.png", exif=b"Exif\0\0no tags at all")
+        assert self.reason(tmp_path, save).startswith("cannot be read (")
+
+    def test_more_text_than_pillow_reads(self, tmp_path: Path, save: Save) -> None:
+        text = PngInfo()
+        for k in range(70):
+            text.add_text(f"key {k}", "x" * 2**20, zip=True)
+        save(flat(9), "a.png", pnginfo=text)
+        assert "cannot be read" in self.reason(tmp_path, save)
+
+
 class TestFaults:
     @pytest.fixture
     def damaged(self, tmp_path: Path, save: Save) -> Path:
@@ -120,22 +167,18 @@ class TestFaults:
 
     DAMAGED = ("cut.jpg", "cut.png", "empty.png", "progressive.jpg", "text.webp")
 
-    def test_unreadable_files_are_left_out(self, damaged: Path) -> None:
-        assert [path.name for path in ImageFolder(damaged, (8, 8)).paths] == ["good.png"]
+    def test_unreadable_files_are_left_out_each_with_its_reason(self, damaged: Path) -> None:
+        folder = ImageFolder(damaged, (8, 8))
+        assert [path.name for path in folder.paths] == ["good.png"]
+        assert sorted(path.name for path in folder.listing.left_out) == sorted(self.DAMAGED)
+        assert "cannot be read (image file is truncated" in folder.listing.left_out[damaged / "cut.png"]
+        assert folder.listing.left_out[damaged / "empty.png"] == "is no image, or in no format that is read here"
 
-    def test_unreadable_files_are_named_each_with_its_reason(self, damaged: Path) -> None:
-        unreadable = ImageFolder(damaged, (8, 8)).unreadable
-        assert sorted(path.name for path in unreadable) == sorted(self.DAMAGED)
-        assert all(": " in reason for reason in unreadable.values())
-        assert "truncated" in unreadable[damaged / "cut.jpg"].lower()
-
-    def test_unreadable_files_are_counted_and_named_in_one_warning(
-        self, damaged: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        with caplog.at_level(logging.WARNING):
-            ImageFolder(damaged, (8, 8))
+    def test_they_are_counted_and_named_in_one_warning(self, damaged: Path, caplog: pytest.LogCaptureFixture) -> None:
+        ImageFolder(damaged, (8, 8))
         (record,) = caplog.records
-        assert "5 unreadable files" in record.getMessage()
+        assert "6 pictures found, 1 to train on, " in record.getMessage()
+        assert ", 5 left out: cut.jpg cannot be read (" in record.getMessage()
         assert all(name in record.getMessage() for name in self.DAMAGED)
 
     def test_a_long_list_is_shortened(self, tmp_path: Path, save: Save, caplog: pytest.LogCaptureFixture) -> None:
@@ -144,20 +187,26 @@ class TestFaults:
             (tmp_path / f"{k}.png").write_bytes(b"")
         ImageFolder(tmp_path, (8, 8))
         message = caplog.records[0].getMessage()
-        assert message.endswith("0.png, 1.png, 2.png, 3.png, 4.png and 3 more")
+        assert "4.png is no image" in message and "5.png" not in message and message.endswith("; and 3 more")
 
     def test_a_good_folder_gives_no_warning(self, tmp_path: Path, save: Save, caplog: pytest.LogCaptureFixture) -> None:
         save(flat(1))
         ImageFolder(tmp_path, (8, 8))
         assert not caplog.records
 
+    def test_a_good_folder_is_counted(self, tmp_path: Path, save: Save, caplog: pytest.LogCaptureFixture) -> None:
+        fill(tmp_path, noise(8, 8), 5, {1, 2})
+        with caplog.at_level(logging.INFO):
+            ImageFolder(tmp_path, (8, 8))
+        assert caplog.messages == [f"{tmp_path}: 5 pictures found, 3 to train on, 2 held out, 0 left out"]
+
     def test_an_empty_folder_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(EmptyDataError, match=r"no readable image \(0 candidates\); put files ending in \.bmp, .*"):
+        with pytest.raises(EmptyDataError, match=r"no readable image, of 0 candidates; put files ending in \.bmp, .*"):
             ImageFolder(tmp_path, (8, 8))
 
     def test_a_folder_of_unreadable_files_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "empty.png").write_bytes(b"")
-        with pytest.raises(EmptyDataError, match=r"no readable image \(1 candidates\)"):
+        with pytest.raises(EmptyDataError, match=r"no readable image, of 1 candidates \(empty\.png is no image"):
             ImageFolder(tmp_path, (8, 8))
 
     @pytest.mark.parametrize("kind", ["missing", "file"])
@@ -166,33 +215,119 @@ class TestFaults:
         with pytest.raises(DataError, match=f"{path.name} is not a folder; give a folder of images or"):
             ImageFolder(path, (8, 8))
 
+    def test_a_picture_that_vanishes_later_is_named(self, tmp_path: Path, save: Save) -> None:
+        path = save(flat(1))
+        folder = ImageFolder(tmp_path, (8, 8))
+        path.unlink()
+        with pytest.raises(DataError, match="there is no image file"):
+            folder.image(0)
+
+
+class TestLinks:
+    @pytest.fixture
+    def outside(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("outside")
+        (folder / "far.png").write_bytes(png(flat(5)))
+        return folder
+
+    def test_links_to_folders_are_followed(self, outside: Path, tmp_path: Path, save: Save) -> None:
+        save(flat(1), "near.png")
+        (tmp_path / "link").symlink_to(outside)
+        assert [path.name for path in ImageFolder(tmp_path, (8, 8)).listing.marks] == ["far.png", "near.png"]
+
+    def test_links_in_a_circle_end(self, outside: Path, tmp_path: Path, save: Save) -> None:
+        save(flat(1), "sub/near.png")
+        (tmp_path / "sub/up").symlink_to(tmp_path)
+        (outside / "back").symlink_to(tmp_path / "sub")
+        (tmp_path / "link").symlink_to(outside)
+        listing = ImageFolder(tmp_path, (8, 8)).listing
+        assert [path.name for path in listing.marks] == ["far.png", "near.png"]
+        assert set(listing.left_out.values()) == {"leads to a folder that is searched already"}
+        assert [str(path.relative_to(tmp_path)) for path in listing.left_out] == ["sub/up", "link/back"]
+
+    def test_a_link_to_nothing_and_a_pipe_are_left_out(self, tmp_path: Path, save: Save) -> None:
+        save(flat(1), "near.png")
+        (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+        os.mkfifo(tmp_path / "pipe.png")
+        left_out = ImageFolder(tmp_path, (8, 8)).listing.left_out
+        assert {path.name: reason for path, reason in left_out.items()} == {
+            "gone.png": "is a link that leads nowhere", "pipe.png": "is no regular file",
+        }  # fmt: skip
+
 
 class TestSplits:
-    @pytest.mark.parametrize(("count", "held_out"), [(10, [0]), (23, [0, 10, 20]), (30, [0, 10, 20])])
-    def test_every_tenth_picture_is_held_out(self, tmp_path: Path, save: Save, count: int, held_out: list[int]) -> None:
-        for k in range(count):
-            save(flat(k), f"{k:02}.png")
-        kept = [path.stem for path in ImageFolder(tmp_path, (8, 8), "held-out").paths]
-        trained = [path.stem for path in ImageFolder(tmp_path, (8, 8)).paths]
-        assert kept == [f"{k:02}" for k in held_out]
-        assert sorted(kept + trained) == [f"{k:02}" for k in range(count)]
+    @staticmethod
+    def sides(folder: Path) -> tuple[set[str], set[str]]:
+        train = ImageFolder(folder, (8, 8))
+        return {path.name for path in train.paths}, {path.name for path in train.on("held-out").paths}
 
-    def test_fewer_than_ten_pictures_serve_both(self, tmp_path: Path, save: Save) -> None:
-        for k in range(9):
-            save(flat(k), f"{k}.png")
-        assert len(ImageFolder(tmp_path, (8, 8))) == len(ImageFolder(tmp_path, (8, 8), "held-out")) == 9
+    def test_a_side_is_decided_by_the_content(self, tmp_path: Path) -> None:
+        fill(tmp_path, noise(8, 8), 5, {1, 2})
+        assert self.sides(tmp_path) == ({"000.png", "003.png", "004.png"}, {"001.png", "002.png"})
 
-    def test_unreadable_files_do_not_count(self, tmp_path: Path, save: Save) -> None:
-        (tmp_path / "00.png").write_bytes(b"")
-        for k in range(1, 11):
-            save(flat(k), f"{k:02}.png")
-        assert [path.stem for path in ImageFolder(tmp_path, (8, 8), "held-out").paths] == ["01"]
+    def test_opening_a_side_is_turning_to_it(self, tmp_path: Path) -> None:
+        fill(tmp_path, noise(8, 8), 5, {1, 2})
+        kept = ImageFolder(tmp_path, (8, 8), "held-out")
+        assert kept.paths == ImageFolder(tmp_path, (8, 8)).on("held-out").paths
+        np.testing.assert_array_equal(kept.image(1), kept.on("train").on("held-out").image(1))
 
-    def test_any_index_means_a_picture(self, tmp_path: Path, save: Save) -> None:
-        for k in range(3):
-            save(flat(k), f"{k}.png")
+    def test_about_one_picture_in_ten_is_held_out(self) -> None:
+        share = np.mean([is_held_out(mark_of(io.BytesIO(bytes([k // 256, k % 256])))) for k in range(4000)])
+        assert 0.08 < share < 0.12
+
+    def test_pictures_that_are_added_move_no_other(self, tmp_path: Path) -> None:
+        fill(tmp_path, noise(8, 8), 12, {1, 2})
+        train, kept = self.sides(tmp_path)
+        for path in fill(tmp_path / "0", lambda k: flat(k), 5, {3}).iterdir():
+            path.rename(tmp_path / f"-{path.name}")  # before all others
+        more_train, more_kept = self.sides(tmp_path)
+        assert train < more_train and kept < more_kept
+
+    def test_a_renamed_picture_and_a_copy_stay_on_their_side(self, tmp_path: Path) -> None:
+        fill(tmp_path, noise(8, 8), 3, {2})
+        for path in list(tmp_path.iterdir()):
+            shutil.copy(path, tmp_path / f"copy of {path.name}")
+            path.rename(tmp_path / f"moved {path.name}")
+        train, kept = self.sides(tmp_path)
+        assert len(train) == 4 and len(kept) == 2
+
+    def test_a_side_without_a_picture_takes_all_and_says_so(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        fill(tmp_path, noise(8, 8), 4)
+        train, kept = self.sides(tmp_path)
+        assert train == kept and len(kept) == 4
+        assert "is held out, so those that are trained on stand for them" in caplog.text
+
+    def test_any_index_means_a_picture(self, tmp_path: Path) -> None:
+        fill(tmp_path, lambda k: flat(k), 3)
         folder = ImageFolder(tmp_path, (8, 8))
-        assert [folder.image(index)[0, 0, 0] for index in (0, 4, 2**31 - 1)] == [0, 1, (2**31 - 1) % 3]
+        first, second = folder.image(0), folder.image(1)
+        for index, image in ((3, first), (4, second), (3 * 2**40, first)):
+            np.testing.assert_array_equal(folder.image(index), image)
+
+
+class TestDigest:
+    def test_it_is_that_of_the_contents_whatever_their_names(self, tmp_path: Path) -> None:
+        fill(tmp_path / "a", noise(8, 8), 3)
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+        (tmp_path / "b/000.png").rename(tmp_path / "b/z.png")
+        (tmp_path / "b/other.txt").touch()
+        assert list_pictures(tmp_path / "a").digest == list_pictures(tmp_path / "b").digest
+
+    def test_another_picture_changes_it(self, tmp_path: Path) -> None:
+        fill(tmp_path, noise(8, 8), 3)
+        before = list_pictures(tmp_path).digest
+        (tmp_path / "more.png").write_bytes(png(flat(7)))
+        assert list_pictures(tmp_path).digest != before
+
+    def test_changes_are_counted(self, tmp_path: Path) -> None:
+        fill(tmp_path, noise(8, 8), 5)
+        before = [int(mark) for mark in list_pictures(tmp_path).content()]
+        (tmp_path / "000.png").unlink()
+        (tmp_path / "001.png").unlink()
+        (tmp_path / "more.png").write_bytes(png(flat(7)))
+        assert list_pictures(tmp_path).changes(before) == (1, 2)
 
 
 class TestShape:

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from zellige.errors import DataError, EmptyDataError
@@ -14,18 +13,25 @@ from zellige.training.data.sources import open_scenes
 from zellige.training.data.stream import stream
 from zellige.training.systems.onegan.items import SceneItems
 
+from ..sides import fill
+
 SIZE = (8, 12)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Twenty objects and twenty backgrounds, the green of which says which picture it is, and the red where left is."""
+    """Eighteen objects and backgrounds to train on and two of each held out.
+
+    Green says which picture it is, red which side is left, and blue is 255 on backgrounds.
+    """
     for place, blue in [("objects", 0), ("backgrounds", 255)]:
-        (tmp_path / place).mkdir()
-        for k in range(20):
-            picture = np.full((*SIZE, 3), (0, k, blue), np.uint8)
-            picture[:, : SIZE[1] // 2, 0] = 255
-            Image.fromarray(picture).save(tmp_path / place / f"{k:02}.png")
+
+        def picture(k: int, blue: int = blue) -> np.ndarray:
+            pixels = np.full((*SIZE, 3), (0, k, blue), np.uint8)
+            pixels[:, : SIZE[1] // 2, 0] = 255
+            return pixels
+
+        fill(tmp_path / place, picture, 20, {0, 10})
     return tmp_path
 
 
@@ -43,13 +49,14 @@ class TestFolders:
         assert scenes.children == scenes.parents == ()
 
     def test_every_picture_of_the_split_is_drawn_and_no_other(self, folder: Path) -> None:
-        train, held_out = FolderScenes(folder, SIZE), FolderScenes(folder, SIZE, "held-out")
+        train = FolderScenes(folder, SIZE)
+        kept = train.on("held-out")
         for drawn in (
             lambda scenes, index: scenes.scene(index).image[0, 0, 1],
             lambda scenes, index: scenes.background(index)[0, 0, 1],
         ):
             assert {int(drawn(train, index)) for index in range(400)} == set(range(20)) - {0, 10}
-            assert {int(drawn(held_out, index)) for index in range(50)} == {0, 10}
+            assert {int(drawn(kept, index)) for index in range(50)} == {0, 10}
 
     def test_half_of_the_pictures_are_mirrored(self, folder: Path) -> None:
         scenes = FolderScenes(folder, SIZE)

@@ -1,32 +1,32 @@
 """What `zellige evaluate` reports of a COCO-GAN: distance to held-out data, seams, variety."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from zellige.errors import DataError, MissingExtraError
-
 from ....engine.systems.coco_gan.model import CocoGan
+from ...data.rendered import open_rendered
 from ...data.sources import open_pictures
-from ...evaluate import trained_on
+from ...evaluate import said
 from ...metrics.pictures import diversity, sliced_wasserstein
 from ...metrics.seams import seam_ratio
 
-__all__ = ["evaluate_images", "evaluate_panorama"]
+__all__ = ["COUNT", "evaluate", "evaluate_file"]
 
 Pixels = npt.NDArray[np.uint8]
+COUNT = 128  # pictures and images, unless another number is asked for
+_REFERENCES = 32
 _AXES = {"vertical": 0, "horizontal": 1}
 
 
-def evaluate_images(model: CocoGan, data: str | None = None, count: int = 128, seed: int = 0) -> dict[str, Any]:
+def evaluate(model: CocoGan, data: str, count: int, seed: int) -> dict[str, Any]:
     """Compare images of a model with held-out pictures.
 
     Args:
         model: the model.
-        data: data set or folder; None takes the one that the model was trained on.
+        data: data set or folder.
         count: pictures and images, 2 or more.
         seed: of both.
     Returns:
@@ -34,54 +34,40 @@ def evaluate_images(model: CocoGan, data: str | None = None, count: int = 128, s
         between training and held-out pictures, which is the best that can be expected; `seam_ratio` and
         `seam_ratio_data` by axis at patch borders, and across the wrap of a cyclic axis; `seam_ratio_single`, the
         smallest and the largest of single borders: a wrap is one of them; `diversity` (1 is the data's).
-    Raises:
-        DataError: fewer than two pictures.
     """
-    if count < 2:
-        raise DataError(f"{count} images cannot be compared; use --count 2 or more")
-    began = time.perf_counter()
     config = model.config
-    name = data or trained_on(model)
-    held_out, training = (
-        open_pictures(name, config.size, config.topology, split, seed) for split in ("held-out", "train")
-    )
+    training = open_pictures(data, config.size, config.topology, "train", seed)
+    held_out = training.on("held-out")
     real = np.stack([held_out.image(k) for k in range(count)])
     other = np.stack([training.image(k) for k in range(count)])
     generated = model.generate(count, seed)
     wraps = config.lattice.axes[1].cyclic and held_out.cyclic[1]
-    return {
-        "data": name,
-        "count": count,
+    return said(model, data, held_out) | {
         "sliced_wasserstein": sliced_wasserstein(real, generated, wrap=wraps),
         "sliced_wasserstein_data": sliced_wasserstein(real, other, wrap=wraps),
         "seam_ratio": _seams(model, list(generated), config.patch, (True, True)),
         "seam_ratio_data": _seams(model, list(real), config.patch, held_out.cyclic),
         "seam_ratio_single": _single_seams(list(generated), config.patch),
         "diversity": diversity(real, generated),
-        "seconds": time.perf_counter() - began,
-        "device": str(model.device),
-        "precision": model.precision,
-        "seed": seed,
     }
 
 
-def evaluate_panorama(model: CocoGan, path: Path, data: str | None = None, count: int = 32) -> dict[str, Any]:
+def evaluate_file(model: CocoGan, path: Path, data: str) -> dict[str, Any]:
     """Seam ratios of a rendered panorama at patch borders and at half-step borders, and of the data at the same places.
 
     Args:
         model: the one that rendered it.
         path: .tif or .png.
-        data: data set or folder for the reference; None takes the one that the model was trained on.
-        count: held-out pictures for the reference.
+        data: data set or folder, of which 32 held-out pictures are the reference.
     Returns:
         `seam_ratio` and `seam_ratio_half_step` by axis, and across the wrap of a cyclic axis; each again of the data,
         with `_data`.
     """
-    image = _open(path)
+    image = open_rendered(path)
     config = model.config
-    held_out = open_pictures(data or trained_on(model), config.size, config.topology, "held-out")
-    real = [held_out.image(k) for k in range(count)]
-    return {
+    held_out = open_pictures(data, config.size, config.topology, "held-out")
+    real = [held_out.image(k) for k in range(_REFERENCES)]
+    return said(model, data, held_out) | {
         "image": str(path),
         "width": image.shape[1],
         "height": image.shape[0],
@@ -109,29 +95,3 @@ def _single_seams(images: list[Pixels], pitch: int) -> dict[str, list[float]]:
         ratios = [seam_ratio(images, length, axis, phase=border) for border in range(pitch, length, pitch)]
         ranges[name] = [min(ratios), max(ratios)]
     return ranges
-
-
-def _open(path: Path) -> Pixels:
-    """The whole picture, uint8 [H, W, 3]; a TIFF of any size is mapped through a temporary file, not held in memory."""
-    if path.suffix.lower() in (".tif", ".tiff"):
-        try:
-            import tifffile
-        except ImportError as error:
-            raise MissingExtraError("tifffile", "reading TIFF", "tiff") from error
-        try:
-            image = np.asarray(tifffile.imread(path, out="memmap"))
-        except (OSError, ValueError, tifffile.TiffFileError) as error:
-            raise DataError(f"{path} cannot be read as TIFF: {error}") from error
-        # A damaged file may also give an empty array, and a sound one other pixels.
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise DataError(
-                f"{path} cannot be read as a picture: it holds {image.dtype} {list(image.shape)}, not 8-bit RGB"
-            )
-        return image
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read as an image: {error}") from error

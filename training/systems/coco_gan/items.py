@@ -15,7 +15,7 @@ __all__ = ["MacroPatches", "Sampling"]
 Sampling = Literal["lattice", "continuous"]
 
 
-class MacroPatches(Dataset[tuple[Tensor, Tensor]]):
+class MacroPatches(Dataset[tuple[Tensor, ...]]):
     """Item i is one macro patch of a random picture, and its position; a function of (seed, i) alone.
 
     Positions are drawn uniformly from the macro lattice; with `sampling="continuous"` cyclic axes take any real
@@ -37,7 +37,7 @@ class MacroPatches(Dataset[tuple[Tensor, Tensor]]):
     ) -> None:
         self.pictures, self.lattice, self.patch, self.seed, self.sampling = pictures, lattice, patch, seed, sampling
 
-    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, item: int) -> tuple[Tensor, ...]:
         """Item -> (uint8 [3, K, K], float64 [2] position of its first micro patch as row, column)."""
         shared, own = np.random.default_rng((self.seed, 0, item // 2)), np.random.default_rng((self.seed, 1, item))
         position, corner = [], []

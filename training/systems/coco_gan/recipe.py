@@ -1,14 +1,18 @@
 """What a COCO-GAN training run is; every field is a line of the paper's table, or ours."""
 
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
+import torch
 from pydantic import Field, model_validator
 
 from ....engine.systems.coco_gan.config import CocoGanConfig
 from ...data.sources import Pictures, open_pictures
 from ...losses import Adversarial
-from ...recipe import Recipe
+from ...recipe import Betas, Rate, Recipe
 from .items import MacroPatches, Sampling
+
+if TYPE_CHECKING:
+    from .training import CocoGanTraining
 
 __all__ = ["CocoGanRecipe"]
 
@@ -24,7 +28,7 @@ class CocoGanRecipe(Recipe):
     model: CocoGanConfig = Field(default_factory=CocoGanConfig, description="The networks.")
     sampling: Sampling = Field("lattice", description="Whether cyclic axes are trained on lattice positions or on all.")
     beyond: int = Field(
-        0, ge=0, description="Beyond-boundary post-training: extra patches on each side; 0 is ordinary."
+        0, ge=0, le=64, description="Beyond-boundary post-training: extra patches on each side; 0 is ordinary."
     )
 
     loss: Adversarial = Field("wasserstein", description="Adversarial loss.")
@@ -37,12 +41,14 @@ class CocoGanRecipe(Recipe):
     diversity: float = Field(0.0, ge=0, description="Weight of the shortfall of variety between latents.")
     diversity_target: float = Field(1.0, gt=0, description="Variety wanted, as a ratio to the data's.")
 
-    batch: int = Field(128, ge=2, description="Macro patches a step; even, since items come in pairs.", multiple_of=2)
+    batch: int = Field(
+        128, ge=2, le=65_536, multiple_of=2, description="Macro patches a step; even, since items come in pairs."
+    )
     accumulate: int = Field(1, ge=1, description="Parts that a batch is split into, to save memory.")
-    lr_generator: float = Field(1e-4, gt=0, description="Adam's learning rate for generator and head A.")
-    lr_critic: float = Field(4e-4, gt=0, description="Adam's learning rate for discriminator and head A.")
-    lr_latent: float = Field(1e-4, gt=0, description="Adam's learning rate for head Q.")
-    betas: tuple[float, float] = Field((0.0, 0.999), description="Adam's moments.")
+    lr_generator: Rate = Field(1e-4, description="Adam's learning rate for generator and head A.")
+    lr_critic: Rate = Field(4e-4, description="Adam's learning rate for discriminator and head A.")
+    lr_latent: Rate = Field(1e-4, description="Adam's learning rate for head Q.")
+    betas: Betas = Field((0.0, 0.999), description="Adam's moments.")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -54,6 +60,12 @@ class CocoGanRecipe(Recipe):
         if self.content and not self.model.latent_head:
             raise ValueError("content weighs the error of head Q, which the model lacks; set model.latent_head too")
         return self
+
+    def start(self, device: torch.device, seed: int) -> "CocoGanTraining":
+        """The networks, optimisers and random state of a run before its first step."""
+        from .training import CocoGanTraining  # that file imports this one
+
+        return CocoGanTraining(self, device, seed)
 
     def open_data(self, seed: int) -> Pictures:
         """Pictures of the model's resolution."""

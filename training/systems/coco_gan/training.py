@@ -7,13 +7,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ....engine.files.pictures import contact_sheet, to_uint8
 from ....engine.layers.spectral import plain_state
 from ....engine.systems.coco_gan.critic import Discriminator, Head
 from ....engine.systems.coco_gan.generator import ConditionalNorm, Generator
-from ...losses import critic_loss, diversity_shortfall, generator_loss, gradient_penalty, pair_distance
+from ...average import fade_rates, follow
+from ...losses import critic_loss, generator_loss, gradient_penalty
+from .losses import diversity_shortfall, pair_distance
 from .recipe import CocoGanRecipe
 
 __all__ = ["CocoGanTraining", "assemble"]
@@ -54,6 +55,7 @@ class CocoGanTraining:
             # Only the first two blocks learn what lies outside; the rest keeps drawing what it has learnt inside.
             groups["beyond_generator"] = (list(self.generator.blocks[:2].parameters()), recipe.lr_generator)
             groups["beyond_critic"] = (list(self.critic.parameters()), recipe.lr_critic)
+        self.rates = {name: lr for name, (_, lr) in groups.items()}
         self.optimisers = {
             name: torch.optim.Adam(parameters, lr=lr, betas=recipe.betas) for name, (parameters, lr) in groups.items()
         }
@@ -114,22 +116,17 @@ class CocoGanTraining:
         }
         return tensors, self.recipe.model.model_dump(mode="json")
 
-    def step(self, real: Tensor, positions: Tensor, progress: float) -> dict[str, Tensor]:
+    def step(self, batch: tuple[Tensor, ...], progress: float) -> dict[str, Tensor]:
         """One critic step, then one generator step (and head Q's) on the same latents and coordinates.
 
         Args:
-            real: uint8 [B, C, K, K] macro patches.
-            positions: [B, 2] their positions on the lattice, float64.
+            batch: macro patches, uint8 [B, C, K, K]; their positions on the lattice, float64 [B, 2].
             progress: share of the run that is done, for the learning rates.
         Returns:
             scalars to log, on the device.
         """
-        fade = 1.0 if progress <= self.recipe.decay_from else (1 - progress) / (1 - self.recipe.decay_from)
-        for name, optimiser in self.optimisers.items():
-            rate = {"critic": self.recipe.lr_critic, "latent": self.recipe.lr_latent}
-            base = rate.get(name.removeprefix("beyond_"), self.recipe.lr_generator)
-            for group in optimiser.param_groups:
-                group["lr"] = base * fade
+        real, positions = batch
+        fade_rates(self.optimisers, self.rates, progress, self.recipe.decay_from)
         images = real.to(self.device, non_blocking=True).float().div_(127.5).sub_(1)
         images = images.contiguous(memory_format=torch.channels_last)
         metrics = self._update(images, positions.numpy(), positions.numpy(), "")
@@ -270,13 +267,9 @@ class CocoGanTraining:
     @torch.no_grad()
     def _average_weights(self) -> None:
         """Follow the generator's effective weights: averaging W / sigma(W), not W, keeps the norms right."""
-        self.updates += 1
-        # A short memory at first: the untrained weights must not linger in the average.
-        updates = int(self.updates)
-        decay = min(self.recipe.ema, (1 + updates) / (10 + updates))
         current, average = plain_state(self.generator), self.average.state_dict()
         names = [name for name in average if average[name].is_floating_point()]
-        get_ema_multi_avg_fn(decay)([average[k] for k in names], [current[k] for k in names], None)
+        follow([average[k] for k in names], [current[k] for k in names], self.updates, self.recipe.ema)
 
     @torch.no_grad()
     def _recalibrate(self, batches: int) -> None:

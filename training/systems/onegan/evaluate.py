@@ -1,19 +1,16 @@
 """What `zellige evaluate` reports of a OneGAN: masks, clusters, images, reconstructions, backgrounds."""
 
 import math
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from zellige.errors import DataError
-
 from ....engine.systems.onegan.model import OneGan
 from ...data.scenes import LabelledImage, Scenes
 from ...data.sources import open_scenes
-from ...evaluate import trained_on
+from ...evaluate import said
 from ...metrics.agreement import (
     clustering_accuracy,
     dice,
@@ -23,11 +20,12 @@ from ...metrics.agreement import (
 )
 from ...metrics.pictures import sliced_wasserstein
 
-__all__ = ["FIRST", "MOST_COMPARED", "compare_scenes", "evaluate_scenes"]
+__all__ = ["COUNT", "FIRST", "MOST_COMPARED", "compare_scenes", "evaluate"]
 
 Pixels = npt.NDArray[np.uint8]
 Column = npt.NDArray[Any]
 
+COUNT = 1024  # scenes, unless another number is asked for
 # The number of the first scene. Training counts its own from 0 and comes nowhere near; under the same numbers the same
 # objects would lie at the same places, on other grounds.
 FIRST = 2**39
@@ -40,7 +38,7 @@ _HELD_OUT = {
     "emoji": "places on the ground, in one octant of the globe; the emoji are those of the training",
     "emoji-unseen": "places on the ground, in one octant of the globe, and all emoji",
 }
-_OF_A_FOLDER = "every tenth picture of a folder of ten or more"
+_OF_A_FOLDER = "one picture in ten, by its content, if there is one"
 _OF_MASKS = ("iou", "iou_all_foreground", "dice")
 _OF_CLASSES = tuple(
     f"{kind}_{name}"
@@ -50,33 +48,21 @@ _OF_CLASSES = tuple(
 _OF_GROUNDS = tuple(f"inpainting_{name}" for name in ("l1", "psnr", "l1_behind", "psnr_behind", "psnr_behind_flat"))
 
 
-def evaluate_scenes(model: OneGan, data: str | None = None, count: int = 1024, seed: int = 0) -> dict[str, Any]:
+def evaluate(model: OneGan, data: str, count: int, seed: int) -> dict[str, Any]:
     """Compare what a model reads off held-out scenes with the truth, and what it generates with the scenes.
 
     Args:
         model: the model.
-        data: "emoji", "emoji-unseen" or a folder; None takes what the model was trained on.
+        data: "emoji", "emoji-unseen" or a folder.
         count: scenes, 2 or more; memory does not grow with it but for some 100 bytes each.
         seed: of scenes and generated images.
     Returns:
-        the keys of `compare_scenes`, with `data`, `held_out` (what training on it never sees), `count`, `seconds`,
-        `device`, `precision` and `seed`.
-    Raises:
-        DataError: fewer than two scenes, or no such data; SizeError: a negative seed.
+        the keys of `compare_scenes`, and `held_out`, which says what training on the data never sees.
     """
-    if count < 2:
-        raise DataError(f"{count} images cannot be compared; use --count 2 or more")
-    began = time.perf_counter()
-    name = data or trained_on(model)
-    held_out, training = (open_scenes(name, model.size, split, seed) for split in ("held-out", "train"))
-    report = {"data": name, "held_out": _HELD_OUT.get(name, _OF_A_FOLDER), "count": count}
-    report |= compare_scenes(model, held_out, training, count, seed)
-    return report | {
-        "seconds": time.perf_counter() - began,
-        "device": str(model.device),
-        "precision": model.precision,
-        "seed": seed,
-    }
+    training = open_scenes(data, model.size, "train", seed)
+    held_out = training.on("held-out")
+    told = {"held_out": _HELD_OUT.get(data, _OF_A_FOLDER)}
+    return said(model, data, held_out) | told | compare_scenes(model, held_out, training, count, seed)
 
 
 def compare_scenes(model: OneGan, held_out: Scenes, training: Scenes, count: int, seed: int = 0) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from ...data.scenes import Scenes
 __all__ = ["SceneItems"]
 
 
-class SceneItems(Dataset[tuple[Tensor, Tensor]]):
+class SceneItems(Dataset[tuple[Tensor, ...]]):
     """Item i is a scene and a background, each uint8 [3, H, W]; nothing that training must not know is among them.
 
     Args:
@@ -20,7 +20,7 @@ class SceneItems(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, scenes: Scenes, seed: int = 0) -> None:
         self.scenes, self.seed = scenes, seed
 
-    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, item: int) -> tuple[Tensor, ...]:
         """Item -> (image of a scene, background)."""
         index = (self.seed << 40) + item
         scene, background = self.scenes.scene(index).image, self.scenes.background(index)

@@ -3,15 +3,19 @@
 Where FineGAN or MixNMatch, its relatives, have a number for the same thing, it is the default.
 """
 
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ....engine.systems.onegan.config import OneGanConfig
 from ...data.scenes import Scenes
 from ...data.sources import open_scenes
-from ...recipe import Recipe
+from ...recipe import Betas, Rate, Recipe
 from .items import SceneItems
+
+if TYPE_CHECKING:
+    from .training import OneGanTraining
 
 __all__ = ["OneGanRecipe", "OneGanWeights"]
 
@@ -19,7 +23,7 @@ __all__ = ["OneGanRecipe", "OneGanWeights"]
 class OneGanWeights(BaseModel):
     """The weight of every term; 0 leaves a term out. D_c judges whole images, D_bg patches of backgrounds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # What D_c and D_bg minimise.
     critic: float = Field(1.0, ge=0, description="D_c: real images from made ones.")
@@ -85,10 +89,10 @@ class OneGanRecipe(Recipe):
         le=1,
         description="Share of the run after which every other step takes the codes that D_c recognises worst.",
     )
-    hard_choice: int = Field(10, ge=2, description="How many codes are drawn for each one that is taken then.")
-    lr_generator: float = Field(2e-4, gt=0, description="Adam's learning rate for generators, encoders and tables.")
-    lr_critic: float = Field(2e-4, gt=0, description="Adam's learning rate for both discriminators.")
-    betas: tuple[float, float] = Field((0.5, 0.999), description="Adam's moments.")
+    hard_choice: int = Field(10, ge=2, le=1000, description="How many codes are drawn for each one that is taken then.")
+    lr_generator: Rate = Field(2e-4, description="Adam's learning rate for generators, encoders and tables.")
+    lr_critic: Rate = Field(2e-4, description="Adam's learning rate for both discriminators.")
+    betas: Betas = Field((0.5, 0.999), description="Adam's moments.")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -99,6 +103,12 @@ class OneGanRecipe(Recipe):
                 "the default is 0.2 and 0.4"
             )
         return self
+
+    def start(self, device: torch.device, seed: int) -> "OneGanTraining":
+        """The networks, optimisers and random state of a run before its first step."""
+        from .training import OneGanTraining  # that file imports this one
+
+        return OneGanTraining(self, device, seed)
 
     def open_data(self, seed: int) -> Scenes:
         """Objects on backgrounds, of the model's resolution."""

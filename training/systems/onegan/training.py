@@ -8,10 +8,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ....engine.files.pictures import contact_sheet, to_uint8
 from ....engine.systems.onegan.networks import BackgroundDiscriminator, ObjectDiscriminator, OneGanNetworks, Scene
+from ...average import fade_rates, follow
 from .objectives import ROUTES, Terms, critic_terms, generation_terms, learners, reconstruction_terms
 from .recipe import OneGanRecipe
 
@@ -44,9 +44,10 @@ class OneGanTraining:
         critics = [*self.objects.parameters(), *self.backgrounds.parameters()]
         # D_c's class head is in both lists: it and the generator want the same, that it reads the child class.
         others = [*self.networks.parameters(), *self.objects.classes.parameters()]
+        self.rates = {"critic": recipe.lr_critic, "generator": recipe.lr_generator}
         self.optimisers = {
-            "critic": torch.optim.Adam(critics, lr=recipe.lr_critic, betas=recipe.betas),
-            "generator": torch.optim.Adam(others, lr=recipe.lr_generator, betas=recipe.betas),
+            name: torch.optim.Adam(parameters, lr=self.rates[name], betas=recipe.betas)
+            for name, parameters in (("critic", critics), ("generator", others))
         }
         self.random = torch.Generator(device).manual_seed(seed)
         self.updates = torch.zeros((), dtype=torch.int64)
@@ -69,22 +70,18 @@ class OneGanTraining:
         """Which paths run at a share of the run: 1 path G, 2 also path R of made images, 3 also path R of real ones."""
         return 1 + sum(progress >= start for start in self.recipe.phases)
 
-    def step(self, objects: Tensor, places: Tensor, progress: float) -> dict[str, Tensor]:
+    def step(self, batch: tuple[Tensor, ...], progress: float) -> dict[str, Tensor]:
         """One step of both discriminators, then one of generators, encoders and tables, on the same made images.
 
         Args:
-            objects: images of objects, uint8 [B, 3, R, R].
-            places: backgrounds, uint8 [B, 3, R, R].
+            batch: images of objects, uint8 [B, 3, R, R]; backgrounds, uint8 [B, 3, R, R].
             progress: share of the run that is done, for phases and learning rates.
         Returns:
             scalars to log, on the device.
         """
         recipe = self.recipe
-        fade = 1.0 if progress <= recipe.decay_from else (1 - progress) / (1 - recipe.decay_from)
-        for name, rate in (("critic", recipe.lr_critic), ("generator", recipe.lr_generator)):
-            for group in self.optimisers[name].param_groups:
-                group["lr"] = rate * fade
-        images, grounds = self._entering(objects), self._entering(places)
+        fade_rates(self.optimisers, self.rates, progress, recipe.decay_from)
+        images, grounds = (self._entering(pixels) for pixels in batch)
         self._seen = images[:_SHOWN]
         phase = self.phase(progress)
         # Every other step is an ordinary one, or the easy codes would be forgotten.
@@ -117,7 +114,7 @@ class OneGanTraining:
         self.optimisers["generator"].zero_grad(set_to_none=True)
         self._backward(making)
         self.optimisers["generator"].step()
-        self._average_weights()
+        follow(list(self.average.parameters()), list(self.networks.parameters()), self.updates, recipe.ema)
         shares = {"mask_share": made} | ({} if of_real is None else {"again_mask_share": of_real})
         means = {name: scene.mask.detach().mean() for name, scene in shares.items()}
         return dict(judging.detached()) | dict(making.detached()) | means
@@ -187,15 +184,6 @@ class OneGanTraining:
         # Without the cache of weights: one that was cast without a graph would pass no gradient later.
         enabled = self.recipe.precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
-
-    @torch.no_grad()
-    def _average_weights(self) -> None:
-        self.updates += 1
-        # A short memory at first: the untrained weights must not linger in the average.
-        updates = int(self.updates)
-        decay = min(self.recipe.ema, (1 + updates) / (10 + updates))
-        average, current = list(self.average.parameters()), list(self.networks.parameters())
-        get_ema_multi_avg_fn(decay)(average, current, None)
 
 
 def _rows(scene: Scene) -> list[Tensor]:

@@ -8,13 +8,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from torch import Tensor
 
 from zellige.engine.panorama.lattice import Lattice, Topology
 from zellige.training.data.folder import ImageFolder
 from zellige.training.data.stream import stream
 from zellige.training.systems.coco_gan.items import MacroPatches
+
+from ...sides import fill, noise
 
 PATCH = 4
 PLANE, CYLINDER, TORUS = Lattice("plane", 4, 5), Lattice("cylinder", 3, 6), Lattice("torus", 4, 5, 3)
@@ -52,9 +53,7 @@ def positions(source: MacroPatches, count: int = 400) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> ImageFolder:
-    random = np.random.default_rng(0)
-    for k in range(5):
-        Image.fromarray(random.integers(0, 256, (12, 24, 3), np.uint8)).save(tmp_path / f"{k}.png")
+    fill(tmp_path, noise(12, 24), 5)
     return ImageFolder(tmp_path, (12, 24), cyclic=(False, True))
 
 

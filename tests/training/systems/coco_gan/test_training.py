@@ -49,7 +49,7 @@ def batch(run: CocoGanTraining, seed: int = 0) -> tuple[Tensor, Tensor]:
 def advance(run: CocoGanTraining, steps: int = 1, progress: float = 0.0) -> dict[str, Tensor]:
     metrics: dict[str, Tensor] = {}
     for k in range(steps):
-        metrics = run.step(*batch(run, k), progress)
+        metrics = run.step(batch(run, k), progress)
     return metrics
 
 
@@ -100,7 +100,7 @@ class TestStep:
             positions[:, 1] += 0.3
         seen: list[Tensor] = []
         run.critic.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[1]))
-        run.step(images, positions, 0.0)
+        run.step((images, positions), 0.0)
         expected = torch.from_numpy(run.recipe.model.lattice.macro(positions[:, 0], positions[:, 1])).float()
         of_critic, of_generator = seen[:2]
         assert torch.equal(of_critic, torch.cat([expected, expected])) and torch.equal(of_generator, expected)
@@ -110,7 +110,7 @@ class TestStep:
         images, positions = batch(run)
         seen: list[tuple[Tensor, ...]] = []
         run.generator.register_forward_pre_hook(lambda module, arguments: seen.append(arguments))
-        run.step(images, positions, 0.0)
+        run.step((images, positions), 0.0)
         latent, coordinates = seen[0]
         assert torch.equal(latent, latent[::4].repeat_interleave(4, dim=0)) and len(latent[::4].unique(dim=0)) == 8
         places = run.recipe.model.lattice.inside(positions[:, 0], positions[:, 1]).reshape(-1, 2)
@@ -123,7 +123,7 @@ class TestStep:
         images[0], images[1] = 0, 255
         seen: list[Tensor] = []
         run.critic.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
-        run.step(images, positions, 0.0)
+        run.step((images, positions), 0.0)
         assert set(seen[0][0].flatten().tolist()) == {-1} and set(seen[0][1].flatten().tolist()) == {1}
 
     def test_latents_are_uniform_on_minus_one_to_one(self) -> None:
@@ -283,7 +283,7 @@ class TestConsistency:
         read: list[tuple[Tensor, Tensor]] = []
         run.spatial_head.register_forward_hook(lambda module, arguments, y: read.append((arguments[0], y)))
         images, positions = batch(run)
-        metrics = run.step(images, positions, 0.0)
+        metrics = run.step((images, positions), 0.0)
         wanted = torch.from_numpy(run.recipe.model.lattice.macro(positions[:, 0], positions[:, 1])).float()
         errors = [((said - wanted) ** 2 * torch.tensor(weight)).mean() for _, said in read[:2]]  # real, fake
         torch.testing.assert_close(metrics["consistency"], sum(errors))
@@ -394,7 +394,7 @@ class TestVariety:
         distances = []
         for k in range(2):
             images, positions = batch(run, k)
-            run.step(images, positions, 0.0)
+            run.step((images, positions), 0.0)
             scaled = images.float() / 127.5
             distances.append((scaled[0::2] - scaled[1::2]).abs().mean())
             expected = distances[0] if k == 0 else 0.99 * distances[0] + 0.01 * distances[1]

@@ -4,26 +4,28 @@ import json
 from collections.abc import Callable, Iterator
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from zellige.engine.checkpoint.file import read_tensors, write_checkpoint
 from zellige.engine.library import load_task
 from zellige.engine.systems.onegan.config import OneGanConfig
 from zellige.engine.systems.onegan.model import PREFIX, Clusters, OneGan, Parts
 from zellige.engine.systems.onegan.networks import OneGanNetworks
-from zellige.errors import DataError, SizeError
+from zellige.errors import DataError
 from zellige.training.data.emoji import EmojiScenes
 from zellige.training.data.scenes import LabelledImage
 from zellige.training.data.sources import open_scenes
 from zellige.training.metrics.pictures import sliced_wasserstein
+from zellige.training.systems import evaluate
 from zellige.training.systems.onegan import evaluate as evaluate_onegan
-from zellige.training.systems.onegan.evaluate import FIRST, compare_scenes, evaluate_scenes
+from zellige.training.systems.onegan.evaluate import FIRST, compare_scenes
 
+from ...sides import fill
 from .tiny_onegan import MODEL
 
 CHILDREN, PARENTS = ("a", "b", "c", "d", "e", "f"), ("first", "second")
@@ -55,7 +57,7 @@ class Blocks:
 class Knowing:
     """Knows the scenes of a source by heart, and may name their classes otherwise."""
 
-    device, precision = torch.device("cpu"), "fp32"
+    device, precision, header = torch.device("cpu"), "fp32", SimpleNamespace(details={})
 
     def __init__(self, scenes: Any, count: int, rename: Callable[[np.ndarray], np.ndarray] = lambda x: x):
         self.resolution, self.rename, self.calls = scenes.resolution, rename, list[int]()
@@ -259,25 +261,29 @@ def test_memory_does_not_grow_with_the_number(monkeypatch: pytest.MonkeyPatch) -
     assert report["sliced_wasserstein"]["mean"] == 0
 
 
-@pytest.fixture
-def birds(tmp_path: Path) -> Path:
-    """Twenty objects and twenty backgrounds, whose green says which picture it is."""
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight objects and backgrounds to train on and two of each held out, whose green says which picture it is."""
+
+    def picture(k: int) -> np.ndarray:
+        pixels = np.random.default_rng(k).integers(0, 256, (64, 64, 3), np.uint8)
+        pixels[..., 1] = k
+        return pixels
+
+    folder = tmp_path_factory.mktemp("birds")
     for place in ("objects", "backgrounds"):
-        (tmp_path / place).mkdir()
-        for k in range(20):
-            noise = np.random.default_rng(k).integers(0, 256, (64, 64, 3), np.uint8)
-            noise[..., 1] = 10 * k
-            Image.fromarray(noise).save(tmp_path / place / f"{k:02}.png")
-    return tmp_path
+        fill(folder / place, picture, 10, {0, 7})
+    return folder
 
 
 class TestHeldOut:
-    def test_of_a_folder_every_tenth_picture_is_measured(self, birds: Path) -> None:
+    def test_of_a_folder_the_held_out_pictures_are_measured(self, birds: Path) -> None:
         held_out = open_scenes(str(birds), (64, 64), "held-out")
         model = Knowing(held_out, 20)
-        report = evaluate_scenes(model, str(birds), 20)  # type: ignore[arg-type]
-        assert {int(image[0, 0, 1]) for image in model.seen} == {0, 100}
-        assert report["held_out"] == "every tenth picture of a folder of ten or more"
+        report = evaluate_onegan.evaluate(model, str(birds), 20, 0)  # type: ignore[arg-type]
+        assert {int(image[0, 0, 1]) for image in model.seen} == {0, 7}
+        assert report["held_out"] == "one picture in ten, by its content, if there is one"
+        assert {part: of["held_out"] for part, of in report["pictures"].items()} == {"objects": 2, "backgrounds": 2}
 
     def test_grounds_and_draws_of_emoji_are_not_those_of_training(self, monkeypatch: pytest.MonkeyPatch) -> None:
         try:
@@ -293,7 +299,7 @@ class TestHeldOut:
             return draw(self, index)
 
         monkeypatch.setattr(EmojiScenes, "scene", watched)
-        report = evaluate_scenes(model, "emoji", 8)  # type: ignore[arg-type]
+        report = evaluate_onegan.evaluate(model, "emoji", 8, 0)  # type: ignore[arg-type]
         contacts = [(scenes._ground.split, scenes._ground._rotation(2 * index)[0]) for scenes, index in opened]
         assert [split for split, _ in contacts] == ["held-out"] * 8 + ["train"] * 8
         assert all((contact > 0).all() == (split == "held-out") for split, contact in contacts)
@@ -319,7 +325,7 @@ class TestHeldOut:
 
 class TestReport:
     def test_conditions_are_in_it(self, model: OneGan, birds: Path) -> None:
-        report = evaluate_scenes(model, str(birds), 2, seed=4)
+        report = evaluate(model, str(birds), 2, seed=4)
         context = {"data": str(birds), "count": 2, "device": "cpu", "precision": "fp32", "seed": 4}
         assert report.items() >= context.items() and report["seconds"] > 0
         json.dumps(report, allow_nan=False)
@@ -331,22 +337,22 @@ class TestReport:
             path, read_tensors(header), system="onegan", config=header.config, details={"data": str(birds)}
         )
         again = load_task("segment", path, device="cpu", precision="fp32")
-        assert evaluate_scenes(again, count=2)["data"] == str(birds)
+        assert evaluate(again, count=2)["data"] == str(birds)
 
 
 class TestRefusals:
     def test_unknown_training_data_must_be_named(self, model: OneGan) -> None:
         with pytest.raises(DataError, match="tiny does not say what it was trained on; name the data set or folder"):
-            evaluate_scenes(model)
+            evaluate(model)
 
     def test_one_image_is_not_compared(self, model: OneGan, birds: Path) -> None:
         with pytest.raises(DataError, match="1 images cannot be compared; use --count 2 or more"):
-            evaluate_scenes(model, str(birds), count=1)
+            evaluate(model, str(birds), count=1)
 
     def test_a_negative_seed(self, model: OneGan, birds: Path) -> None:
-        with pytest.raises(SizeError, match="the seed must be 0 or more, not -1"):
-            evaluate_scenes(model, str(birds), count=2, seed=-1)
+        with pytest.raises(DataError, match=r"the seed must be 0 or more and below 2\*\*63, not -1"):
+            evaluate(model, str(birds), count=2, seed=-1)
 
     def test_a_data_set_without_objects(self, model: OneGan) -> None:
         with pytest.raises(DataError, match=r"or give a data set's name \(emoji, emoji-unseen\)"):
-            evaluate_scenes(model, "earth", count=2)
+            evaluate(model, "earth", count=2)

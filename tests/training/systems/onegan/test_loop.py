@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from zellige.cli import main
 from zellige.engine.checkpoint.file import read_header, read_tensors
 from zellige.errors import TrainingError
-from zellige.training import loop
 from zellige.training.data.scenes import FolderScenes
 from zellige.training.loop import train
 from zellige.training.recipe import with_settings
 from zellige.training.systems.coco_gan.recipe import CocoGanRecipe
+from zellige.training.systems.onegan import training as onegan
 from zellige.training.systems.onegan.training import OneGanTraining
 
+from ...sides import fill, noise
 from .tiny_onegan import MODEL, one_thread, tiny
 
 __all__ = ["one_thread"]
@@ -33,11 +33,9 @@ RUN = tiny(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path, random = tmp_path_factory.mktemp("scenes"), np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("scenes")
     for kind in ("objects", "backgrounds"):
-        (path / kind).mkdir()
-        for k in range(4):
-            Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path / kind / f"{k}.png")
+        fill(path / kind, noise(64, 64), 4)
     return path
 
 
@@ -111,7 +109,7 @@ def test_nan_sets_the_run_back_and_other_data_follow(folder, finished, tmp_path,
                 self.networks.background_encoder.bypass[0].conv.weight.data.fill_(torch.nan)
             return super().step(*arguments)
 
-    monkeypatch.setattr(loop, "OneGanTraining", Poisoned)
+    monkeypatch.setattr(onegan, "OneGanTraining", Poisoned)
     report = run(folder, tmp_path)
     assert "step 4 gave values that are not finite; back to the good state of step 2" in caplog.text
     assert (report["steps"], report["recoveries"]) == (6, 1)
@@ -124,7 +122,7 @@ def test_too_many_nan_end_the_run_with_advice_for_this_system(folder, tmp_path, 
         def step(self, *arguments: Any) -> Any:
             return super().step(*arguments) | {"critic": torch.tensor(torch.nan)}
 
-    monkeypatch.setattr(loop, "OneGanTraining", Poisoned)
+    monkeypatch.setattr(onegan, "OneGanTraining", Poisoned)
     with pytest.raises(TrainingError, match="lower the learning rates .*--set precision=fp32"):
         run(folder, tmp_path, {"phases": [1, 1]})
 

@@ -61,7 +61,7 @@ class TestStep:
         images[0], images[1] = 0, 255
         seen: list[Tensor] = []
         run.objects.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
-        run.step(images, places, 0.0)
+        run.step((images, places), 0.0)
         assert set(seen[0][0].flatten().tolist()) == {-1} and set(seen[0][1].flatten().tolist()) == {1}
 
     def test_what_path_g_makes_is_made_once(self) -> None:
@@ -137,7 +137,7 @@ class TestAverage:
         np.testing.assert_array_equal(first, run.samples())
         assert (first.dtype, first.shape) == (np.uint8, (4 * 66 - 2, 8 * 66 - 2, 3))
         images, places = batch(run)
-        run.step(images, places, 0.0)
+        run.step((images, places), 0.0)
         sheet = run.samples()
         assert sheet.shape == (9 * 66 - 2, 8 * 66 - 2, 3)
         np.testing.assert_array_equal(sheet[4 * 66 : 5 * 66 - 2, 66:130], images[1].permute(1, 2, 0).numpy())
@@ -173,7 +173,7 @@ class TestHardCodes:
 
         monkeypatch.setattr(run.networks, "draw", counted)
         for step in range(8):
-            run.step(*batch(run, step), step / 8)
+            run.step(batch(run, step), step / 8)
         assert counts == [3, 3, 3, 3, 12, 3, 12, 3]
 
 

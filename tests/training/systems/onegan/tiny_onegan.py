@@ -39,7 +39,7 @@ def batch(run: OneGanTraining, seed: int = 0) -> tuple[Tensor, Tensor]:
 def advance(run: OneGanTraining, steps: int = 1, progress: float = 0.0) -> dict[str, Tensor]:
     metrics: dict[str, Tensor] = {}
     for k in range(steps):
-        metrics = run.step(*batch(run, k), progress)
+        metrics = run.step(batch(run, k), progress)
     return metrics
 
 

@@ -6,16 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from zellige.engine.checkpoint.file import write_checkpoint
-from zellige.engine.files.pictures import write_png
 from zellige.engine.library import load
 from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.engine.systems.coco_gan.generator import Generator
 from zellige.engine.systems.coco_gan.model import CocoGan
 from zellige.errors import DataError
-from zellige.training.systems.coco_gan.evaluate import _single_seams, evaluate_images, evaluate_panorama
+from zellige.training.systems import evaluate, evaluate_file
+from zellige.training.systems.coco_gan.evaluate import _single_seams
+
+from ...sides import fill
+from ...sides import noise as noises
 
 CONFIG = CocoGanConfig(
     topology="cylinder", rows=4, columns=8, patch=4, latent=4, width=1, critic_width=1, condition_scale=1.0
@@ -42,37 +44,31 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> CocoGan:
 
 @pytest.fixture(scope="module")
 def own_images(model: CocoGan, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the very images that the model generates."""
-    folder = tmp_path_factory.mktemp("own")
-    for k, image in enumerate(model.generate(COUNT, seed=5)):
-        write_png(folder / f"{k}.png", image)
-    return folder
+    """A folder of the very images that the model generates, none of which is held out."""
+    return fill(tmp_path_factory.mktemp("own"), lambda k: model.generate(COUNT, seed=5)[k], COUNT)
 
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of twenty pictures, two of which are held out."""
-    folder, random = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
-    for k in range(20):
-        Image.fromarray(random.integers(0, 256, (16, 32, 3), dtype=np.uint8)).save(folder / f"{k:02d}.png")
-    return folder
+    """A folder of ten pictures, two of which are held out."""
+    return fill(tmp_path_factory.mktemp("noise"), noises(16, 32), 10, {0, 7})
 
 
 def test_images_of_the_data_are_at_distance_zero(model, own_images):
-    report = evaluate_images(model, str(own_images), COUNT, seed=5)
+    report = evaluate(model, str(own_images), COUNT, seed=5)
     assert set(report["sliced_wasserstein"].values()) == {0.0}
     assert report["diversity"] == pytest.approx(1.0)
     assert report["seam_ratio"] == report["seam_ratio_data"]
 
 
 def test_other_images_are_at_a_distance(model, own_images):
-    report = evaluate_images(model, str(own_images), COUNT, seed=6)
+    report = evaluate(model, str(own_images), COUNT, seed=6)
     assert report["sliced_wasserstein"]["mean"] > 0
     assert report["sliced_wasserstein_data"]["mean"] == 0  # of so few pictures none is held out
 
 
 def test_report_holds_every_key_in_its_range(model, noise):
-    report = evaluate_images(model, str(noise), count=2)
+    report = evaluate(model, str(noise), count=2)
     context = {"data": str(noise), "count": 2, "device": "cpu", "precision": "fp32", "seed": 0}
     assert report.items() >= context.items()
     for name in ("sliced_wasserstein", "sliced_wasserstein_data"):
@@ -100,28 +96,28 @@ def test_the_worst_single_border_is_found():
 
 
 def test_noise_has_no_seams(model, noise):
-    ratios = evaluate_images(model, str(noise), count=2)["seam_ratio_data"]
+    ratios = evaluate(model, str(noise), count=2)["seam_ratio_data"]
     assert all(value == pytest.approx(1, abs=0.2) for value in ratios.values())
 
 
 def test_open_axes_have_no_wrap(noise, tmp_path):
     plane = tiny_model(tmp_path, CONFIG.model_copy(update={"topology": "plane"}))
-    assert evaluate_images(plane, str(noise), count=2)["seam_ratio"].keys() == {"vertical", "horizontal"}
+    assert evaluate(plane, str(noise), count=2)["seam_ratio"].keys() == {"vertical", "horizontal"}
 
 
 def test_data_of_the_training_is_the_default(noise, tmp_path):
     model = tiny_model(tmp_path, data=str(noise))
-    assert evaluate_images(model, count=2)["data"] == str(noise)
+    assert evaluate(model, count=2)["data"] == str(noise)
 
 
 def test_unknown_training_data_must_be_named(model):
     with pytest.raises(DataError, match=r"model does not say what it was trained on; name .* with --data"):
-        evaluate_images(model, count=2)
+        evaluate(model, count=2)
 
 
 def test_one_image_is_not_compared(model, noise):
     with pytest.raises(DataError, match="1 images cannot be compared; use --count 2 or more"):
-        evaluate_images(model, str(noise), count=1)
+        evaluate(model, str(noise), count=1)
 
 
 @pytest.mark.parametrize("extension", [".tif", ".png"])
@@ -130,7 +126,7 @@ def test_panorama_is_measured_from_its_file(extension, model, noise, tmp_path):
     if extension == ".tif":
         pytest.importorskip("tifffile")
     model.panorama(path, width=64, memory="1GiB")
-    report = evaluate_panorama(model, path, str(noise), count=2)
+    report = evaluate_file(model, path, str(noise))
     assert (report["image"], report["width"], report["height"]) == (str(path), 64, 16)
     for name in ("seam_ratio", "seam_ratio_half_step", "seam_ratio_data"):
         assert report[name].keys() == {"vertical", "horizontal", "horizontal_wrap"}
@@ -142,7 +138,7 @@ def test_formats_do_not_change_the_ratios(model, noise, tmp_path):
     reports = []
     for name in ("panorama.tif", "panorama.png"):
         model.panorama(tmp_path / name, width=64, memory="1GiB")
-        reports.append(evaluate_panorama(model, tmp_path / name, str(noise), count=2))
+        reports.append(evaluate_file(model, tmp_path / name, str(noise)))
     assert reports[0]["seam_ratio"] == reports[1]["seam_ratio"]
 
 
@@ -152,12 +148,14 @@ def test_file_that_is_no_picture_is_named(name, model, noise, tmp_path):
         pytest.importorskip("tifffile")
     (tmp_path / "broken.tif").write_bytes(b"II*\0no picture")
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=f"{name} cannot be read as"):
-        evaluate_panorama(model, tmp_path / name, str(noise), count=2)
+    with pytest.raises(
+        DataError, match=f"(there is no image file .*{name}|{name} (cannot be read as TIFF|is no image))"
+    ):
+        evaluate_file(model, tmp_path / name, str(noise))
 
 
 def test_picture_without_colour_is_named(model, noise, tmp_path):
     tifffile = pytest.importorskip("tifffile")
     tifffile.imwrite(tmp_path / "grey.tif", np.zeros((16, 64), np.uint8))
-    with pytest.raises(DataError, match=r"grey\.tif cannot be read as a picture: it holds uint8 \[16, 64\], not 8-bit"):
-        evaluate_panorama(model, tmp_path / "grey.tif", str(noise), count=2)
+    with pytest.raises(DataError, match=r"grey\.tif cannot be measured: it holds uint8 \[16, 64\], not 8-bit"):
+        evaluate_file(model, tmp_path / "grey.tif", str(noise))

@@ -1,0 +1,130 @@
+"""Which pictures a folder holds: found, read once, marked by their content, and divided by their marks."""
+
+import hashlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from zellige.errors import DataError
+
+from ...engine.files.squares import read_picture
+
+__all__ = ["NO_FILES", "SUFFIXES", "Listing", "Split", "is_held_out", "list_pictures", "mark_of"]
+
+Split = Literal["train", "held-out"]
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_ONE_IN = 10
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The pictures of a folder.
+
+    Attributes:
+        marks: a number from the content of each picture that can be read, in the order of their paths.
+        left_out: why a file, or a link to a folder, is not among them.
+    """
+
+    marks: Mapping[Path, int]
+    left_out: Mapping[Path, str]
+
+    @property
+    def digest(self) -> str:
+        """A hash of all contents, whatever the files are called."""
+        return hashlib.blake2b(np.sort(self.content()).astype("<i8").tobytes(), digest_size=16).hexdigest()
+
+    def content(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """All marks, int64 [N]."""
+        return np.array(list(self.marks.values()), np.int64)
+
+    def on(self, split: Split) -> list[Path]:
+        """The pictures of one side, or all of them if it has none."""
+        side = [path for path, mark in self.marks.items() if is_held_out(mark) == (split == "held-out")]
+        return side or list(self.marks)
+
+    def counts(self) -> dict[str, Any]:
+        """Numbers of pictures for reports, and the digest."""
+        held_out = sum(map(is_held_out, self.marks.values()))
+        return {
+            "found": len(self.marks) + len(self.left_out),
+            "trained_on": len(self.on("train")),
+            "held_out": held_out,
+            "left_out": len(self.left_out),
+            "digest": self.digest,
+        }
+
+    def changes(self, marks: list[int]) -> tuple[int, int]:
+        """How many pictures were added since a folder had these marks, and how many are gone."""
+        now, then = Counter(self.marks.values()), Counter(marks)
+        return (now - then).total(), (then - now).total()
+
+
+NO_FILES: Mapping[str, Listing] = MappingProxyType({})  # of data that is computed
+
+
+def mark_of(file: BinaryIO) -> int:
+    """A number from the content of a file, from -2^63 to 2^63 - 1."""
+    digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def is_held_out(mark: int) -> bool:
+    """Whether a picture is held out: one in ten, by its content alone.
+
+    Pictures that are added or removed therefore move no other across, a renamed one stays on its side, and a copy is on
+    the side of its original.
+    """
+    return mark % _ONE_IN == 0
+
+
+def list_pictures(directory: Path) -> Listing:
+    """Find and read the pictures below a folder. Links are followed, and no folder is searched twice."""
+    marks: dict[Path, int] = {}
+    left_out: dict[Path, str] = {}
+    for path in sorted(_candidates(directory, left_out)):
+        try:
+            # A pipe would block when it is opened.
+            if not stat.S_ISREG(path.stat().st_mode):
+                left_out[path] = "is no regular file"
+                continue
+            read_picture(path)  # now, because a damaged one would otherwise end the run hours later
+            with path.open("rb") as file:
+                marks[path] = mark_of(file)
+        except FileNotFoundError:
+            left_out[path] = "is a link that leads nowhere"
+        except OSError as error:
+            left_out[path] = f"cannot be read: {error.strerror}"
+        except DataError as error:
+            left_out[path] = str(error).removeprefix(f"{path} ").split("; ")[0]  # without the advice
+    return Listing(marks, left_out)
+
+
+def _candidates(directory: Path, left_out: dict[Path, str]) -> Iterator[Path]:
+    """Files that end like pictures. Links to folders wait until the folders themselves were searched."""
+    seen: set[tuple[int, int]] = set()
+    folders, links = [directory], list[Path]()
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        try:
+            status = folder.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                left_out[folder] = "leads to a folder that is searched already"
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            left_out[folder] = f"cannot be searched: {error.strerror}"
+            continue
+        for entry in entries:
+            path = folder / entry.name
+            if os.path.isdir(path):
+                (links if entry.is_symlink() else folders).append(path)
+            elif path.suffix.lower() in SUFFIXES:
+                yield path

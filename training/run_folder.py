@@ -1,0 +1,88 @@
+"""The folder of a run: which files it has, and that they are files."""
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from zellige.errors import OutputError, TrainingError
+
+__all__ = ["RunFolder", "regular"]
+
+
+def regular(path: Path) -> bool:
+    """Whether there is a file of this name; a missing one is none.
+
+    Raises:
+        TrainingError: something else has the name, such as a folder, or a pipe, which would block when it is opened.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be looked at ({error.strerror}); check its name and permissions") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise TrainingError(f"{path} is {kind} and should be a file of the run; move it away or choose another --out")
+    return True
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of the files of a run.
+
+    Args:
+        path: of the folder.
+    """
+
+    path: Path
+
+    @property
+    def state(self) -> Path:
+        """Everything that the next step depends on."""
+        return self.path / "state.safetensors"
+
+    @property
+    def model(self) -> Path:
+        """What `zellige.load` opens."""
+        return self.path / "model.safetensors"
+
+    @property
+    def log(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "log.jsonl"
+
+    @property
+    def damaged(self) -> Path:
+        """Lines of the log that could not be read."""
+        return self.path / "log.jsonl.damaged"
+
+    def sheet(self, step: int) -> Path:
+        """The picture of samples after a step."""
+        return self.path / "samples" / f"{step:07d}.png"
+
+    def holds_run(self) -> bool:
+        """Whether there is a state, and nothing else has the name of a file of the run.
+
+        Raises:
+            TrainingError: a folder, a pipe or a device has one of the names.
+        """
+        for path in (self.model, self.log, self.damaged):
+            regular(path)
+        return regular(self.state)
+
+    def prepare(self) -> None:
+        """Make the folder, and remove what a process that was killed while it wrote has left there.
+
+        Raises:
+            OutputError: the folder cannot be made or changed.
+        """
+        try:
+            (self.path / "samples").mkdir(parents=True, exist_ok=True)
+            for pattern in (".*.safetensors.*.tmp", ".zellige-*.partial", "samples/.zellige-*.partial"):
+                for path in self.path.glob(pattern):
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"{self.path} cannot be made a folder for the run: {error.strerror}; choose another --out"
+            ) from error
