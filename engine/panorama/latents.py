@@ -25,11 +25,11 @@ def fixed_latent(seed: int, index: int, length: int) -> Floats:
     return np.random.default_rng((_valid(seed), _IMAGES, index)).uniform(-1, 1, length)
 
 
-def fixed_latents(seed: int, count: int, length: int) -> Floats:
-    """Those of images 0 to `count` - 1, float64 [count, length]; SizeError where there are none."""
+def fixed_latents(seed: int, count: int, length: int, first: int = 0) -> Floats:
+    """Draw the latents of `count` images from number `first` on, float64 [count, length]; SizeError if there are none."""
     if count < 1:
         raise SizeError(f"{count} images cannot be generated; ask for 1 or more")
-    return np.stack([fixed_latent(seed, k, length) for k in range(count)])
+    return np.stack([fixed_latent(seed, first + k, length) for k in range(count)])
 
 
 class AnchoredLatents:

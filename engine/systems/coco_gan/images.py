@@ -41,10 +41,10 @@ class CocoGanImages:
         """fp32, bf16 or fp16."""
         return precision_of(self.dtype)
 
-    def generate(self, count: int, seed: int = 0, *, as_: As = "numpy") -> Any:
+    def generate(self, count: int, seed: int = 0, *, first: int = 0, as_: As = "numpy") -> Any:
         """Images under a seed; see `PatchPictures.generate`."""
         as_ = checked_as(as_, self.device)
-        latents = fixed_latents(seed, count, self.config.latent).astype(np.float32)
+        latents = fixed_latents(seed, count, self.config.latent, first).astype(np.float32)
         rows = self._runtime.run((latents,), host=as_ == "numpy")
         return converted(joined(rows, count, lent=self._runtime.lends), as_)
 

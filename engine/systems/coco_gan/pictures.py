@@ -58,19 +58,20 @@ class PatchPictures:
         """Micro patches, down and across, that are made at once where the latent does not move."""
         return self._block((False, False))
 
-    def generate(self, count: int, seed: int = 0, *, as_: As = "numpy") -> Any:
+    def generate(self, count: int, seed: int = 0, *, first: int = 0, as_: As = "numpy") -> Any:
         """Images under a seed; image k is the same whatever `count` is.
 
         Args:
             count: number of images, 1 or more.
             seed: 0 or more.
+            first: number of the first of them; a seed has images 0, 1, 2 and so on.
             as_: "numpy", uint8 [count, H, W, 3]; "torch", the same as a tensor on the model's device; "cupy", the same
                 there by CuPy; "float", a float32 tensor [count, 3, H, W] in [-1, 1], not rounded to bytes.
         Returns:
             the images, as `as_` says.
         """
         as_ = checked_as(as_, self.device)
-        jobs = self._jobs(fixed_latents(seed, count, self.config.latent), 0)
+        jobs = self._jobs(fixed_latents(seed, count, self.config.latent, first), 0)
         if as_ == "float":
             return converted(self._made(jobs, "float").permute(0, 3, 1, 2).contiguous(), as_)
         return converted(self._made(jobs, "uint8"), as_)

@@ -16,20 +16,24 @@ Floats = npt.NDArray[np.float64]
 Classes = int | Sequence[int] | Indices
 
 
-def draw_latents(config: OneGanConfig, seed: int, count: int) -> tuple[npt.NDArray[np.float32], Floats]:
-    """Draw for image k of a seed what does not depend on how many are drawn, nor on their classes.
+def draw_latents(config: OneGanConfig, seed: int, count: int, first: int = 0) -> tuple[npt.NDArray[np.float32], Floats]:
+    """Draw the pose codes of images `first` to `first + count` of a seed, and what their classes are drawn by.
+
+    Those of image k depend neither on how many are drawn nor on their classes.
 
     Returns:
         pose codes, normally distributed, float32 [count, latent]; and numbers in [0, 1) for `draw_pairs`, [count, 2].
     Raises:
-        SizeError: no images, or a negative seed.
+        SizeError: no images, a negative seed or a negative first image.
     """
     if count < 1:
         raise SizeError(f"{count} images cannot be generated; ask for 1 or more")
     if seed < 0:
         raise SizeError(f"the seed must be 0 or more, not {seed}")
+    if first < 0:
+        raise SizeError(f"images are numbered from 0; there is no image {first}")
     latents, shares = [], []
-    for index in range(count):
+    for index in range(first, first + count):
         random = np.random.default_rng((seed, index))
         latents.append(random.standard_normal(config.latent, np.float32))
         shares.append(random.random(2))

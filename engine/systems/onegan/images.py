@@ -53,6 +53,7 @@ class OneGanImages:
         count: int,
         seed: int = 0,
         *,
+        first: int = 0,
         child: Classes | None = None,
         parent: Classes | None = None,
         background: Classes | None = None,
@@ -63,6 +64,7 @@ class OneGanImages:
         Args:
             count: number of images, 1 or more.
             seed: 0 or more.
+            first: number of the first of them; a seed has images 0, 1, 2 and so on.
             child: class of style, one or [count]; None draws from those that training pairs with the parent.
             parent: class of shape, likewise; None takes the child's, or draws where training drew them apart.
             background: class of the background; None takes the parent's (or the child's, by the configuration).
@@ -75,7 +77,7 @@ class OneGanImages:
                 there is no such `as_`, or not on this device.
         """
         as_ = checked_as(as_, self.device)
-        latents, shares = draw_latents(self.config, seed, count)
+        latents, shares = draw_latents(self.config, seed, count, first)
         chosen = self._chosen("child", child, count), self._chosen("parent", parent, count)
         children, parents = draw_pairs(self.config, *chosen, shares)
         return self._generate(latents, children, parents, self._chosen("background", background, count), as_)
