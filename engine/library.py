@@ -11,6 +11,7 @@ from zellige.errors import CheckpointError, TaskError, UnknownModelError
 from .checkpoint.file import Header, read_header, validated
 from .device import pick_device, pick_precision
 from .exported import is_exported, open_exported
+from .systems import system_of
 from .systems.coco_gan.config import CocoGanConfig
 from .systems.coco_gan.images import CocoGanImages
 from .systems.coco_gan.model import CocoGan
@@ -19,7 +20,7 @@ from .systems.onegan.config import OneGanConfig
 from .systems.onegan.images import OneGanImages
 from .systems.onegan.model import OneGan
 
-__all__ = ["find", "list_models", "load", "load_checkpoint", "load_for"]
+__all__ = ["find", "list_models", "load", "load_checkpoint", "load_for", "load_task"]
 
 logger = logging.getLogger(__name__)
 BUNDLED = Path(__file__).parent / "bundled"
@@ -102,6 +103,24 @@ def load_for(
     made = _opened(found, header, device, precision, runtime=runtime)
     assert isinstance(made, system)
     return made
+
+
+def load_task(
+    task: str, model: str | os.PathLike[str], device: str = "auto", precision: str = "auto", runtime: str = "auto"
+) -> Any:
+    """Open a model that has a task, or refuse before its tensors are read."""
+    path = find(model)
+    if is_exported(path):
+        made = open_exported(path, pick_device(device), precision, runtime)
+        if not hasattr(made, task):
+            raise TaskError(f"{path} was exported for one task, which is not {task}; give the checkpoint")
+        return made
+    header = _model_header(path)
+    if not any(known.name == task for known in system_of(header.system).tasks):
+        raise TaskError(
+            f"{task} is no task of {path}, which holds a {header.system} model; `zellige models` lists models"
+        )
+    return _opened(_SYSTEMS[header.system], header, device, precision, runtime=runtime)
 
 
 def find(model: str | os.PathLike[str]) -> Path:

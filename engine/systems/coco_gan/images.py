@@ -25,6 +25,7 @@ class CocoGanImages:
     """
 
     system = "coco-gan"
+    batch = 16
 
     def __init__(
         self, config: CocoGanConfig, name: str, device: torch.device, dtype: torch.dtype, runtime: Runtime
@@ -35,6 +36,11 @@ class CocoGanImages:
     def resolution(self) -> tuple[int, int]:
         """Height and width of an image in pixels."""
         return self.config.resolution
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of an image in pixels."""
+        return self.resolution
 
     @property
     def precision(self) -> str:

@@ -36,6 +36,7 @@ class PatchPictures:
     """
 
     system = "coco-gan"
+    batch = 16
 
     def __init__(self, generator: Generator, name: str, patches: GraphPatches | None = None) -> None:
         self.generator, self.name, self.config = generator, name, generator.config
@@ -47,6 +48,11 @@ class PatchPictures:
     def resolution(self) -> tuple[int, int]:
         """Height and width of an image in pixels."""
         return self.config.resolution
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of an image in pixels."""
+        return self.resolution
 
     @property
     def precision(self) -> str:

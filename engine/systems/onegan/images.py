@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from zellige.errors import TaskError
+
 from ...device import precision_of
 from ...runtimes import As, Runtime, checked_as, converted, joined
 from .classes import Classes, chosen_classes, draw_latents, draw_pairs
@@ -30,6 +32,7 @@ class OneGanImages:
     """
 
     system = "onegan"
+    batch = 16
 
     def __init__(
         self, config: OneGanConfig, name: str, device: torch.device, dtype: torch.dtype,
@@ -42,6 +45,11 @@ class OneGanImages:
     def resolution(self) -> tuple[int, int]:
         """Height and width of an image in pixels."""
         return self.config.resolution, self.config.resolution
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of an image in pixels."""
+        return self.resolution
 
     @property
     def precision(self) -> str:
@@ -57,6 +65,7 @@ class OneGanImages:
         child: Classes | None = None,
         parent: Classes | None = None,
         background: Classes | None = None,
+        like: str | None = None,
         as_: As = "numpy",
     ) -> Any:
         """Images under a seed; image k is the same whatever `count` is, and has one pose whatever its classes are.
@@ -76,6 +85,13 @@ class OneGanImages:
             SizeError: no images, or a negative seed; TaskError: the model has no such class; ShapeError, DeviceError:
                 there is no such `as_`, or not on this device.
         """
+        if like is not None:
+            if not hasattr(self, "cluster"):
+                raise TaskError(f"{self.name} was exported for one task and reads no images; leave out --like")
+            if not (child is parent is background is None):
+                raise TaskError("--like takes the classes from an image; leave out --like, or --child and the others")
+            found = self.cluster([like])
+            child, parent = int(found.child[0]), int(found.parent[0])
         as_ = checked_as(as_, self.device)
         latents, shares = draw_latents(self.config, seed, count, first)
         chosen = self._chosen("child", child, count), self._chosen("parent", parent, count)

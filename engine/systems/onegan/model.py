@@ -63,6 +63,11 @@ class Clusters:
     parent: Indices
     confidence: npt.NDArray[np.float32]
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many clusters there are among the images."""
+        return {"children": len(np.unique(self.child)), "parents": len(np.unique(self.parent))}
+
 
 class OneGan(OneGanImages):
     """A loaded OneGAN. Made by `zellige.load`.
@@ -186,18 +191,18 @@ class OneGan(OneGanImages):
         return self.reconstruct(images).background
 
     @torch.inference_mode()
-    def recompose(self, backgrounds: Images, objects: Images) -> Pixels:
+    def recompose(self, images: Images, background: Images) -> Pixels:
         """The object of one image on the background of another.
 
         Args:
-            backgrounds: N images, or one for all objects.
-            objects: N images.
+            images: N images, whose objects are taken.
+            background: N images, or one for all.
         Returns:
             uint8 [N, R, R, 3].
         Raises:
             ShapeError: the numbers do not go together.
         """
-        there, things = self._squares(backgrounds), self._squares(objects)
+        there, things = self._squares(background), self._squares(images)
         if len(there) not in (1, len(things)):
             raise ShapeError(
                 f"{len(there)} backgrounds do not go with {len(things)} objects; give as many, or one background"
@@ -227,6 +232,10 @@ class OneGan(OneGanImages):
         if vectors.shape != shape:
             raise ShapeError(f"style vectors must be {list(shape)}, one an image; got {list(vectors.shape)}")
         return torch.from_numpy(vectors.astype(np.float32)).to(self.device)
+
+    def read(self, source: str, given: Images) -> Squares:
+        """Image files or arrays, as tasks take them."""
+        return self._squares(given)
 
     def _squares(self, images: Images) -> Squares:
         return cut_squares(images, self.config.resolution)
