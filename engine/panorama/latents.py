@@ -26,7 +26,7 @@ def fixed_latent(seed: int, index: int, length: int) -> Floats:
 
 
 def fixed_latents(seed: int, count: int, length: int, first: int = 0) -> Floats:
-    """Draw the latents of `count` images from number `first` on, float64 [count, length]; SizeError if there are none."""
+    """Draw the latents of `count` images from number `first` on, float64 [count, length]; SizeError without any."""
     if count < 1:
         raise SizeError(f"{count} images cannot be generated; ask for 1 or more")
     return np.stack([fixed_latent(seed, first + k, length) for k in range(count)])
