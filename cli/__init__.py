@@ -14,6 +14,7 @@ from zellige.errors import ZelligeError
 from .bench import bench
 from .evaluate import evaluate
 from .export import export
+from .flags import Verb
 from .generate import generate_verb
 from .models import info, models
 from .panorama import panorama_verb
@@ -37,23 +38,30 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)
-    for verb in (info, models):
-        app.command(rich_help_panel="Look")(verb)
-    for verb in (generate_verb(), panorama_verb()):
-        app.command(rich_help_panel="Make")(verb)
+    _add(app, "Look", info, models)
+    _add(app, "Make", generate_verb(), panorama_verb())
     for task in task_verbs():
         app.command(task.name, help=task.help, short_help=task.line, rich_help_panel=task.panel)(task.run)
-    for verb in (train, evaluate):
-        app.command(rich_help_panel="Train and judge")(verb)
-    app.command(rich_help_panel="Export")(export)
+    _add(app, "Train and judge", train, evaluate)
+    _add(app, "Export", export)
     app.add_typer(bench, name="bench", rich_help_panel="Measure")
     return app
 
 
+def _add(app: typer.Typer, panel: str, *verbs: Verb) -> None:
+    for verb in verbs:
+        app.command(rich_help_panel=panel)(verb)
+
+
 def main() -> None:
     """Run the command; every error of ours is one sentence on stderr and exit status 2."""
-    logging.basicConfig(level="WARNING", handlers=[LogLines()])
-    sys.exit(_status(sys.argv[1:]))
+    log = LogLines()
+    logging.getLogger().addHandler(log)
+    try:
+        status = _status(sys.argv[1:])
+    finally:
+        logging.getLogger().removeHandler(log)
+    sys.exit(status)
 
 
 def _status(arguments: list[str]) -> int:

@@ -135,9 +135,10 @@ def _parameter(name: str, found: list[tuple[System, FieldInfo]], shared: bool) -
     else:
         help = " ".join(f"{system.title}: {text}" for (system, _), text in zip(found, texts, strict=True))
     annotation: Any = field.annotation
-    if shared and field.is_required():
+    required = [one.is_required() for _, one in found]
+    if shared and all(required):
         default: Any = inspect.Parameter.empty
-    elif field.is_required():
+    elif any(required):
         annotation, default = annotation | None, None
     else:
         default = field.default

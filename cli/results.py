@@ -93,7 +93,12 @@ def fit(value: Any) -> str:
 
 
 def write_pictures(
-    run: Callable[[Any], Sequence[Sequence[Any]]], rows: Any, batch: int, targets: Sequence[Paths], advance: Advance
+    run: Callable[[Any], Sequence[Sequence[Any]]],
+    rows: Any,
+    batch: int,
+    files: Sequence[str],
+    targets: Sequence[Paths],
+    advance: Advance,
 ) -> None:
     """Run a task on some rows of its inputs at a time, and write its pictures as they are made.
 
@@ -101,26 +106,27 @@ def write_pictures(
         run: from rows to pictures, uint8 [H, W, 3] or [H, W], for each ending a sequence with one a row.
         rows: of a length, and cut by slices.
         batch: most rows in a call.
+        files: what the rows were read from.
         targets: paths of the pictures, for each ending one a row.
         advance: called with (rows done, rows in all).
     Raises:
         OutputError: a picture cannot be written.
         KeyboardInterrupt: the run was stopped; says what was written.
     """
-    total = len(targets[0])
-    written = 0
+    out, written = targets[0][0].parent, 0
     try:
-        for start in range(0, total, batch):
+        for start in range(0, len(files), batch):
             made = run(rows[start : start + batch])
-            make_folder(targets[0][0].parent)
+            make_folder(out)
             for row in range(len(made[0])):
                 for pictures, paths in zip(made, targets, strict=True):
                     write_picture(paths[start + row], pictures[row])
                 written += 1
-                advance(written, total)
+                advance(written, len(files))
     except KeyboardInterrupt:
-        where = f"; their results are in {targets[0][0].parent}" if written else ""
-        raise KeyboardInterrupt(f"stopped after {written} of {total} images{where}; give the others again") from None
+        where = f", whose results are in {out}" if written else ""
+        rest = f"; go on with the files from {files[written]} on" if written < len(files) else ""
+        raise KeyboardInterrupt(f"stopped after {written} of {len(files)} images{where}{rest}") from None
 
 
 def make_folder(out: Path) -> None:

@@ -122,7 +122,7 @@ def _write_pictures(
         return [made] if len(task.makes) == 1 else list(columns_of(made).values())
 
     with progress(task.name, lambda rate: f"{rate:.2f} images/s") as advance:
-        write_pictures(run, read[main], model.batch, targets, advance)
+        write_pictures(run, read[main], model.batch, files, targets, advance)
     return _report(model, len(files), began) | {"files": [str(path) for path in written]}
 
 
