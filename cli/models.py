@@ -37,7 +37,9 @@ def info(
     if as_json:
         return report(found, True)
     config, rows = found.pop("config"), found.pop("rewrites", None)
-    show(facts(found), "", facts(config, title="configuration"))
+    found["parameters"] = f"{found['parameters']:,}" if "parameters" in found else None
+    known = {key: value for key, value in found.items() if value not in (None, "")}
+    show(facts(known), "", facts(config, title="configuration"))
     if rows is not None:
         show("", rewrites_table(rows), least=140)
 
