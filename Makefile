@@ -29,7 +29,7 @@ emoji:
 
 demo: install
 	mkdir -p out
-	$(VENV)/bin/zellige panorama planet --size 8192x --memory 512MiB --seed 3 --out out/planet.tif --preview out/planet.png
+	$(VENV)/bin/zellige panorama planet --size 8192x --memory 512MiB --seed 3 --out out/planet.tif --preview out/planet.png --overwrite
 	@echo "The panorama is out/planet.tif; out/planet.png is a reduced copy."
 
 # Two processes of two threads on two cores: threads that wait for others sleep.

@@ -1,312 +1,129 @@
-"""The command `zellige`: one thin function a verb."""
+"""The command `zellige`: it collects the verbs, and answers faults with a sentence and an exit status."""
 
-import json
+import logging
 import os
-import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import redirect_stdout, suppress
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from pydantic import ValidationError
 
-from zellige.errors import TaskError, UnknownRecipeError, ZelligeError
+from zellige.errors import ZelligeError
 
 from .bench import bench
+from .evaluate import evaluate
 from .export import export
-from .options import Device, Json, Memory, Model, Precision, Runtime, Seed, Size, parse_size
-from .options import report as _report
-from .tasks import VERBS, generation
+from .flags import Verb
+from .generate import generate_verb
+from .models import info, models
+from .panorama import panorama_verb
+from .printing import LogLines, Output, say, visible
+from .tasks import task_verbs
+from .train import train
 
-__all__ = ["main"]
+__all__ = ["main", "make_app"]
 
-app = typer.Typer(
-    help="Run and train GANs that compose images out of parts.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.add_typer(bench, name="bench")
-
-Data = Annotated[
-    str | None, typer.Option(help="earth, earth-land, emoji, emoji-unseen, or a folder; default the one trained on.")
-]
+CLOSED, REFUSED, STOPPED = 1, 2, 130  # exit statuses; the first is for a reader that went away
 
 
-@app.callback()
-def _options(debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False) -> None:
-    global _debug
-    _debug = debug
-
-
-_debug = False
-
-
-@app.command()
-def info(
-    model: Annotated[str | None, typer.Argument(help="Describe this model: a bundled name or a path.")] = None,
-    rewrites: Annotated[
-        bool,
-        typer.Option("--rewrites", help="Of the model's layers, how long each form takes here, and which is used."),
-    ] = False,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    as_json: Json = False,
-) -> None:
-    """Versions, devices, kernel backends that work here, and the precision that auto picks; or what a model is."""
-    from ..engine.info import describe, describe_model, rewrites_table
-
-    if model is None:
-        if rewrites:
-            raise TaskError("--rewrites is about a model's layers; name one, such as zellige info planet --rewrites")
-        return _report(describe(), as_json)
-    found = describe_model(model, device, precision, rewrites=rewrites)
-    if as_json:
-        return _report(found, True)
-    rows = found.pop("rewrites", None)
-    _report(found, False)
-    if rewrites:
-        Console(width=max(Console().width, 140)).print(rewrites_table(rows))
-
-
-@app.command()
-def models(
-    folder: Annotated[Path | None, typer.Argument(help="Also list the checkpoints in this folder.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Bundled and local models: system, size, resolution, licence of the training data."""
-    from ..engine.library import list_models
-
-    rows = list_models(folder)
-    if as_json:
-        return _report({"models": rows}, True)
-    table = Table("name", "system", "resolution", "parameters", "size", "licence of the data")
-    for row in rows:
-        megabytes = f"{row['bytes'] / 1e6:.1f} MB"
-        table.add_row(
-            row["name"], row["system"], row["resolution"], f"{row['parameters']:,}", megabytes, row["licence"]
-        )
-    Console().print(table)
-
-
-@app.command()
-def generate(
-    model: Model,
-    out: Annotated[Path, typer.Option(help="Folder for the PNG files; made when missing.")],
-    count: Annotated[int, typer.Option("-n", "--count", help="Number of images.")] = 16,
-    seed: Seed = 0,
-    child: Annotated[int | None, typer.Option(help="OneGAN: child class (style); default drawn.")] = None,
-    parent: Annotated[int | None, typer.Option(help="OneGAN: parent class (shape); default the child's.")] = None,
-    background: Annotated[int | None, typer.Option(help="OneGAN: background class; default the parent's.")] = None,
-    like: Annotated[str | None, typer.Option(help="OneGAN: an image file whose classes to take.")] = None,
-    runtime: Runtime = "auto",
-    device: Device = "auto",
-    precision: Precision = "auto",
-    as_json: Json = False,
-) -> None:
-    """Generate images: PNG files and a contact sheet."""
-    import time
-
-    from ..engine.files.atomic import output_errors
-    from ..engine.files.pictures import contact_sheet, write_png
-
-    generator, make = generation(model, child, parent, background, like, device, precision, runtime)
-    began = time.perf_counter()
-    images = make(count, seed)
-    seconds = time.perf_counter() - began
-    with output_errors(out):  # only now, so that a refusal leaves no folder behind
-        out.mkdir(parents=True, exist_ok=True)
-    files = [out / f"{generator.name}-{seed}-{k:04d}.png" for k in range(count)]
-    for path, image in zip(files, images, strict=True):
-        write_png(path, image)
-    sheet = out / f"{generator.name}-{seed}-sheet.png"
-    write_png(sheet, contact_sheet(images))
-    height, width = generator.size
-    _report(
-        {
-            "model": generator.name,
-            "images": count,
-            "width": width,
-            "height": height,
-            "seconds": seconds,
-            "images_per_second": count / seconds,
-            "device": str(generator.device),
-            "precision": generator.precision,
-            "seed": seed,
-            "sheet": str(sheet),
-            "files": [str(path) for path in files] if as_json else f"{files[0]} ... {files[-1].name}",
-        },
-        as_json,
+def make_app() -> typer.Typer:
+    """The command with the verbs of all systems in the table."""
+    app = typer.Typer(
+        name="zellige",
+        help="Run and train GANs that compose images out of parts.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(_options)
+    _add(app, "Look", info, models)
+    _add(app, "Make", generate_verb(), panorama_verb())
+    for task in task_verbs():
+        app.command(task.name, help=task.help, short_help=task.line, rich_help_panel=task.panel)(task.run)
+    _add(app, "Train and judge", train, evaluate)
+    _add(app, "Export", export)
+    app.add_typer(bench, name="bench", rich_help_panel="Measure")
+    return app
 
 
-@app.command()
-def panorama(
-    model: Model,
-    out: Annotated[Path, typer.Option(help="The file: .tif (any size) or .png.")],
-    size: Size = None,
-    memory: Memory = None,
-    seed: Seed = 0,
-    preview: Annotated[Path | None, typer.Option(help="Also write a reduced PNG of the finished file here.")] = None,
-    runtime: Runtime = "auto",
-    device: Device = "auto",
-    precision: Precision = "auto",
-    as_json: Json = False,
-) -> None:
-    """Render a panorama of any size within a memory budget."""
-    import numpy as np
-
-    from ..engine.files.atomic import AtomicFile
-    from ..engine.files.pictures import write_png
-    from ..engine.files.preview import preview as reduce
-    from ..engine.library import load_task
-
-    width, height = parse_size(size)
-    if preview is not None:
-        AtomicFile(preview)  # a refusal comes before the rendering
-    generator = load_task("panorama", model, device, precision, runtime)
-    with _progress("rendering") as advance:
-        report = generator.panorama(out, width, height, memory, seed, advance)
-    if preview is not None:
-        write_png(preview, np.asarray(reduce(out)))
-        report["preview"] = str(preview)
-    _report({"model": generator.name} | report, as_json)
-
-
-@app.command()
-def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name; an unknown one lists them all.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    data: Data = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as model.width=32.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Length of the run; default the recipe's.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in --out.")] = False,
-    start_from: Annotated[
-        Path | None, typer.Option("--from", help="Another run's folder whose networks to start with.")
-    ] = None,
-    seed: Seed = 0,
-    workers: Annotated[int, typer.Option(help="Processes that load data.")] = 1,
-    device: Device = "auto",
-    as_json: Json = False,
-) -> None:
-    """Train a model by a recipe."""
-    from ..engine.device import pick_device
-    from ..training.loop import train as run
-    from ..training.recipe import with_settings
-    from ..training.systems import find_recipe
-
-    chosen = find_recipe(recipe)
-    values = dict(_setting(text) for text in settings or []) | ({"steps": steps} if steps is not None else {})
-    chosen = with_settings(chosen, values | ({"data": data} if data else {}))
-    source = chosen.open_data(seed)
-    details = {
-        "recipe": recipe,
-        "description": chosen.description,
-        "data": chosen.data,
-        "licence": source.licence,
-        "command": shlex.join(["zellige", *sys.argv[1:]]),
-    }
-    report = run(
-        chosen, source, out, resume=resume, start_from=start_from, seed=seed, device=pick_device(device),
-        workers=workers, details=details,
-    )  # fmt: skip
-    _report({"recipe": recipe, "data": chosen.data} | report, as_json)
-
-
-@app.command()
-def evaluate(
-    model: Model,
-    data: Data = None,
-    count: Annotated[
-        int | None, typer.Option(help="Held-out pictures and images to compare; default 128, of a OneGAN 1024.")
-    ] = None,
-    image: Annotated[Path | None, typer.Option(help="Measure the seams of this rendered panorama instead.")] = None,
-    record: Annotated[bool, typer.Option(help="Write the metrics into the checkpoint.")] = False,
-    seed: Seed = 0,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    as_json: Json = False,
-) -> None:
-    """The metrics of a model's system: distance to the data, and seams, or masks and clusters, against the truth."""
-    from ..engine.library import load_checkpoint
-    from ..training.evaluate import check_recordable, record_metrics
-    from ..training.systems import evaluate as measure
-    from ..training.systems import evaluate_file
-
-    generator = load_checkpoint(model, device, precision)
-    if image is not None:
-        return _report({"model": generator.name} | evaluate_file(generator, image, data), as_json)
-    if record:
-        check_recordable(generator.header)  # before the work
-    report = measure(generator, data, count, seed)
-    if record:
-        record_metrics(generator.header, report)
-    _report({"model": generator.name} | report, as_json)
-
-
-for _verb in (*VERBS, export):
-    app.command()(_verb)
+def _add(app: typer.Typer, panel: str, *verbs: Verb) -> None:
+    for verb in verbs:
+        app.command(rich_help_panel=panel)(verb)
 
 
 def main() -> None:
     """Run the command; every error of ours is one sentence on stderr and exit status 2."""
-    import logging
+    log = LogLines()
+    logging.getLogger().addHandler(log)
+    try:
+        status = _status(sys.argv[1:])
+    finally:
+        logging.getLogger().removeHandler(log)
+    sys.exit(status)
 
-    from rich.logging import RichHandler
 
+def _status(arguments: list[str]) -> int:
+    """Run the command and say what went wrong; its exit status."""
+    debug, output = "--debug" in arguments, Output(sys.stdout)
+    try:
+        with redirect_stdout(output):
+            _run(arguments)
+        return 0
+    except typer.Exit as end:
+        return end.exit_code
+    except KeyboardInterrupt as stop:
+        _complain(str(stop) or "stopped")
+        return STOPPED
+    except typer.TyperException as error:
+        if message := _usage(error):  # without arguments the help was shown, and there is no more to say
+            _complain(message)
+        return REFUSED
+    except ZelligeError as error:
+        if debug:
+            raise
+        _complain(str(error))
+        return REFUSED
+    except OSError:
+        if output.fault is None or debug:
+            raise
+        if isinstance(output.fault, BrokenPipeError):  # who closed the pipe has seen enough
+            return CLOSED
+        _complain(f"standard output cannot be written: {output.fault.strerror}; free some space or write elsewhere")
+        return REFUSED
+
+
+def _run(arguments: list[str]) -> None:
+    command = typer.main.get_command(make_app())
+    with command.make_context("zellige", arguments) as context:
+        command.invoke(context)
+    sys.stdout.flush()
+
+
+def _options(
+    context: typer.Context, debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False
+) -> None:
     # Before torch loads OpenMP, whose threads spin while they wait for each other, for so long that beside another busy
     # process images take many times as long. This is enough to lose nothing alone. Benchmarks leave it to who measures.
-    if sys.argv[1:2] != ["bench"] and "OMP_WAIT_POLICY" not in os.environ:
+    if context.invoked_subcommand != "bench" and "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-    console = Console(stderr=True)
-    logging.basicConfig(level="WARNING", format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
-    try:
-        app()
-    except ZelligeError as error:
-        if _debug:
-            raise
-        print(f"zellige: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("zellige: stopped", file=sys.stderr)
-        sys.exit(130)
+
+def _complain(message: str) -> None:
+    with suppress(OSError):  # nobody is left to be told
+        say(f"zellige: {visible(message)}", error=True)
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise UnknownRecipeError(f"{text!r} is no setting; write --set KEY=VALUE, such as --set model.width=32")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate, remaining time and memory in use on a terminal; nothing when piped."""
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    from ..engine.panorama.memory import resident_bytes
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[status]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None, status="")
-
-        def advance(done: int, total: int) -> None:
-            elapsed = max(bar.tasks[task].elapsed or 0.0, 1e-3)
-            status = f"{done / elapsed / 1e6:.2f} megapixels/s, {resident_bytes() >> 20} MiB resident"
-            bar.update(task, completed=done, total=total, status=status)
-
-        yield advance
+def _usage(error: typer.TyperException) -> str:
+    """A sentence of ours for an option or argument that the command does not take."""
+    cause, param = error.__cause__, getattr(error, "param", None)
+    text = " ".join(error.format_message().split()).rstrip(".")
+    if isinstance(cause, ValidationError) and param is not None:
+        fault = cause.errors()[0]
+        text = f"{max(param.opts, key=len)} cannot be {fault['input']!r}: {fault['msg']}"
+    if not text:
+        return ""
+    context: Any = getattr(error, "ctx", None)
+    path = "zellige" if context is None else context.command_path
+    return f"{text[0].lower()}{text[1:]}; `{path} --help` shows what it takes"

@@ -1,19 +1,28 @@
 """The verbs of `zellige bench`."""
 
-import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import RenderableType
 
 from zellige.errors import SizeError, TaskError
 
-from .options import Device, Json, Memory, Model, Precision, Seed, Size, parse_size, report
+from ..engine.systems import all_systems, system_of
+from .flags import number
+from .options import Device, Json, Memory, Model, Overwrite, Precision, Seed, Size, parse_size
+from .printing import report, show
+from .results import refuse_existing, refuse_same, save_json
 
 __all__ = ["bench"]
 
+MOST_BATCH = 65536
+REFERENCES = ", ".join(name for system in all_systems() for name in system.references)
+
 bench = typer.Typer(help="Measure, with everything compared in one run.", no_args_is_help=True)
+Rounds = Annotated[int, number("Rounds, in which all take turns.", least=1, most=10_000)]
+Save = Annotated[Path | None, typer.Option(help="Also write the results into this JSON file, anew as they come.")]
 
 
 @bench.command("panorama")
@@ -22,53 +31,43 @@ def bench_panorama(
     size: Size = "16384x",
     memory: Memory = "512MiB",
     seed: Seed = 0,
-    rounds: Annotated[int, typer.Option(help="Alternating rounds of bare generator and render.")] = 5,
+    rounds: Rounds = 5,
     device: Device = "auto",
     precision: Precision = "auto",
     as_json: Json = False,
 ) -> None:
-    """The render to disk against the bare generator at the same batch, in one run."""
+    """Compare the render to disk with the bare generator at the same batch, in one run."""
     from ..benchmarks.panorama import measure
-    from ..engine.library import load_task
+    from ..engine.library import load_checkpoint
 
     width, height = parse_size(size)
-    generator = load_task("panorama", model, device, precision)
+    generator: Any = load_checkpoint(model, device, precision)
+    system_of(generator.system).task("panorama")  # refuses a model without
     report(measure(generator, width, height, memory, seed, rounds), as_json)
 
 
 @bench.command("generate")
 def bench_generate(
-    model: Annotated[
-        str, typer.Argument(help="A model's name or path, or onegan-128 or coco-gan-256: random weights.")
-    ],
+    model: Annotated[str, typer.Argument(help=f"A model's name or path, or of random weights {REFERENCES}.")],
     batch: Annotated[str, typer.Option(help="Images a call, such as 1,8,32.")] = "1,8,32",
     precision: Annotated[str, typer.Option(help="fp32, bf16, or both.")] = "fp32,bf16",
     against: Annotated[
         str, typer.Option(help="Peers: eager, compile, onnxruntime, openvino, tensorrt; one that is missing is named.")
     ] = "eager,compile,onnxruntime,openvino",
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds, in which all take turns.")] = 7,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write the results into this file, anew after each batch.")
-    ] = None,
+    rounds: Rounds = 7,
+    save: Save = None,
+    overwrite: Overwrite = False,
     device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
-    """A generator against its peers: correct first, then how fast. Ctrl-C ends it with what it has."""
+    """Compare a generator with its peers: correct first, then how fast. Ctrl-C ends it with what it has."""
     from ..benchmarks.generate.compare import compare
     from ..benchmarks.generate.table import table_of
     from ..engine.device import pick_device
-    from ..engine.files.atomic import AtomicFile
 
     batches, precisions, peers = _counts(batch), _names(precision), _names(against)
-    output = None if json_file is None else AtomicFile(json_file)
-    report: dict[str, Any] = {}
-    try:
-        for report in compare(model, batches, precisions, pick_device(device), peers, rounds):
-            if output is not None:
-                with output as file:
-                    file.write(json.dumps(report, indent=1).encode() + b"\n")
-    finally:  # what was measured before it was stopped stays true
-        if report:
-            Console(width=max(Console().width, 140)).print(table_of(report))
+    _refuse({"--save": save}, overwrite, {"the model": [Path(model)]})
+    _collect(compare(model, batches, precisions, pick_device(device), peers, rounds), save, table_of, as_json)
 
 
 @bench.command("kernels")
@@ -79,41 +78,64 @@ def bench_kernels(
         typer.Option(help="Peers: eager, compile, sdpa, liger, onnxruntime, openvino; one that is missing is named."),
     ] = "eager,compile,sdpa,liger,onnxruntime,openvino",
     dtype: Annotated[str, typer.Option(help="Such as float32, or float32,bfloat16.")] = "float32,bfloat16",
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write the results into this file, anew after each shape.")
-    ] = None,
+    save: Save = None,
     plot_file: Annotated[
         Path | None, typer.Option("--plot", help="Also draw percent of the limit over shapes into this PNG file.")
     ] = None,
+    overwrite: Overwrite = False,
     device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
-    """Kernels against their peers: correct first, then how fast, and of what limit. Ctrl-C ends it with what it has."""
+    """Compare kernels with their peers: correct first, then how fast, and of what limit. Ctrl-C keeps what it has."""
     import torch
 
     from ..benchmarks.kernels.compare import compare
+    from ..benchmarks.kernels.plot import plot
     from ..benchmarks.kernels.table import table_of
     from ..engine.device import pick_device
-    from ..engine.files.atomic import AtomicFile
 
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    kinds = dtype.split(",")
+    kinds = _names(dtype)
     if unknown := [name for name in kinds if name not in known]:
         raise TaskError(f"kernels are not measured in {unknown[0]}; choose from {', '.join(known)}.")
-    peers = [name for name in against.split(",") if name]
-    output = None if json_file is None else AtomicFile(json_file)
-    report: dict[str, Any] = {}
-    try:
-        for report in compare(names or [], [known[name] for name in kinds], pick_device(device), peers):
-            if output is not None:
-                with output as file:
-                    file.write(json.dumps(report, indent=1).encode() + b"\n")
-    finally:  # what was measured before it was stopped, or before a kernel that is wrong, stays true
-        if report:
-            Console(width=max(Console().width, 170)).print(table_of(report))
+    if not kinds:
+        raise TaskError(f"there is no dtype to measure in; choose from {', '.join(known)}.")
+    _refuse({"--save": save, "--plot": plot_file}, overwrite, {})
+    reports = compare(names or [], [known[name] for name in kinds], pick_device(device), _names(against))
+    found = _collect(reports, save, table_of, as_json, least=170)
     if plot_file is not None:
-        from ..benchmarks.kernels.plot import plot
+        plot(found, plot_file)
 
-        plot(report, plot_file)
+
+def _collect(
+    reports: Iterator[dict[str, Any]],
+    save: Path | None,
+    table_of: Callable[[dict[str, Any]], RenderableType],
+    as_json: bool,
+    least: int = 140,
+) -> dict[str, Any]:
+    """Save each report as it comes, and print the last, which stays true if the run was stopped or a peer was wrong."""
+    write, found = save_json(save), dict[str, Any]()
+    try:
+        for found in reports:
+            write(found)
+    finally:
+        if found and as_json:
+            report(found, True)
+        elif found:
+            show(table_of(found), least=least)
+    return found
+
+
+def _refuse(files: Mapping[str, Path | None], overwrite: bool, inputs: Mapping[str, list[Path]]) -> None:
+    """Refuse output files that exist, that are the same, or that cannot be written, before anything is measured."""
+    from ..engine.files.atomic import AtomicFile
+
+    outputs = {flag: [path] for flag, path in files.items() if path is not None}
+    refuse_same(outputs, inputs)
+    for (path,) in outputs.values():
+        refuse_existing([path], overwrite)
+        AtomicFile(path)
 
 
 def _names(text: str) -> list[str]:
@@ -122,6 +144,9 @@ def _names(text: str) -> list[str]:
 
 def _counts(text: str) -> list[int]:
     try:
-        return [int(count) for count in _names(text)]
+        counts = [int(count) for count in _names(text)]
     except ValueError:
         raise SizeError(f"{text!r} is no list of batches; write whole numbers such as 1,8,32") from None
+    if max(counts, default=0) > MOST_BATCH:
+        raise SizeError(f"a batch of {max(counts)} images is too large to measure; give {MOST_BATCH} or fewer")
+    return counts

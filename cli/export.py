@@ -7,27 +7,32 @@ import typer
 
 from zellige.errors import SizeError, TaskError
 
-from .options import Json, Model, report
+from ..engine.systems import all_systems
+from .flags import number, refuse_unused
+from .options import Json, Model, Overwrite
+from .printing import report
+from .results import refuse_existing, refuse_same
 
 if TYPE_CHECKING:
     from ..export.tensorrt import Profile
 
 __all__ = ["export"]
 
-FORMATS = ("onnx", "tensorrt", "triton-repository")
+# By format the options that it alone has no use for.
+UNUSED = {
+    "onnx": ("target", "profile", "max_batch", "instances", "serve_on"),
+    "tensorrt": ("max_batch", "instances", "serve_on"),
+    "triton-repository": ("target", "profile", "overwrite"),
+}
+GRAPHS = " ".join(f"{system.title}: {', '.join(system.graphs)}." for system in all_systems())
 
 
 def export(
+    context: typer.Context,
     model: Model,
-    out: Annotated[Path, typer.Option(help="The file, replaced if it exists, or the folder of a repository.")],
-    to: Annotated[str, typer.Option(help="onnx, tensorrt or triton-repository.")] = "onnx",
-    task: Annotated[
-        str,
-        typer.Option(
-            help="COCO-GAN: generate or patches. OneGAN: generate, like, reconstruct, segment, cluster, translate, "
-            "inpaint or recompose."
-        ),
-    ] = "generate",
+    out: Annotated[Path, typer.Option(help="The file, or the folder of a repository.")],
+    to: Annotated[str, typer.Option(help=f"{', '.join(UNUSED)}.")] = "onnx",
+    task: Annotated[str, typer.Option(help=GRAPHS)] = "generate",
     flavour: Annotated[
         str | None,
         typer.Option(
@@ -37,18 +42,29 @@ def export(
     ] = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16; inputs and outputs are the same.")] = "fp32",
     output: Annotated[str, typer.Option(help="image: bytes [N, H, W, 3]; float: float32 [N, 3, H, W].")] = "image",
-    target: Annotated[str, typer.Option(help="rtx: GPUs to build for, such as sm_86,sm_89,sm_120.")] = "",
+    target: Annotated[str, typer.Option(help="tensorrt, rtx: GPUs to build for, such as sm_86,sm_89,sm_120.")] = "",
     profile: Annotated[
         list[str] | None, typer.Option(help="tensorrt: least, usual and largest batch; may be repeated.")
     ] = None,
-    max_batch: Annotated[int, typer.Option(help="triton-repository: most images in a batch.")] = 32,
-    instances: Annotated[int, typer.Option(help="triton-repository: copies of the model that run at a time.")] = 1,
+    max_batch: Annotated[int, number("triton-repository: most images in a batch.", least=1, most=65536)] = 32,
+    instances: Annotated[
+        int, number("triton-repository: copies of the model that run at a time.", least=1, most=1024)
+    ] = 1,
     serve_on: Annotated[str, typer.Option(help="triton-repository: cpu or gpu.")] = "gpu",
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Export a task of a model, checked against PyTorch; what does not compute the same is not kept."""
-    if to not in FORMATS:
-        raise TaskError(f"there is no export to {to!r}; use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    """Export a task of a model. The file is compared with PyTorch, and kept only if it computes the same."""
+    from ..engine.library import find
+
+    if to not in UNUSED:
+        *most, last = UNUSED
+        raise TaskError(f"there is no export to {to!r}; use {', '.join(most)} or {last}")
+    refuse_unused(context, f"--to {to}", UNUSED[to])
+    if to != "triton-repository":  # whose own check names the model in it
+        beside = out.with_name(f"{out.name}.data")  # weights that are too large for the file
+        refuse_same({"--out": [out, beside]}, {"the model": [find(model)]})
+        refuse_existing([out], overwrite)
     chosen: dict[str, Any] = {"task": task, "precision": precision, "output": output}
     if to == "onnx":
         from ..export.onnx import export_onnx

@@ -1,52 +1,41 @@
-"""Options that several verbs of the command share, and how verbs report."""
+"""Options that several verbs of the command share."""
 
-import json
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from zellige.errors import SizeError
 
-__all__ = ["Device", "Json", "Memory", "Model", "Precision", "Runtime", "Seed", "Size", "parse_size", "report"]
+from .flags import number
+
+__all__ = [
+    "MOST_SEED",
+    "Device",
+    "Json",
+    "Memory",
+    "Model",
+    "OutFolder",
+    "Overwrite",
+    "Precision",
+    "Runtime",
+    "Seed",
+    "Size",
+    "parse_size",
+]
+
+MOST_SEED = 2**63 - 1  # what torch takes, without a sign
 
 Model = Annotated[str, typer.Argument(help="A bundled model's name, or the path of a checkpoint or exported file.")]
+OutFolder = Annotated[Path, typer.Option(help="Folder for the PNG files; made when missing.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist; otherwise they are refused.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
-Seed = Annotated[int, typer.Option(help="0 or more; the same seed gives the same picture.")]
+Seed = Annotated[int, number("The same seed gives the same picture.", least=0, most=MOST_SEED)]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, or fp16 (CUDA).")]
-Runtime = Annotated[str, typer.Option(help="auto (torch, of .onnx files onnx), torch, onnx, or on CUDA tensorrt.")]
+Runtime = Annotated[str, typer.Option(help="auto (torch; for .onnx files onnx), torch, onnx, or on CUDA tensorrt.")]
 Memory = Annotated[str | None, typer.Option(help="Memory budget, such as 512MiB; default half of what is free.")]
 Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels; 16384x takes the model's own height.")]
-
-
-def report(values: dict[str, Any], as_json: bool) -> None:
-    """Print what a verb found: one JSON object, or a table for people, with lists of rows as tables of their own."""
-    if as_json:
-        print(json.dumps(values))
-        return
-    table = Table(show_header=False, box=None)
-    tables = [table]
-    for key, value in values.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            tables.append(_table_of(key, value))
-        else:
-            table.add_row(key, _plain(value))
-    Console().print(*tables, sep="\n")
-
-
-def _table_of(title: str, rows: list[dict[str, Any]]) -> Table:
-    table = Table(*rows[0], title=title, title_justify="left", box=None)
-    for row in rows:
-        table.add_row(*("" if value is None else _plain(value) for value in row.values()))
-    return table
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return json.dumps(value) if isinstance(value, dict | list) else str(value)
 
 
 def parse_size(text: str | None) -> tuple[int | None, int | None]:

@@ -1,117 +1,197 @@
-"""OneGAN's tasks on image files: everything is read before anything is written, and nothing is overwritten unasked."""
+"""Files that verbs write: their names, which ones may be replaced, and the pictures and tables in them."""
 
 import csv
 import io
+import json
 import os
-import time
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from zellige.errors import OutputError
 
-from ..engine.files.atomic import AtomicFile, output_errors
-from ..engine.files.squares import Squares, cut_squares
-from ..engine.systems.onegan.model import OneGan
+from .printing import finite
 
-__all__ = ["cluster_to_table", "write_for_each"]
+if TYPE_CHECKING:
+    from ..engine.files.atomic import AtomicFile
 
-Pixels = NDArray[np.uint8]
-Task = Callable[[Squares], dict[str, Iterable[Pixels]]]
+__all__ = [
+    "columns_of",
+    "fit",
+    "make_folder",
+    "picture_names",
+    "refuse_existing",
+    "refuse_same",
+    "save_json",
+    "stem_of",
+    "write_picture",
+    "write_pictures",
+    "write_table",
+]
 
-
-def write_for_each(
-    model: OneGan, files: Sequence[str], out: Path, endings: Sequence[str], task: Task, *, overwrite: bool = False
-) -> dict[str, Any]:
-    """Run a task on image files, and write PNG files named STEM-ENDING.png.
-
-    The squares of all files are held at once, 48 KiB each at 128 pixels; results are written batch by batch.
-
-    Args:
-        model: whose task it is.
-        files: image files.
-        out: folder for the results; made when missing, after everything was read.
-        endings: of the names of the results.
-        task: from some squares to one picture of each, uint8 [H, W, 3] or [H, W], for every ending.
-        overwrite: replace files that exist.
-    Returns:
-        report: model, images, seconds, images_per_second, device, precision, files.
-    Raises:
-        DataError: a file is no image, or too large.
-        OutputError: a result exists, two have the same name, or they cannot be written.
-    """
-    targets = {ending: [out / f"{Path(file).stem}-{ending}.png" for file in files] for ending in endings}
-    for paths in targets.values():
-        _check_names(files, paths, overwrite)
-    began = time.perf_counter()
-    squares = cut_squares(files, model.config.resolution)
-    for start in range(0, len(squares), model.batch):
-        results = task(squares[start : start + model.batch])
-        with output_errors(out):  # only now, so that a refusal leaves no folder behind
-            out.mkdir(parents=True, exist_ok=True)
-        for ending, paths in targets.items():
-            for path, picture in zip(paths[start : start + model.batch], results[ending], strict=True):
-                _write(path, picture)
-    written = [str(path) for paths in zip(*targets.values(), strict=True) for path in paths]
-    return _report(model, len(files), began) | {"files": written}
+Advance = Callable[[int, int], None]
+Paths = Sequence[Path]
 
 
-def cluster_to_table(model: OneGan, files: Sequence[str], out: Path, *, overwrite: bool = False) -> dict[str, Any]:
-    """Write the classes of image files as CSV with the columns file, child, parent, confidence.
+def refuse_same(outputs: Mapping[str, Iterable[Path]], inputs: Mapping[str, Iterable[Path]]) -> None:
+    """Refuse to write over an input, or over another output, by whatever path or link it is named.
 
     Args:
-        model: that knows the classes.
-        files: image files.
-        out: the table.
-        overwrite: replace it if it exists.
-    Returns:
-        report: model, images, seconds, images_per_second, device, precision, out, and the number of clusters found.
+        outputs: what will be written, by the flag that named it.
+        inputs: what is read, likewise.
     Raises:
-        DataError: a file is no image, or too large.
-        OutputError: the table exists, or cannot be written.
+        OutputError: two are the same file.
     """
-    output = AtomicFile(out)  # refused before anything is read
-    _check_names(files[:1], [out], overwrite)
-    began = time.perf_counter()
-    found = model.cluster(files)
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["file", "child", "parent", "confidence"])
-    for file, child, parent, confidence in zip(files, found.child, found.parent, found.confidence, strict=True):
-        table.writerow([file, child, parent, f"{confidence:.6f}"])
-    with output as opened, output_errors(out):
-        opened.write(text.getvalue().encode("utf-8", "surrogateescape"))  # names of files may be no UTF-8
-    clusters = {"children": len(np.unique(found.child)), "parents": len(np.unique(found.parent))}
-    return _report(model, len(files), began) | clusters | {"out": str(out)}
+    taken = {_identity(path): flag for flag, paths in inputs.items() for path in paths}
+    for flag, paths in outputs.items():
+        for path in paths:
+            other = taken.setdefault(_identity(path), flag)
+            if other != flag:
+                raise OutputError(f"{flag} would write {path}, which is also {other}; give {flag} another name")
 
 
-def _check_names(files: Sequence[str], paths: Sequence[Path], overwrite: bool) -> None:
-    first: dict[Path, str] = {}
-    for file, path in zip(files, paths, strict=True):
-        if path in first:
-            raise OutputError(f"{first[path]} and {file} would both become {path}; rename one, or use another --out")
-        first[path] = file
-        if os.path.lexists(path) and not overwrite:
-            raise OutputError(f"{path} exists already; choose another --out, or replace it with --overwrite")
+def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
+    """Refuse to replace files unasked.
+
+    Raises:
+        OutputError: one of them exists.
+    """
+    if overwrite:
+        return
+    for path in paths:
+        if os.path.lexists(path):
+            raise OutputError(f"{path} exists already; choose another name, or replace it with --overwrite")
 
 
-def _write(path: Path, picture: Pixels) -> None:
+def picture_names(files: Sequence[str], endings: Sequence[str], out: Path) -> list[list[Path]]:
+    """Names STEM-ENDING.png of the results of image files, a list for each ending.
+
+    Raises:
+        OutputError: two files would get the same names.
+    """
+    first: dict[str, str] = {}
+    for file in files:
+        stem = stem_of(file)
+        if stem in first:
+            both = out / f"{stem}-{endings[0]}.png"
+            raise OutputError(
+                f"{first[stem]} and {file} would both become {both}; rename one, or give it another --out"
+            )
+        first[stem] = file
+    return [[out / f"{stem}-{ending}.png" for stem in first] for ending in endings]
+
+
+def stem_of(file: str) -> str:
+    """The name of a file without folder and extension, fit to be part of another name."""
+    return fit(Path(file).stem)
+
+
+def fit(value: Any) -> str:
+    """A value as part of a file's name."""
+    return re.sub(r"[/\\:\0]", "-", str(value))
+
+
+def write_pictures(
+    run: Callable[[Any], Sequence[Sequence[Any]]],
+    rows: Any,
+    batch: int,
+    files: Sequence[str],
+    targets: Sequence[Paths],
+    advance: Advance,
+) -> None:
+    """Run a task on some rows of its inputs at a time, and write its pictures as they are made.
+
+    Args:
+        run: from rows to pictures, uint8 [H, W, 3] or [H, W], for each ending a sequence with one a row.
+        rows: of a length, and cut by slices.
+        batch: most rows in a call.
+        files: what the rows were read from.
+        targets: paths of the pictures, for each ending one a row.
+        advance: called with (rows done, rows in all).
+    Raises:
+        OutputError: a picture cannot be written.
+        KeyboardInterrupt: the run was stopped; says what was written.
+    """
+    out, written = targets[0][0].parent, 0
+    try:
+        for start in range(0, len(files), batch):
+            made = run(rows[start : start + batch])
+            make_folder(out)
+            for row in range(len(made[0])):
+                for pictures, paths in zip(made, targets, strict=True):
+                    write_picture(paths[start + row], pictures[row])
+                written += 1
+                advance(written, len(files))
+    except KeyboardInterrupt:
+        where = f", whose results are in {out}" if written else ""
+        rest = f"; go on with the files from {files[written]} on" if written < len(files) else ""
+        raise KeyboardInterrupt(f"stopped after {written} of {len(files)} images{where}{rest}") from None
+
+
+def make_folder(out: Path) -> None:
+    """Make a folder for results. Called when the first are there, so that a refusal leaves no folder behind."""
+    from ..engine.files.atomic import output_errors
+
+    with output_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+
+
+def write_picture(path: Path, picture: Any) -> None:
+    """Write a picture, uint8 [H, W, 3] or [H, W], as PNG; it appears complete or not at all."""
+    import numpy as np
+    from PIL import Image
+
+    from ..engine.files.atomic import AtomicFile, output_errors
+
     output = AtomicFile(path)
     with output as file, output_errors(path):
-        Image.fromarray(picture).save(file, format="PNG")
+        Image.fromarray(np.ascontiguousarray(picture)).save(file, format="PNG")
 
 
-def _report(model: OneGan, images: int, began: float) -> dict[str, Any]:
-    seconds = time.perf_counter() - began
-    return {
-        "model": model.name,
-        "images": images,
-        "seconds": seconds,
-        "images_per_second": images / seconds,
-        "device": str(model.device),
-        "precision": model.precision,
-    }
+def columns_of(found: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name, in their order."""
+    from dataclasses import fields
+
+    return {field.name: getattr(found, field.name) for field in fields(found)}
+
+
+def write_table(output: "AtomicFile", files: Sequence[str], columns: Mapping[str, Any]) -> None:
+    """Write CSV with the names of files and a column for each array; fractions have six digits."""
+    from ..engine.files.atomic import output_errors
+
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["file", *columns])
+    for file, *values in zip(files, *columns.values(), strict=True):
+        table.writerow([file, *(_cell(value) for value in values)])
+    with output as opened, output_errors(output.path):
+        opened.write(text.getvalue().encode("utf-8", "surrogateescape"))  # names of files may be no UTF-8
+
+
+def save_json(path: Path | None) -> Callable[[Mapping[str, Any]], None]:
+    """A function that writes a report into a file, anew at every call; it does nothing if there is no path."""
+    from ..engine.files.atomic import AtomicFile
+
+    output = None if path is None else AtomicFile(path)
+
+    def save(values: Mapping[str, Any]) -> None:
+        if output is not None:
+            with output as file:
+                file.write(json.dumps(finite(values), indent=1, allow_nan=False).encode() + b"\n")
+
+    return save
+
+
+def _cell(value: Any) -> Any:
+    plain = value.item() if hasattr(value, "item") else value
+    return f"{plain:.6f}" if isinstance(plain, float) else plain
+
+
+def _identity(path: Path) -> tuple[int, int] | str:
+    """The same for all names of one file: links of both kinds, relative and absolute paths."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino

@@ -1,157 +1,211 @@
-"""OneGAN's verbs of the command, on image files."""
+"""A verb for each task that a system declares, on files."""
 
-from collections.abc import Callable, Iterable
+import inspect
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from zellige.errors import TaskError
 
-from .options import Device, Json, Model, Precision, report
+from ..engine.systems import all_systems, system_of
+from ..engine.systems.system import Source, Task
+from .flags import Offer, Verb, given_options, option_parameters, with_parameters
+from .options import Device, Json, Model, OutFolder, Overwrite, Precision
+from .printing import report
+from .progress import progress
+from .results import (
+    columns_of,
+    fit,
+    picture_names,
+    refuse_existing,
+    refuse_same,
+    stem_of,
+    write_pictures,
+    write_table,
+)
 
 if TYPE_CHECKING:
-    from ..engine.systems.coco_gan.images import CocoGanImages
-    from ..engine.systems.coco_gan.pictures import PatchPictures
-    from ..engine.systems.onegan.images import OneGanImages
-    from ..engine.systems.onegan.model import OneGan
+    from ..engine.systems.system import Model as Loaded
 
-__all__ = ["VERBS", "generation"]
+__all__ = ["OWN_VERBS", "TaskVerb", "offers_of", "task_verbs"]
 
-Files = Annotated[
-    list[str],
-    typer.Argument(help="PNG, JPEG, WebP, BMP, GIF or TIFF images of any size; their centre squares are taken."),
-]
-Out = Annotated[Path, typer.Option(help="Folder for the PNG files; made when missing.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist; default is to refuse.")]
+OWN_VERBS = ("generate", "panorama")  # tasks whose verbs take more than files and options; their modules have them
 
 
-def reconstruct(
-    model: Model, files: Files, out: Out, overwrite: Overwrite = False, device: Device = "auto",
-    precision: Precision = "auto", as_json: Json = False,
-) -> None:  # fmt: skip
-    """OneGAN: make images again, with foreground, background and mask: STEM-reconstruction.png and so on."""
-    loaded = _load("reconstruct", model, device, precision)
-
-    def task(squares: Any) -> dict[str, Any]:
-        parts = loaded.reconstruct(squares)
-        return {
-            "reconstruction": parts.image,
-            "foreground": parts.foreground,
-            "background": parts.background,
-            "mask": parts.mask,
-        }
-
-    _write(loaded, files, out, ("reconstruction", "foreground", "background", "mask"), task, overwrite, as_json)
+def offers_of(name: str) -> list[Offer]:
+    """The systems that have a task of a name, with their tasks."""
+    return [(system, task) for system in all_systems() for task in system.tasks if task.name == name]
 
 
-def segment(
-    model: Model, files: Files, out: Out,
-    soft: Annotated[bool, typer.Option("--soft", help="Grey masks, without the threshold of 0.5.")] = False,
-    overwrite: Overwrite = False, device: Device = "auto", precision: Precision = "auto", as_json: Json = False,
-) -> None:  # fmt: skip
-    """OneGAN: masks of the objects at the images' sizes, STEM-mask.png; black outside of the centre square."""
-    loaded = _load("segment", model, device, precision)
-    _write(loaded, files, out, ("mask",), lambda t: {"mask": loaded.segment(t, soft)}, overwrite, as_json)
+@dataclass(frozen=True)
+class TaskVerb:
+    """A verb, and how the help shows it: in which panel, by which line, and on its own page."""
+
+    name: str
+    panel: str
+    line: str
+    help: str
+    run: Verb
 
 
-def cluster(
-    model: Model, files: Files,
-    out: Annotated[Path, typer.Option(help="The CSV file: file, child, parent, confidence.")],
-    overwrite: Overwrite = False, device: Device = "auto", precision: Precision = "auto", as_json: Json = False,
-) -> None:  # fmt: skip
-    """OneGAN: sort images into child classes (style) and parent classes (shape), into a CSV file."""
-    from .results import cluster_to_table
-
-    loaded = _load("cluster", model, device, precision)
-    report(cluster_to_table(loaded, files, out, overwrite=overwrite), as_json)
-
-
-def translate(
-    model: Model, files: Files, out: Out,
-    child: Annotated[int, typer.Option(help="Child class whose style the objects get.")],
-    overwrite: Overwrite = False, device: Device = "auto", precision: Precision = "auto", as_json: Json = False,
-) -> None:  # fmt: skip
-    """OneGAN: give objects the style of another child class, STEM-child-K.png; shape, pose and background stay."""
-    loaded = _load("translate", model, device, precision)
-    name = f"child-{child}"
-    _write(loaded, files, out, (name,), lambda t: {name: loaded.translate(t, child)}, overwrite, as_json)
+def task_verbs() -> Iterator[TaskVerb]:
+    """A verb for each task that has none of its own."""
+    names = dict.fromkeys(task.name for system in all_systems() for task in system.tasks)
+    for name in names:
+        if name not in OWN_VERBS:
+            offers = offers_of(name)
+            panel = " and ".join(f"{system.title}'s" for system, _ in offers) + " tasks"
+            line = _help(offers, [task.help for _, task in offers])
+            page = _help(offers, [f"{task.help}{_written(task)}" for _, task in offers])
+            yield TaskVerb(name, panel, line, page, _verb(offers))
 
 
-def inpaint(
-    model: Model, files: Files, out: Out, overwrite: Overwrite = False, device: Device = "auto",
-    precision: Precision = "auto", as_json: Json = False,
-) -> None:  # fmt: skip
-    """OneGAN: remove the objects, STEM-background.png; the whole background is made again."""
-    loaded = _load("inpaint", model, device, precision)
-    _write(loaded, files, out, ("background",), lambda t: {"background": loaded.inpaint(t)}, overwrite, as_json)
+def _verb(offers: Sequence[Offer]) -> Verb:
+    name, table = offers[0][1].name, all(task.table for _, task in offers)
+    sources = {source.name: source for _, task in offers for source in task.reads}
+    parameters = [_source_parameter(source, offers) for source in sources.values()]
+    if table:
+        help = "The CSV file: a row an image."
+        parameters.append(_keyword("out", Annotated[Path, typer.Option(help=help)]))
+    else:
+        parameters.append(_keyword("out", OutFolder))
+    parameters += option_parameters(offers)
+
+    def verb(
+        context: typer.Context, model: Model, overwrite: Overwrite = False, device: Device = "auto",
+        precision: Precision = "auto", as_json: Json = False, **values: Any,
+    ) -> None:  # fmt: skip
+        from ..engine.library import load_task
+
+        out = values.pop("out")
+        loaded = load_task(name, model, device, precision)
+        task = system_of(loaded.system).task(name)
+        given = {source: values.pop(source) for source in sources}
+        options = given_options(context, task, values, loaded.name)
+        run = _write_table if task.table else _write_pictures
+        report(run(loaded, task, _inputs(task, given), options, out, overwrite), as_json)
+
+    return with_parameters(verb, parameters)
 
 
-def recompose(
-    model: Model, files: Files, out: Out,
-    background: Annotated[str, typer.Option(help="The image whose background is taken.")],
-    overwrite: Overwrite = False, device: Device = "auto", precision: Precision = "auto", as_json: Json = False,
-) -> None:  # fmt: skip
-    """OneGAN: lay the objects of images over the background of another, STEM-on-BACKGROUND.png."""
-    from ..engine.files.squares import cut_squares
-
-    loaded = _load("recompose", model, device, precision)
-    place = cut_squares([background], loaded.config.resolution)
-    name = f"on-{Path(background).stem}"
-    _write(loaded, files, out, (name,), lambda t: {name: loaded.recompose(t, place)}, overwrite, as_json)
+def _inputs(task: Task, given: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The files of each source that the model's task reads; one that only other systems read is refused."""
+    read = {source.name for source in task.reads}
+    for name, value in given.items():
+        if value and name not in read:
+            raise TaskError(f"{task.name} of this model reads no {name}; leave out --{name}")
+        if not value and name in read:
+            raise TaskError(f"{task.name} of this model needs {name}: {_source(task, name).help}")
+    return {name: value if isinstance(value, list) else [value] for name, value in given.items() if name in read}
 
 
-VERBS = (reconstruct, segment, cluster, translate, inpaint, recompose)
+def _write_pictures(
+    model: "Loaded", task: Task, inputs: Mapping[str, list[str]], options: Any, out: Path, overwrite: bool
+) -> dict[str, Any]:
+    endings = _endings(task, inputs, options)
+    main = _rows_of(task)
+    files = inputs[main]
+    targets = picture_names(files, endings, out)
+    written = [path for row in zip(*targets, strict=True) for path in row]
+    _refuse(model, task, inputs, written, overwrite)
+    began = time.perf_counter()
+    read = {name: model.read(name, paths) for name, paths in inputs.items()}
+    keywords = options.model_dump(exclude_unset=True)
+
+    def run(rows: Any) -> list[Any]:
+        made = getattr(model, task.name)(**(read | {main: rows}), **keywords)
+        return [made] if len(task.makes) == 1 else list(columns_of(made).values())
+
+    with progress(task.name, lambda rate: f"{rate:.2f} images/s") as advance:
+        write_pictures(run, read[main], model.batch, files, targets, advance)
+    return _report(model, len(files), began) | {"files": [str(path) for path in written]}
 
 
-def generation(
-    model: str,
-    child: int | None,
-    parent: int | None,
-    background: int | None,
-    like: str | None,
-    device: str,
-    precision: str,
-    runtime: str = "auto",
-) -> "tuple[PatchPictures | OneGanImages | CocoGanImages, Callable[[int, int], Any]]":
-    """A model of any system, and what makes images of it from their number and a seed.
+def _write_table(
+    model: "Loaded", task: Task, inputs: Mapping[str, list[str]], options: Any, out: Path, overwrite: bool
+) -> dict[str, Any]:
+    from ..engine.files.atomic import AtomicFile
 
-    Raises:
-        TaskError: classes or a reference image are given and the model is no OneGAN, or both are.
-    """
-    from ..engine.library import load, load_task
-
-    classes: dict[str, Any] = {"child": child, "parent": parent, "background": background}
-    given = [f"--{name}" for name, value in (classes | {"like": like}).items() if value is not None]
-    if like is not None and len(given) > 1:
-        raise TaskError(f"--like takes the classes from an image; leave out --like, or {given[0]}")
-    if not given:
-        loaded = load(model, device, precision, runtime=runtime)
-        return loaded, loaded.generate
-    if like is not None:
-        encoding = _load("generate --like", model, device, precision, runtime)
-        return encoding, lambda count, seed: encoding.like([like], count, seed)[0]
-    chosen = load_task("generate", model, device, precision, runtime)
-    return chosen, lambda count, seed: chosen.generate(count, seed, **classes)
+    output = AtomicFile(out)  # refused before anything is read
+    _refuse(model, task, inputs, [out], overwrite)
+    began = time.perf_counter()
+    read = {name: model.read(name, paths) for name, paths in inputs.items()}
+    found = getattr(model, task.name)(**read, **options.model_dump(exclude_unset=True))
+    files = inputs[_rows_of(task)]
+    write_table(output, files, columns_of(found))
+    return _report(model, len(files), began) | getattr(found, "counts", {}) | {"out": str(out)}
 
 
-def _load(task: str, model: str, device: str, precision: str, runtime: str = "auto") -> "OneGan":
-    from ..engine.library import load_task
+def _refuse(model: "Loaded", task: Task, inputs: Mapping[str, list[str]], outputs: list[Path], overwrite: bool) -> None:
+    refuse_existing(outputs, overwrite)
+    flags = {name: name if _source(task, name).many else f"--{name}" for name in inputs}
+    given = {f"an input, {flags[name]}": map(Path, paths) for name, paths in inputs.items()}
+    refuse_same({"--out": outputs}, given)
 
-    return load_task(task, model, device, precision, runtime)
+
+def _endings(task: Task, inputs: Mapping[str, list[str]], options: Any) -> list[str]:
+    stems = {name: stem_of(paths[0]) for name, paths in inputs.items()}
+    values = {name: fit(value) for name, value in options.model_dump().items()}
+    return [ending.format(**(stems | values)) for ending in task.makes]
 
 
-def _write(
-    model: "OneGan",
-    files: list[str],
-    out: Path,
-    endings: tuple[str, ...],
-    task: Callable[[Any], dict[str, Iterable[Any]]],
-    overwrite: bool,
-    as_json: bool,
-) -> None:
-    from .results import write_for_each
+def _rows_of(task: Task) -> str:
+    """The source whose files the results belong to, one by one."""
+    return next(source.name for source in task.reads if source.many)
 
-    found = write_for_each(model, files, out, endings, task, overwrite=overwrite)
-    names = found["files"]
-    report(found | {"files": names if as_json else f"{names[0]} ... {Path(names[-1]).name}"}, as_json)
+
+def _source(task: Task, name: str) -> Source:
+    return next(source for source in task.reads if source.name == name)
+
+
+def _source_parameter(source: Source, offers: Sequence[Offer]) -> inspect.Parameter:
+    help = escape(source.help) + (" Or seed:7 for an image of that seed." if source.seeds else "")
+    everywhere = all(any(own.name == source.name for own in task.reads) for _, task in offers)
+    default = inspect.Parameter.empty if everywhere else None
+    if source.many:
+        return _keyword(source.name, Annotated[list[str], typer.Argument(help=help)], default)
+    kind: Any = str if everywhere else str | None
+    return _keyword(source.name, Annotated[kind, typer.Option(f"--{source.name}", help=help)], default)
+
+
+def _keyword(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _help(offers: Sequence[Offer], texts: Sequence[str]) -> str:
+    """One text if all systems have the same, else one for each system."""
+    if len(set(texts)) == 1:
+        return escape(texts[0])
+    return " ".join(f"{system.title}: {escape(text)}" for (system, _), text in zip(offers, texts, strict=True))
+
+
+def _written(task: Task) -> str:
+    """What the results are called, such as STEM-child-CHILD.png."""
+    if task.table:
+        return ""
+    names = [f"STEM-{ending.format_map(_Upper())}.png" for ending in task.makes]
+    return f" Writes {', '.join(names)} for every file STEM."
+
+
+class _Upper(dict[str, str]):
+    """Every key in capitals."""
+
+    def __missing__(self, key: str) -> str:
+        return key.upper()
+
+
+def _report(model: "Loaded", images: int, began: float) -> dict[str, Any]:
+    seconds = time.perf_counter() - began
+    return {
+        "model": model.name,
+        "images": images,
+        "seconds": seconds,
+        "images_per_second": images / seconds,
+        "device": str(model.device),
+        "precision": model.precision,
+    }

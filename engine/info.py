@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from rich.table import Table
+from rich.text import Text
 
 from zellige.errors import TaskError
 from zellige.version import __version__
@@ -88,8 +89,8 @@ def rewrites_table(rows: list[dict[str, Any]]) -> Table:
     forms = list(dict.fromkeys([AS_TRAINED, *(form for row in rows for form in row["milliseconds"])]))
     table = Table("layer", "given", "dtype", *forms, "gain", "measured", title="milliseconds by form", box=None)
     for row in rows:
-        times = {form: f"{time:.4g}" for form, time in row["milliseconds"].items()}
-        times[row["form"]] = f"[bold]{times[row['form']]} *[/bold]"
+        times: dict[str, str | Text] = {form: f"{time:.4g}" for form, time in row["milliseconds"].items()}
+        times[row["form"]] = Text(f"{times[row['form']]} *", style="bold")
         when = "before" if row["cached"] else "now"
         shown = (times.get(form, "") for form in forms)
         table.add_row(row["layer"], row["shapes"], row["dtype"], *shown, f"{row['gain']:.2f}x", when)

@@ -12,7 +12,7 @@ import typer
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from zellige.cli import app
+from zellige.cli import make_app
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "Dockerfile").read_text()
@@ -47,7 +47,7 @@ def default(argument: str) -> str:
 
 def parsed(arguments: list[str]) -> Any:
     """Refuses verbs and options that the command does not have."""
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(make_app())
     while hasattr(command, "commands"):
         assert arguments[0] in command.commands, arguments[0]
         command, arguments = command.commands[arguments[0]], arguments[1:]

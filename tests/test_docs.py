@@ -9,7 +9,7 @@ import pytest
 import torch
 import typer
 
-from zellige.cli import app
+from zellige.cli import make_app
 from zellige.engine.checkpoint.file import write_checkpoint
 from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.engine.systems.coco_gan.critic import Discriminator, Head
@@ -97,7 +97,7 @@ def test_snippet_runs_and_has_the_shapes_it_says(page, number, code, models, tmp
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[line for _, line in COMMANDS])
 def test_command_exists_with_its_options(page, line):
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(make_app())
     words = shlex.split(line, comments=True)[1:]
     while hasattr(command, "commands"):
         assert words[0] in command.commands, f"there is no verb {words[0]!r}"

@@ -136,8 +136,8 @@ class Model(Protocol):
         """Height and width of an image in pixels."""
         ...
 
-    def generate(self, count: int, seed: int = 0, *, as_: Any = "numpy", **options: Any) -> Any:
-        """Images under a seed; image k is the same whatever `count` is."""
+    def generate(self, count: int, seed: int = 0, *, first: int = 0, as_: Any = "numpy", **options: Any) -> Any:
+        """Images `first` to `first + count` of a seed; image k is the same whatever the range is."""
         ...
 
     def read(self, source: str, given: Any) -> Any:

@@ -21,7 +21,7 @@ from zellige.benchmarks.generate.peers import PEERS, make_runner, plain
 from zellige.benchmarks.generate.subjects import subject_of
 from zellige.benchmarks.generate.timing import alternate
 from zellige.benchmarks.kernels.exported import Unmeasured
-from zellige.cli import app
+from zellige.cli import make_app
 from zellige.engine.checkpoint.file import write_checkpoint
 from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.engine.systems.coco_gan.generator import Generator
@@ -86,7 +86,7 @@ def compare(*arguments: Any) -> dict[str, Any]:
 
 
 def invoke(*arguments: str) -> Any:
-    return CliRunner().invoke(app, ["bench", "generate", *arguments])
+    return CliRunner().invoke(make_app(), ["bench", "generate", *arguments])
 
 
 @pytest.mark.parametrize("system", ["onegan", "coco-gan"])
@@ -94,7 +94,7 @@ def test_every_row_and_every_key_is_there(system, model, tmp_path):
     file = tmp_path / "generate.json"
     result = invoke(
         model(system), "--batch", "1,3", "--precision", "fp32,bf16", "--against", "eager,tensorrt",
-        "--rounds", "2", "--device", "cpu", "--json", str(file),
+        "--rounds", "2", "--device", "cpu", "--save", str(file),
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     report = json.loads(file.read_text(), parse_constant=pytest.fail)  # neither NaN nor infinity is JSON
@@ -273,7 +273,7 @@ def test_a_run_that_is_stopped_keeps_the_batches_before(model, tmp_path, monkeyp
 
     monkeypatch.setattr(comparing, "_measure", stopping)
     file = tmp_path / "generate.json"
-    result = invoke(model("onegan"), "--batch", "1,2", "--against", "", "--precision", "fp32", "--json", str(file))
+    result = invoke(model("onegan"), "--batch", "1,2", "--against", "", "--precision", "fp32", "--save", str(file))
     assert result.exit_code == 130
     assert [row["batch"] for row in json.loads(file.read_text())["results"]] == [1]
     assert "zellige" in result.stdout and list(tmp_path.iterdir()) == [file]

@@ -25,7 +25,7 @@ from zellige.benchmarks.kernels.measure import alternate
 from zellige.benchmarks.kernels.plot import plot
 from zellige.benchmarks.kernels.runners import Inputs
 from zellige.benchmarks.kernels.table import table_of
-from zellige.cli import app
+from zellige.cli import make_app
 from zellige.errors import TaskError
 
 CPU = torch.device("cpu")
@@ -252,8 +252,8 @@ def test_a_run_that_is_stopped_keeps_the_shapes_before(monkeypatch, tmp_path: Pa
     stopped = dataclasses.replace(case, shape="stopped", kernel_call=stopping)
     monkeypatch.setitem(KERNELS, "nearest_centroid", lambda dtype, device: iter([case, stopped]))
     file = tmp_path / "kernels.json"
-    arguments = ["nearest_centroid", "--dtype", "float32", "--against", "", "--device", "cpu", "--json", str(file)]
-    result = CliRunner().invoke(app, ["bench", "kernels", *arguments])
+    arguments = ["nearest_centroid", "--dtype", "float32", "--against", "", "--device", "cpu", "--save", str(file)]
+    result = CliRunner().invoke(make_app(), ["bench", "kernels", *arguments])
     assert result.exit_code == 130
     assert case.shape in result.stdout and "stopped" not in result.stdout
     assert {row["shape"] for row in json.loads(file.read_text())["results"]} == {case.shape}
@@ -269,6 +269,6 @@ def test_a_run_that_is_stopped_keeps_the_shapes_before(monkeypatch, tmp_path: Pa
     ],
 )
 def test_unknown_names_are_refused(arguments, sentence):
-    result = CliRunner().invoke(app, ["bench", "kernels", *arguments])
+    result = CliRunner().invoke(make_app(), ["bench", "kernels", *arguments])
     assert isinstance(result.exception, TaskError)
     assert sentence in str(result.exception)

@@ -31,7 +31,7 @@ def test_modes_of_the_host_change_no_byte(
     model: Model, model_file: ModelFile, tmp_path: Path, mode: str, kind: str
 ) -> None:
     loaded = model(kind)
-    expected, width = loaded.generate(2, seed=1), 2 * loaded.resolution[1]
+    expected, width = loaded.generate(2, seed=1), 2 * loaded.size[1]
     loaded.panorama(tmp_path / "a.png", width, memory="128MiB")
     with MODES[mode]():
         assert np.array_equal(loaded.generate(2, seed=1), expected)
@@ -52,7 +52,7 @@ def test_a_copy_makes_the_same_pictures(model: Model, kind: str, copied: Callabl
     loaded = model(kind)
     other, region = copied(loaded), Region(3, 5, 7, 50)
     assert np.array_equal(other.generate(2, seed=1), loaded.generate(2, seed=1))
-    scene = loaded.scene(3 * loaded.resolution[1], seed=2)
+    scene = loaded.scene(3 * loaded.size[1], seed=2)
     assert np.array_equal(other.render(pickle.loads(pickle.dumps(scene)), region), loaded.render(scene, region))
 
 

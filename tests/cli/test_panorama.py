@@ -1,0 +1,112 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from .command import BIRDS, Run, one_object, panorama, refused
+
+REFUSED = {
+    # sizes
+    "size 0": (panorama("--size", "0x24"), "the width must be positive, not 0"),
+    "negative size": (panorama("--size=-32x24"), "the width must be positive, not -32"),
+    "not a multiple": (panorama("--size", "100x24"), "the nearest is 96 or 128"),
+    "not a multiple, small": (panorama("--size", "5x"), "the nearest is 32"),
+    "height of an open axis": (panorama("--size", "64x48"), "always 24, not 48; leave it out or give 24"),
+    "garbage size": (panorama("--size", "huge"), "'huge' is no size; write WIDTHxHEIGHT"),
+    "three sides": (panorama("--size", "1x2x3"), "'1x2x3' is no size; write WIDTHxHEIGHT"),
+    "one side": (panorama("--size", "64"), "'64' is no size; write WIDTHxHEIGHT"),
+    "fraction": (panorama("--size", "6.4x24"), "'6.4x24' is no size; write WIDTHxHEIGHT"),
+    # memory
+    "small budget": (panorama("--memory", "1MiB"), "--memory 1MiB is too small. Try --memory "),
+    "smaller budget": (panorama("--memory", 1), "--memory 1 is too small. Try --memory "),
+    "garbage budget": (panorama("--memory", "lots"), "'lots' is no amount of memory; write it as 512MiB"),
+    "no budget": (panorama("--memory", "0GiB"), "'0GiB' is no amount of memory; write it as 512MiB"),
+    # output
+    "missing folder": (panorama(out="gone/out.tif"), "there is no folder"),
+    "file as folder": (panorama(out="plain.txt/out.tif"), "plain.txt/out.tif"),
+    "unwritable folder": (panorama(out="/proc/out.tif"), "/proc/out.tif cannot be written"),
+    "folder as file": (panorama("--overwrite", out="empty"), "empty has no known picture format"),
+    "unknown extension": (panorama(out="out.jpg"), "out.jpg has no known picture format; name it .tif"),
+    "no extension": (panorama(out="out"), "out has no known picture format; name it .tif"),
+    "huge PNG": (panorama("--size", "4194304x", out="out.png"), "Write out.tif instead"),
+    "preview in no folder": (panorama("--preview", "gone/small.png"), "there is no folder"),
+    # models
+    "a model without panoramas": (panorama(model=BIRDS), "panorama"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_refused_in_one_sentence_and_leaves_nothing(run: Run, case: str) -> None:
+    refused(run, *REFUSED[case])
+
+
+@pytest.mark.parametrize("spelling", ["out.png", "./out.png", "empty/../out.png", "absolute", "link/out.png"])
+def test_a_preview_does_not_replace_its_panorama(run: Run, folder: Path, spelling: str) -> None:
+    Path("link").symlink_to(".")
+    preview = str(folder / "out.png") if spelling == "absolute" else spelling
+    status, out, err = run(*panorama("--size", "64x", "--preview", preview, out="out.png"))
+    assert (status, out) == (2, "")
+    assert err == f"zellige: --preview would write {Path(preview)}, which is also --out; give --preview another name\n"
+    assert not Path("out.png").exists()
+
+
+def test_links_of_one_older_file_are_the_same_output(run: Run) -> None:
+    Path("out.png").write_bytes(b"older")
+    os.link("out.png", "hard.png")
+    Path("soft.png").symlink_to("out.png")
+    for preview in ("hard.png", "soft.png"):
+        refused(run, panorama("--preview", preview, "--overwrite", out="out.png"), "which is also --out")
+
+
+def test_a_panorama_is_not_written_over_its_model(run: Run) -> None:
+    Path("model.png").symlink_to("cylinder.safetensors")
+    refused(run, panorama("--overwrite", out="model.png"), "--out would write model.png, which is also the model")
+
+
+def test_files_are_replaced_only_when_asked(run: Run) -> None:
+    Path("out.tif").write_bytes(b"older")
+    Path("small.png").write_bytes(b"older")
+    refused(run, panorama(), "out.tif exists already; choose another name, or replace it with --overwrite")
+    refused(run, panorama("--preview", "small.png", out="new.tif"), "small.png exists already")
+    assert run(*panorama("--preview", "small.png", "--overwrite"))[0] == 0
+    assert Image.open("out.tif").size == Image.open("small.png").size == (32, 24)
+
+
+def test_an_older_picture_survives_a_refusal(run: Run) -> None:
+    Path("out.tif").write_bytes(b"older")
+    assert run(*panorama("--memory", "1MiB", "--overwrite"))[0] == 2
+    assert Path("out.tif").read_bytes() == b"older"
+
+
+def test_the_smallest_budget_in_the_sentence_works(run: Run) -> None:
+    named = run(*panorama("--memory", "1MiB"))[2].split("Try --memory ")[1].removesuffix(".\n")
+    assert run(*panorama("--memory", named))[0] == 0
+
+
+def test_the_report_has_what_was_asked_and_what_it_took(run: Run) -> None:
+    report = one_object(
+        run(*panorama("--size", "96x", "--memory", "96MiB", "--seed", 4, "--preview", "small.png", "--json"))
+    )
+    contract = {"seconds", "device", "precision", "seed", "width", "height", "patches", "batch",
+                "megapixels_per_second", "memory_budget_bytes", "peak_memory_bytes"}  # fmt: skip
+    assert contract <= set(report)
+    assert (report["width"], report["height"], report["seed"]) == (96, 24, 4)
+    assert report["memory_budget_bytes"] == 96 * 2**20
+    assert Image.open("out.tif").size == Image.open("small.png").size == (96, 24)
+
+
+@pytest.mark.parametrize("size", ["64x24", "64x", "64xnative", "64X24"])
+def test_a_side_that_is_left_out_is_the_models(run: Run, size: str) -> None:
+    status, out, _ = run(*panorama("--size", size, out="out.png"))
+    assert status == 0 and "megapixels_per_second" in out and "{" not in out
+    assert Image.open("out.png").size == (64, 24)
+
+
+def test_the_seed_and_not_the_budget_decides_the_picture(run: Run) -> None:
+    for name, seed, memory in (("a.tif", 1, "64MiB"), ("b.tif", 1, "256MiB"), ("c.tif", 2, "64MiB")):
+        assert run(*panorama("--size", "96x", "--seed", seed, "--memory", memory, out=name))[0] == 0
+    assert Path("a.tif").read_bytes() == Path("b.tif").read_bytes()
+    pictures = [np.asarray(Image.open(name)) for name in ("a.tif", "c.tif")]
+    assert (pictures[0] != pictures[1]).any()
