@@ -139,8 +139,8 @@ def _document(metadata: dict[str, str], path: Path) -> tuple[str, dict[str, Any]
     system = document.get("system")
     if not isinstance(system, str) or not re.fullmatch(_SYSTEM, system):
         raise faults.MissingSystemError(
-            f"{path}: 'system' is {shown(system)}, and not a name such as 'onegan' in at most 64 letters, digits, '.', "
-            f"'_' and '-'; {SAVE_AGAIN}."
+            f"{path}: 'system' is {shown(system)}, and not a name of at most 64 letters, digits, '.', '_' and '-'; "
+            f"{SAVE_AGAIN}."
         )
     for name in ("config", "details"):
         value = document.get(name)

@@ -22,7 +22,7 @@ REFUSED = {
     "no such child": (generate("--child", 7, model=BIRDS), "birds has no child class 7; its 7 are 0 to 6"),
     "no such parent": (generate("--parent", 3, model=BIRDS), "birds has no parent class 3; its 3 are 0"),
     "no such background": (generate("--background", 3, model=BIRDS), "birds has no background class 3; its 3 are 0"),
-    "classes and a reference": (generate("--child", 1, "--like", "a.png", model=BIRDS), "--like"),
+    "classes and a reference": (generate("--child", 1, "--like", "a.png", model=BIRDS), "leave out like, or child"),
     "no image as reference": (generate("--like", "text.png", model=BIRDS), "text.png is no image"),
 }  # fmt: skip
 

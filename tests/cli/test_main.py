@@ -18,7 +18,7 @@ REFUSED = {
     "unknown model, panorama": (panorama(model="nonsense"), "there is no model 'nonsense'; bundled models: "),
     "unknown model, evaluate": (("evaluate", "nonsense"), "there is no model 'nonsense'; bundled models: "),
     "missing checkpoint": (generate(model="gone.safetensors"), "gone.safetensors does not exist"),
-    "folder as checkpoint": (generate(model="./empty"), "is not a regular file"),
+    "folder as checkpoint": (generate(model="./empty"), "it is a folder and not a regular file"),
     "truncated checkpoint": (generate(model="cut.safetensors"), "cut.safetensors"),
     "text as checkpoint": (generate(model="text.safetensors"), "text.safetensors"),
     "hostile pickle": (generate(model="evil.pt"), "convert it"),

@@ -30,8 +30,8 @@ REFUSED = {
     "data without images": (train("--data", "empty"), "empty holds no readable image"),
     "missing data": (train("--data", "gone"), "gone is not a folder"),
     "run in a file": (train(*TINY, "--steps", 1, out="plain.txt"), "plain.txt cannot be made a folder for the run"),
-    "run among its data": (train(*TINY, out="pictures/run"), "--out pictures/run lies in the data pictures"),
-    "run in its data": (train(*TINY, out="./pictures"), "--out pictures lies in the data pictures"),
+    "run among its data": (train(*TINY, out="pictures/run"), "--out pictures/run lies in the data "),
+    "run in its data": (train(*TINY, out="./pictures"), "--out pictures lies in the data "),
     "run over its start": (
         train(*TINY, "--from", "older", out="./older"), "--out would write older, which is also --from"),
     "start of a resumed run": (
