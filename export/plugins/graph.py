@@ -13,31 +13,37 @@ if TYPE_CHECKING:
 __all__ = ["split_for_plugins"]
 
 _EPS = 1e-5
+_WITH_PLUGINS = ("GluLayerNorm", "PhaseEpilogue", "AffineRelu", "MaskComposite", "Rearrange")
 
 
 def split_for_plugins(model: "ModelProto") -> "ModelProto":
     """Return a model whose nodes of the domain zellige are plugins of `table.py`, and which has no functions for them.
 
-    Nodes that take several launches become several nodes, and the tensors between them are ordinary tensors. Factors
-    are cast to float32, and bytes leave as float16 and are cast. All other nodes stay.
+    A node that takes several launches becomes several nodes, and the tensors between them are ordinary tensors. Factors
+    are cast to float32, and bytes leave as float16 and are cast. A node without a plugin becomes the standard operators
+    of its function. All other nodes stay.
 
     Args:
         model: of the fused flavour; it is not changed.
 
     Raises:
-        TaskError: a node of the domain has no plugin.
+        TaskError: a node of the domain has neither a plugin nor a function.
         MissingExtraError: onnx is not installed.
     """
     try:
         import onnx
+        from onnx.inliner import inline_selected_functions
     except ImportError as error:
         raise MissingExtraError("onnx", "preparing a model for TensorRT's plugins", "tensorrt") from error
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    nodes = [new for node in model.graph.node for new in _split(node)]
+    without = [(f.domain, f.name) for f in model.functions if f.domain == NAMESPACE and f.name not in _WITH_PLUGINS]
+    if without:
+        result = inline_selected_functions(result, without)
+    nodes = [new for node in result.graph.node for new in _split(node)]
     del result.graph.node[:]
     result.graph.node.extend(nodes)
-    kept = [function for function in model.functions if function.domain != NAMESPACE]
+    kept = [function for function in result.functions if function.domain != NAMESPACE]
     del result.functions[:]
     result.functions.extend(kept)
     return result
@@ -77,8 +83,8 @@ def _split(node: "NodeProto") -> Iterator["NodeProto"]:
                 yield helper.make_node("Cast", [f"{base}/values"], [output], f"{base}/bytes", to=TensorProto.UINT8)
         case other:
             raise TaskError(
-                f"the model has a node {other} of the domain {NAMESPACE}, which has no plugin for TensorRT; export the "
-                "portable flavour."
+                f"the model has a node {other} of the domain {NAMESPACE}, which has neither a plugin for TensorRT "
+                "nor a function; export the portable flavour."
             )
 
 

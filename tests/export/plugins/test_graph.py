@@ -87,6 +87,16 @@ def test_a_node_of_another_domain_stays_as_it_is():
     assert list(split_for_plugins(model).graph.node) == list(model.graph.node)
 
 
-def test_a_node_without_a_plugin_is_refused():
-    with pytest.raises(TaskError, match="a node FeatherBlend of the domain zellige, which has no plugin for TensorRT"):
-        split_for_plugins(model_of("FeatherBlend", ["x"], {}))
+def test_a_node_without_a_plugin_becomes_its_function():
+    found = split_for_plugins(model_of("FirResample", ["x"], {}))
+    assert [new.op_type for new in found.graph.node] == ["Identity"] * 3 and not found.functions
+    onnx.checker.check_model(found)
+
+
+def test_a_node_without_a_plugin_and_without_a_function_is_refused():
+    model = model_of("FeatherBlend", ["x"], {})
+    del model.functions[:]
+    with pytest.raises(
+        TaskError, match="a node FeatherBlend of the domain zellige, which has neither a plugin for Ten"
+    ):
+        split_for_plugins(model)
