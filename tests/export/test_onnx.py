@@ -17,7 +17,7 @@ from zellige.export import onnx as subject
 from zellige.export.onnx import FLAVOURS, export_onnx
 from zellige.export.tasks import TASKS
 
-from .bundled import BATCHES, MODELS, Exported
+from .bundled import BATCHES, FILES, MODELS, Exported
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -33,10 +33,12 @@ COMPARISONS = {
     "bf16": {"file in float32, weights as rounded": "bytes", "file in float32": "psnr"},
 }
 KERNELS = {"emoji": {"GluLayerNorm", "MaskComposite"}, "planet": {"AffineRelu"}, "terrain": {"AffineRelu"}}
-# Flavours in another order than where engines are built of these files, so that two workers share the exports.
-every_bundled_file = pytest.mark.parametrize(
-    ("flavour", "name", "precision"), list(product(("fused", "portable"), sorted(MODELS), DTYPES))
-)
+# Fused files first: engines are built of the others, so that two workers share the exports.
+every_bundled_file = pytest.mark.parametrize(("flavour", "name", "precision"), FILES)
+
+
+def test_every_bundled_model_is_judged_in_every_precision() -> None:
+    assert {(name, precision) for _, name, precision in FILES} == set(product(MODELS, DTYPES))
 
 
 @pytest.fixture(scope="module")
