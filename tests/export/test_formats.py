@@ -1,6 +1,8 @@
 import json
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from zellige.export.formats import export_engine, export_repository
 from zellige.export.tensorrt import export_tensorrt
 
 from .building import builds
-from .bundled import MODELS, Exported
+from .bundled import FILES, MODELS, Exported
 
 for package in ("onnx", "onnxscript"):
     pytest.importorskip(package)
@@ -28,8 +30,9 @@ def test_every_bundled_model_has_a_task_here() -> None:
 
 @builds
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize(
+    ("name", "precision"), [(name, precision) for flavour, name, precision in FILES if flavour == "portable"]
+)
 def test_engines_are_built_for_every_bundled_model(
     name: str, precision: str, tmp_path: Path, bundled: Callable[..., Exported]
 ) -> None:
@@ -59,9 +62,15 @@ def test_engines_take_bytes_of_images(task: str, precision: str, tmp_path: Path,
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory, model_file: ModelFile) -> dict[str, Any]:
-    """Of a task that is not the usual one; tests read it."""
+    """Of a task that is not the usual one, by the command, which prints one object; tests read it."""
     out = tmp_path_factory.mktemp("repository")
-    return export_repository(str(model_file("plane")), out, task="patches", max_batch=4, device="cpu")
+    words: list[Any] = ["export", model_file("plane"), "--to", "triton-repository", "--task", "patches", "--out", out]
+    printed = StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), pytest.raises(SystemExit) as ended:
+        patch.setattr("sys.argv", ["zellige", *map(str, words), "--max-batch", "4", "--serve-on", "cpu", "--json"])
+        main()
+    assert not ended.value.code
+    return dict(json.loads(printed.getvalue()))
 
 
 def test_a_repository_holds_the_verified_file(repository: dict[str, Any]) -> None:
@@ -123,14 +132,3 @@ def test_what_no_model_can_change_is_refused_before_one_is_read(
         main()
     assert ended.value.code == 2 and capsys.readouterr().err.startswith(f"zellige: {sentence}")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_command_prints_one_object_for_a_repository(
-    tmp_path: Path, model_file: ModelFile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words: list[Any] = ["export", model_file("plane"), "--to", "triton-repository", "--out", tmp_path / "m", "--json"]
-    monkeypatch.setattr("sys.argv", ["zellige", *map(str, words), "--serve-on", "cpu"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
-    assert json.loads(capsys.readouterr().out)["name"] == "plane"
