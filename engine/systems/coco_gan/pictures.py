@@ -69,7 +69,7 @@ class PatchPictures:
         return self._block((False, False))
 
     def generate(self, count: int, seed: int = 0, *, first: int = 0, as_: As = "numpy") -> Any:
-        """Images under a seed; image k is the same whatever `count` is.
+        """Images under a seed; image k is the same whatever `count` is, for one device and number of threads.
 
         Args:
             count: number of images, 1 or more.
@@ -179,7 +179,8 @@ class PatchPictures:
 
         One turn of the model has one latent, and its patches lie edge to edge. A picture of several turns goes round
         with a latent that moves along a closed path through one anchor a turn; patches are then laid at every half step
-        and blended, so the picture keeps changing, has no seam, and closes on itself.
+        and blended, so the picture keeps changing, has no seam, and closes on itself. The same seed, size, precision,
+        device and number of threads give the same pixels.
 
         Args:
             out: .png, .tif or .tiff; appears when it is complete.
@@ -191,7 +192,8 @@ class PatchPictures:
         Returns:
             report: the keys of `render_file`, and device, precision, seed, out, turns.
         Raises:
-            SizeError: no such size; BudgetError: not one patch fits; OutputError: the file cannot be written.
+            SizeError: no such size; BudgetError: not one patch fits; OutputError: the file cannot be written;
+            ValuesError: the model gives values that are not finite.
         """
         if self.config.channels != 3:
             raise TaskError(f"panorama files hold RGB, not the {self.config.channels} channels of {self.name}")

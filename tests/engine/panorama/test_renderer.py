@@ -332,13 +332,10 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_rendered(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the resident set's high-water mark is Linux's")
-@pytest.mark.parametrize(("kind", "turns"), [("cylinder", (1, 32)), ("torus", (2, 42))])
-def test_peak_memory_is_flat_while_the_width_grows_sixteenfold(
-    model: Model, tmp_path: Path, kind: str, turns: tuple[int, int]
-) -> None:
-    loaded = model(kind)
+def test_peak_memory_is_flat_while_the_width_grows_sixteenfold(model: Model, tmp_path: Path) -> None:
+    loaded = model("torus")  # its latent moves along both axes
     height, width = loaded.size
-    small, large = (loaded.scene(turns[1] * width * factor, turns[0] * height) for factor in (1, 16))
+    small, large = (loaded.scene(42 * width * factor, 2 * height) for factor in (1, 16))
 
     def peak(scene: Scene) -> int:
         return int(render_file(loaded.patches, scene, tmp_path / "a.tif", budget=48 * MIB)["peak_memory_bytes"])

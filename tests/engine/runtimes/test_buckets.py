@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zellige.engine.runtimes.buckets import BUCKETS, LAUNCH, Batch, Usage, checked_buckets, cover, split
+from zellige.engine.runtimes.buckets import BUCKETS, LAUNCH, Batch, Usage, checked_buckets, cover, of_patches, split
 from zellige.errors import SizeError
 
 counts = st.integers(0, 300)
@@ -87,3 +87,8 @@ def test_usage_counts_what_was_run_and_thrown_away() -> None:
     assert usage.row() == {"images": 73, "padding": 1, "batches": {"1": 2, "8": 1, "32": 2}, "graphs": []}
     usage.eager = "the network cannot be captured"
     assert usage.row()["eager"] == usage.eager
+
+
+@pytest.mark.parametrize(("area", "sizes"), [(1, (8, 32, 128)), (6, (2, 6, 21)), (12, (1, 3, 10)), (500, (1,))])
+def test_batches_of_patches_hold_as_many_whatever_the_block(area: int, sizes: tuple[int, ...]) -> None:
+    assert of_patches(area) == sizes

@@ -1,5 +1,6 @@
 """What follows from the order of calls is tested on a CPU, by graphs that record operators; the rest needs a GPU."""
 
+import copy
 import logging
 from collections.abc import Sequence
 
@@ -36,6 +37,16 @@ def direct(network: Painter, inputs: Sequence[Tensor], buckets: Sequence[int], d
 
 
 class TestOrder:
+    def test_a_copy_captures_its_own_network(self, recorded: Graphs) -> None:
+        runtime, inputs = GraphRuntime(Painter("float"), CPU, (1, 4)), rows(5)
+        expected = made(runtime, inputs)
+        other = copy.deepcopy(runtime)
+        assert other.usage.graphs == [] and torch.equal(made(other, inputs), expected)
+        other = copy.deepcopy(other)
+        other.network.conv.weight.zero_()
+        other.network.conv.bias.zero_()
+        assert not made(other, inputs).any() and torch.equal(made(runtime, inputs), expected)
+
     @pytest.mark.parametrize("host", [True, False])
     def test_results_are_those_of_direct_calls_whatever_the_numbers(self, recorded: Graphs, host: bool) -> None:
         network = Painter()

@@ -1,4 +1,5 @@
 import builtins
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -199,3 +200,15 @@ class TestUncheckedFiles:
         monkeypatch.chdir(tmp_path if relative else "/")
         runtime = OnnxRuntime(Path("m.onnx") if relative else path, CPU)
         assert torch.equal(joined(runtime.run(rows(3)), 3, lent=True), expected(*rows(3)))
+
+
+def test_a_copy_opens_the_file_again(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model())
+    runtime = pickle.loads(pickle.dumps(open_runtime("onnx", path, CPU, (1, 4))))
+    assert runtime.buckets == (1, 4) and torch.equal(made(runtime, rows(5), 5), expected(*rows(5)))
+
+
+def test_what_was_exported_in_memory_cannot_be_copied() -> None:
+    with pytest.raises(TaskError, match=r"^the runtime 'onnx' holds a network that was exported in memory, and cannot"):
+        pickle.dumps(open_runtime("onnx", model(), CPU))

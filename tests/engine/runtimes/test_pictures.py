@@ -10,7 +10,7 @@ import torch
 
 from zellige.engine.files.pictures import to_uint8
 from zellige.engine.runtimes import checked_as, converted, joined
-from zellige.errors import DeviceError, MissingExtraError, ShapeError
+from zellige.errors import DeviceError, MissingExtraError, ShapeError, ValuesError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 EVERY_BYTE = torch.arange(256, dtype=torch.uint8).repeat(3).reshape(1, 16, 16, 3)
@@ -42,6 +42,14 @@ def test_bytes_as_floats_reach_both_ends_and_come_back() -> None:
     assert (found.shape, found.dtype) == ((1, 3, 16, 16), torch.float32)
     assert (found.min(), found.max()) == (-1, 1)
     assert torch.equal(converted(found, "torch"), EVERY_BYTE)
+
+
+@pytest.mark.parametrize("as_", ["numpy", "torch", "float"])
+def test_a_value_that_is_no_number_becomes_no_byte(as_: Any) -> None:
+    images = floats()
+    images[1, 2, 3, 4] = float("nan")
+    with pytest.raises(ValuesError, match=r"^emoji gives values that are no numbers"):
+        converted(images, as_, "emoji")
 
 
 @pytest.mark.parametrize("as_", ["torch", "float"])

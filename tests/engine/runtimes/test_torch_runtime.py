@@ -1,3 +1,5 @@
+import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -8,6 +10,7 @@ from torch import Tensor
 from zellige.engine.runtimes import joined, open_runtime
 from zellige.errors import ShapeError, SizeError
 
+from ..layers.modes import MODES
 from .networks import Painter, rows
 
 CPU = torch.device("cpu")
@@ -87,3 +90,23 @@ def test_no_rows_are_no_images() -> None:
     runtime = open_runtime("torch", Painter(), CPU)
     with pytest.raises(SizeError, match="^0 images cannot be generated; ask for 1 or more$"):
         joined(runtime.run(rows(0)), 0, lent=runtime.lends)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_modes_of_the_host_change_no_bit(mode: str) -> None:
+    runtime = open_runtime("torch", Painter("float"), CPU, (1, 4))
+    given = tuple(tensor.numpy() for tensor in rows(5))
+    expected = joined(runtime.run(given), 5, lent=runtime.lends)
+    with MODES[mode]():
+        runtime.warm([3], given)
+        assert torch.equal(joined(runtime.run(given), 5, lent=runtime.lends), expected)
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_a_copy_runs_a_network_of_its_own(deep: bool) -> None:
+    runtime = open_runtime("torch", Painter("float").forward, CPU)
+    expected = joined(runtime.run(rows(2)), 2, lent=False)
+    other = copy.deepcopy(runtime) if deep else pickle.loads(pickle.dumps(runtime))
+    assert torch.equal(joined(other.run(rows(2)), 2, lent=False), expected)
+    other.network.__self__.conv.weight.zero_()
+    assert torch.equal(joined(runtime.run(rows(2)), 2, lent=False), expected)

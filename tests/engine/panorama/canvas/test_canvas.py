@@ -1,5 +1,6 @@
 import errno
 import os
+import subprocess
 import sys
 import threading
 import tracemalloc
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zellige.engine.panorama.canvas import open_canvas
+from zellige.engine.panorama.canvas import FORMATS, open_canvas
 from zellige.engine.panorama.canvas.canvas import Canvas
 from zellige.errors import MissingExtraError, OutputError, ShapeError, SizeError
 
@@ -236,6 +237,19 @@ def test_tiles_of_another_shape_are_refused(tmp_path: Path, name: str) -> None:
         ):
             canvas.write(wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("extension", [*FORMATS, ".PNG"])
+def test_every_listed_extension_opens(tmp_path: Path, extension: str) -> None:
+    picture = noise(20, 30)
+    paint(tmp_path / f"picture{extension}", picture)
+    assert (np.asarray(Image.open(tmp_path / f"picture{extension}")) == picture).all()
+
+
+def test_the_list_of_extensions_needs_no_library() -> None:
+    program = "import sys, zellige.engine.panorama.canvas; print({'numpy', 'PIL'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize("name", ["picture.jpg", "picture", "picture.tif.gz", ".png"])
