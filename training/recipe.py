@@ -134,6 +134,8 @@ def broken_rule(error: ValidationError) -> str:
     fault = error.errors(include_url=False)[0]
     where, given = ".".join(str(part) for part in fault["loc"]), fault["input"]
     reason = fault["msg"].removeprefix("Value error, ")
+    if not where and fault["type"] != "value_error":
+        return f"{shown(given)} are no settings"
     if fault["type"] == "missing":
         return f"the setting {where} is missing"
     # A rule about several settings is broken by all of them together, and its own sentence names them.

@@ -33,6 +33,14 @@ class Progress(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63)
 
 
+class _Written(Progress):
+    """Progress as a file has it: whole, because a step that is missing is not step 0."""
+
+    step: int = Field(ge=0, le=10**9)
+    recoveries: int = Field(ge=0, le=10**9)
+    seed: int = Field(ge=0, lt=2**63)
+
+
 @dataclass(frozen=True)
 class Saved:
     """What a state file says of its run, before a tensor is read.
@@ -84,13 +92,13 @@ def read_saved(path: Path, kind: type[Recipe]) -> Saved:
     if header.system != kind.system or not {"progress", "recipe"} <= header.details.keys():
         raise TrainingError(f"{path} is not the state of a {kind.system} training run; name the folder of one")
     try:
-        progress = Progress.model_validate(header.details["progress"])
+        progress = _Written.model_validate(header.details["progress"])
         recipe = kind.model_validate(header.details["recipe"])
     except ValidationError as error:
         raise TrainingError(f"{path} is no sound state: {broken_rule(error)}; {_ADVICE}") from error
     except ConfigError as error:
         raise TrainingError(f"{path} is no sound state: {error}; {_ADVICE}") from error
-    return Saved(header, progress, recipe)
+    return Saved(header, Progress(**progress.model_dump()), recipe)
 
 
 def load_state(path: Path, training: Training) -> Progress:
@@ -186,7 +194,7 @@ def _check_tensors(header: Header, training: Training, optimisers: bool) -> None
             has = f"is {found[name].dtype} {list(found[name].shape)}" if name in found else "is missing"
             raise TrainingError(
                 f"{path} is no sound state of a run on {training.device.type}: {name} {has}, and {wanted.dtype} "
-                f"{list(wanted.shape)} is needed; go on on the device that the run began on, or {_ADVICE}"
+                f"{list(wanted.shape)} is needed; resume on the device that the run began on, or {_ADVICE}"
             )
     own = tuple(f"optimiser.{name}." for name in training.optimisers)
     for name in found:

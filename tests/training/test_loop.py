@@ -1,13 +1,17 @@
 """What a run leaves behind, and what it survives: crashes, kills, NaN."""
 
 import json
+import multiprocessing
 import os
+import resource
+import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +74,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Breaking(ImageFolder):
     """A folder that can be read `after` times."""
 
-    def __init__(self, folder: Path, after: int, error: BaseException) -> None:
-        super().__init__(folder, TINY.model.size, cyclic=(False, True))
+    def __init__(self, folder: Path, recipe: CocoGanRecipe, after: int, error: BaseException) -> None:
+        cyclic = (False, recipe.model.topology == "cylinder")
+        super().__init__(folder, recipe.model.size, cyclic=cyclic)
         self.after, self.error = after, error
 
     def crop(self, index: int, top: float, left: float, size: tuple[int, int]) -> Any:
@@ -92,7 +97,7 @@ def crash(folder: Path, out: Path, step: int, settings: dict[str, Any], error: B
     """Train until the data of a step cannot be read."""
     recipe, fault = with_settings(TINY, settings), error or RuntimeError("the disk is gone")
     with pytest.raises(type(fault)):
-        train(recipe, Breaking(folder, (step - 1) * recipe.batch, fault), out, workers=0)
+        train(recipe, Breaking(folder, recipe, (step - 1) * recipe.batch, fault), out, workers=0)
 
 
 def logged(out: Path) -> list[dict[str, Any]]:
@@ -122,11 +127,9 @@ def test_six_steps_equal_three_and_three_more(variant, folder, tmp_path):
     assert steps(tmp_path / "halves") == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_worker_processes_do_not_change_the_result(workers, folder, tmp_path):
-    run(folder, tmp_path / "none")
-    run(folder, tmp_path / "some", workers=workers)
-    assert_same_end(tmp_path / "some", tmp_path / "none")
+def test_worker_processes_do_not_change_the_result(folder, finished, tmp_path):
+    run(folder, tmp_path, seed=7, workers=2, details={"recipe": "tiny", "licence": "the user's"})
+    assert_same_end(tmp_path, finished[0])
 
 
 def test_another_seed_gives_another_model(folder, tmp_path):
@@ -135,11 +138,11 @@ def test_another_seed_gives_another_model(folder, tmp_path):
     assert (tmp_path / "0/model.safetensors").read_bytes() != (tmp_path / "1/model.safetensors").read_bytes()
 
 
-def test_resuming_a_finished_run_changes_nothing(folder, tmp_path):
-    run(folder, tmp_path / "once")
-    run(folder, tmp_path / "twice")
-    assert run(folder, tmp_path / "twice", resume=True)["steps"] == 6
-    assert_same_end(tmp_path / "twice", tmp_path / "once")
+def test_resuming_a_finished_run_changes_nothing(folder, finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "again")
+    details = {"recipe": "tiny", "licence": "the user's"}
+    assert run(folder, tmp_path / "again", seed=7, resume=True, details=details)["steps"] == 6
+    assert_same_end(tmp_path / "again", finished[0])
 
 
 def test_crash_loses_the_steps_since_the_checkpoint_and_nothing_else(folder, tmp_path):
@@ -167,18 +170,21 @@ def test_interruption_says_where_it_goes_on(folder, tmp_path, caplog):
     assert "stopped; go on from step 3 with --resume" in caplog.text
 
 
-# The same run as a command and as a call.
 KILLED = {
     "model.patch": 4, "model.latent": 4, "model.width": 1, "model.critic_width": 1, "model.head_width": 4, "batch": 4,
     "steps": 24, "decay_from": 0.5, "log_every": 1, "checkpoint_every": 4, "sample_every": 6,
 }  # fmt: skip
+DETAILS: dict[str, Any] = {"workers": 0, "details": {"recipe": "celeba-64", "licence": "the user's"}}
+
+
+def killed(folder: Path, out: Path) -> tuple[CocoGanRecipe, ImageFolder, Path]:
+    """Recipe, pictures and folder of a run."""
+    recipe = with_settings(find_recipe("celeba-64"), KILLED | {"data": str(folder)})
+    return recipe, ImageFolder(folder, recipe.model.size), out
 
 
 def finish(folder: Path, out: Path, *, resume: bool = False) -> None:
-    recipe = with_settings(find_recipe("celeba-64"), KILLED | {"data": str(folder)})
-    pictures = ImageFolder(folder, recipe.model.size)
-    details = {"recipe": "celeba-64", "data": str(folder), "licence": pictures.licence}
-    train(recipe, pictures, out, resume=resume, workers=0, details=details)
+    train(*killed(folder, out), resume=resume, **DETAILS)
 
 
 @pytest.fixture(scope="module")
@@ -199,22 +205,27 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServerContext]:
+    """Starts processes that have imported what a run needs, on one thread as the tests are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["zellige.training.systems.coco_gan.training", "zellige.training.loop"])
+        yield context
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_run_ends_as_an_undisturbed_one(moment, folder, undisturbed, tmp_path):
+def test_killed_run_ends_as_an_undisturbed_one(moment, server, folder, undisturbed, tmp_path):
     out = tmp_path / "run"
-    options = [text for name, value in KILLED.items() for text in ("--set", f"{name}={value}")]
-    command = [sys.executable, "-m", "zellige.cli", "train", "celeba-64", "--data", str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    where = {"cwd": tmp_path, "env": environment, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(
-        [*command, "--out", str(out), "--device", "cpu", "--workers", "0", *options], **where
-    ) as process:
-        deadline = time.monotonic() + 600
-        while process.poll() is None and not MOMENTS[moment](out):
-            assert time.monotonic() < deadline, f"{moment} never came"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert process.returncode == -signal.SIGKILL, f"it ended before it was killed: {process.stderr.read()}"
+    process = server.Process(target=train, args=killed(folder, out), kwargs=DETAILS)
+    process.start()
+    deadline = time.monotonic() + 600
+    while process.is_alive() and not MOMENTS[moment](out):
+        assert time.monotonic() < deadline, f"{moment} never came"
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, "it ended before it was killed"
 
     saved = read_header(out / "state.safetensors").details["progress"]["step"]
     assert whole_lines(out) - saved <= KILLED["checkpoint_every"]
@@ -333,13 +344,75 @@ def test_learning_rates_may_change_on_resume(folder, tmp_path):
     assert run(folder, tmp_path, {"lr_critic": 1e-5}, resume=True)["steps"] == 6
 
 
-@pytest.mark.parametrize("share", [0, 0.3, 0.9])
-def test_truncated_state_is_refused(share, folder, tmp_path):
-    run(folder, tmp_path, {"steps": 1})
-    state = tmp_path / "state.safetensors"
-    state.write_bytes(state.read_bytes()[: int(share * state.stat().st_size)])
-    with pytest.raises(CheckpointError, match=r"state\.safetensors"):
-        run(folder, tmp_path, resume=True)
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seed_out_of_bounds_is_refused(seed, folder, tmp_path):
+    with pytest.raises(TrainingError, match=rf"the seed must be 0 or more and below 2\*\*63, not {seed}"):
+        run(folder, tmp_path / "run", seed=seed)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("workers", [-1, 257])
+def test_workers_out_of_bounds_are_refused(workers, folder, tmp_path):
+    with pytest.raises(TrainingError, match=f"{workers} processes cannot load data; use --workers 0 to 256"):
+        run(folder, tmp_path / "run", workers=workers)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["a folder", "a pipe"])
+@pytest.mark.parametrize("name", ["log.jsonl", "log.jsonl.damaged", "state.safetensors", "model.safetensors"])
+def test_what_is_no_file_is_neither_opened_nor_replaced(make, name, folder, tmp_path):
+    make(tmp_path / name)
+    for resume in (False, True):
+        with pytest.raises(TrainingError, match=f"{name} is a .* and should be a file of the run; move it away"):
+            run(folder, tmp_path, resume=resume)
+
+
+def test_file_in_place_of_the_samples_is_named(folder, tmp_path):
+    (tmp_path / "samples").touch()
+    with pytest.raises(OutputError, match="cannot be made a folder for the run: File exists"):
+        run(folder, tmp_path)
+
+
+def test_resume_says_how_pictures_have_changed(tmp_path, caplog):
+    folder = fill(tmp_path / "pictures", noise(16, 32), 5)
+    run(folder, tmp_path / "run", {"steps": 1})
+    run(folder, tmp_path / "run", {"steps": 2}, resume=True)
+    assert not caplog.records
+    fill(folder, noise(16, 31), 1)
+    (folder / "004.png").unlink()
+    (folder / "more.png").write_bytes((folder / "003.png").read_bytes())
+    run(folder, tmp_path / "run", {"steps": 3}, resume=True)
+    assert "not those that the run was learning from: 2 were added or changed, 2 are gone" in caplog.text
+
+
+def test_resume_on_other_data_says_so(folder, tmp_path, caplog):
+    run(folder, tmp_path, {"steps": 1, "data": "first"})
+    run(folder, tmp_path, {"steps": 2, "data": "second"}, resume=True)
+    assert f"the run was learning from {Path('first').absolute()} and goes on with" in caplog.text
+
+
+@contextmanager
+def no_file_beyond(size: int) -> Iterator[None]:
+    """Let writes fail as on a full disk, whoever runs the tests."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("most", [0, 2_000], ids=["no byte", "no room for a state"])
+def test_full_disk_is_said_and_the_state_can_be_resumed(most, folder, undisturbed, tmp_path):
+    out = tmp_path / "run"
+    recipe, *_ = killed(folder, out)
+    with pytest.raises(RuntimeError):
+        train(recipe, Breaking(folder, recipe, 9 * recipe.batch, RuntimeError()), out, workers=0)
+    before = (out / "state.safetensors").read_bytes()
+    with no_file_beyond(most), pytest.raises(OutputError, match=r"cannot be written.*File too large"):
+        finish(folder, out, resume=True)
+    assert (out / "state.safetensors").read_bytes() == before
+    finish(folder, out, resume=True)
+    assert_same_end(out, undisturbed)
 
 
 def test_folder_that_cannot_be_made_is_named(folder, tmp_path):
@@ -352,7 +425,7 @@ def test_other_run_gives_its_networks_and_not_its_optimisers(folder, tmp_path):
     run(folder, tmp_path / "first", PLANE)
     recipe = with_settings(TINY, PLANE | {"beyond": 1})
     with pytest.raises(RuntimeError):
-        pictures = Breaking(folder, 0, RuntimeError("before the first step"))
+        pictures = Breaking(folder, recipe, 0, RuntimeError("before the first step"))
         train(recipe, pictures, tmp_path / "second", start_from=tmp_path / "first", workers=0)
     first, second = (read_tensors(read_header(tmp_path / name / "state.safetensors")) for name in ("first", "second"))
     networks = {name for name in first if name.split(".")[0] in ("generator", "critic", "spatial_head", "average")}

@@ -1,6 +1,7 @@
 """A saved state is all that the next step depends on, or it is refused."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,103 @@ def test_networks_come_without_their_optimisers_and_random_numbers(saved):
             assert torch.equal(value, tensors[f"{name}.{key}"])
     assert all(not optimiser.state_dict()["state"] for optimiser in run.optimisers.values())
     assert torch.equal(run.random.get_state(), random)
+
+
+def rewritten(saved: Path, path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], Any]) -> Path:
+    """A copy of a state whose details and tensors were changed."""
+    header = read_header(saved)
+    details, tensors = deepcopy(header.details), read_tensors(header)
+    change(details, tensors)
+    write_checkpoint(path, tensors, system=header.system, config={}, details=details)
+    return path
+
+
+def set_in(part: str, key: str, value: Any) -> Callable[[dict[str, Any], Any], Any]:
+    return lambda details, tensors: details[part].__setitem__(key, value)
+
+
+@pytest.mark.parametrize("value", [None, "3", -1, 1.5, True, 2**63, [], {}], ids=repr)
+@pytest.mark.parametrize("key", ["step", "recoveries", "seed"])
+def test_progress_that_cannot_be_is_named(key, value, saved, tmp_path):
+    path = rewritten(saved, tmp_path / "state.safetensors", set_in("progress", key, value))
+    with pytest.raises(TrainingError, match=f"no sound state: the setting {key} cannot be .*; copy the file again, or"):
+        load_state(path, training())
+
+
+@pytest.mark.parametrize("key", ["step", "recoveries", "seed"])
+def test_progress_that_is_missing_is_named(key, saved, tmp_path):
+    path = rewritten(saved, tmp_path / "state.safetensors", lambda details, _: details["progress"].pop(key))
+    with pytest.raises(TrainingError, match=f"no sound state: the setting {key} is missing; copy the file again, or"):
+        load_state(path, training())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("batch", None, "the setting batch cannot be None"),
+        ("batch", -1, "the setting batch cannot be -1"),
+        ("betas", [0, 2], r"the setting betas\.1 cannot be 2"),
+        ("model", [], r"the setting model cannot be \[\]"),
+        ("model", {"rows": 10**9}, r"the setting model\.rows cannot be 1000000000"),
+        ("widht", 1, "the setting widht cannot be 1"),
+    ],
+)
+def test_recipe_that_cannot_be_is_named(key, value, sentence, saved, tmp_path):
+    path = rewritten(saved, tmp_path / "state.safetensors", set_in("recipe", key, value))
+    with pytest.raises(TrainingError, match=f"no sound state: {sentence}"):
+        load_state(path, training())
+
+
+@pytest.mark.parametrize("part", ["progress", "recipe"])
+@pytest.mark.parametrize("value", [None, 5, "text", []], ids=repr)
+def test_progress_and_recipe_are_objects(part, value, saved, tmp_path):
+    path = rewritten(saved, tmp_path / "state.safetensors", lambda details, _: details.__setitem__(part, value))
+    with pytest.raises(TrainingError, match=r"no sound state: .* are no settings"):
+        load_state(path, training())
+
+
+MOMENT = "optimiser.generator.0."
+TENSORS: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor] | None, str]] = {
+    "short random state": ("random", lambda t: t[:100], r"random is torch\.uint8 \[100\], and torch\.uint8 \[5056\] is"),
+    "random state of zeros": ("random", torch.zeros_like, "holds no state of random numbers"),
+    "no random state": ("random", None, "random is missing"),
+    "no moment": (MOMENT + "exp_avg", None, r"optimiser\.generator\.0\.exp_avg is missing"),
+    "moment of another shape": (MOMENT + "exp_avg_sq", lambda t: t[:1], r"0\.exp_avg_sq is torch\.float32 \[1\], and"),
+    "moment of another dtype": (MOMENT + "step", torch.Tensor.long, r"0\.step is torch\.int64 \[\], and"),
+    "moment that is not finite": (MOMENT + "exp_avg", lambda t: t * torch.nan, r"0\.exp_avg is not finite"),
+    "negative moment": (MOMENT + "exp_avg_sq", lambda t: -1 - t, r"0\.exp_avg_sq is below 0"),
+    "moment before the first step": (MOMENT + "step", torch.zeros_like, r"0\.step is below 1"),
+    "negative count": ("number.updates", lambda t: t * 0 - 10, r"number\.updates is below 0"),
+    "no count": ("number.updates", None, r"number\.updates is missing"),
+    "weight that is not finite": ("average.norm.running_var", lambda t: t * torch.inf, "average.norm.running_var is not"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", TENSORS)
+def test_tensor_that_no_run_would_save_is_named(fault, saved, tmp_path):
+    name, change, sentence = TENSORS[fault]
+
+    def damage(details: Any, tensors: dict[str, torch.Tensor]) -> None:
+        tensor = tensors.pop(name)
+        if change is not None:
+            tensors[name] = change(tensor)
+
+    with pytest.raises(TrainingError, match=sentence):
+        load_state(rewritten(saved, tmp_path / "state.safetensors", damage), training())
+
+
+@pytest.mark.parametrize("name", ["stranger", MOMENT + "x", "optimiser.generator.x.step", "optimiser.generator.1"])
+def test_tensor_that_the_run_does_not_have_is_named(name, saved, tmp_path):
+    path = rewritten(
+        saved, tmp_path / "state.safetensors", lambda _, tensors: tensors.__setitem__(name, torch.ones(()))
+    )
+    with pytest.raises(TrainingError, match=f"nothing in this run is called '{name}'"):
+        load_state(path, training())
+
+
+def test_a_refused_state_leaves_the_run_as_it_was(saved, tmp_path):
+    run, untouched = training(seed=5), training(seed=5)
+    path = rewritten(saved, tmp_path / "state.safetensors", lambda _, tensors: tensors["random"].zero_())
+    with pytest.raises(TrainingError):
+        load_state(path, run)
+    assert advance(run, 0) == advance(untouched, 0)

@@ -6,9 +6,10 @@ import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class Listing:
 NO_FILES: Mapping[str, Listing] = MappingProxyType({})  # of data that is computed
 
 
-def mark_of(file: BinaryIO) -> int:
+def mark_of(file: BufferedReader | BytesIO) -> int:
     """A number from the content of a file, from -2^63 to 2^63 - 1."""
     digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).digest()
     return int.from_bytes(digest, "big", signed=True)
