@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export"]
 
+MOST_BATCH = 65536
 # By format the options that it alone has no use for.
 UNUSED = {
     "onnx": ("target", "profile", "max_batch", "instances", "serve_on"),
@@ -46,7 +47,7 @@ def export(
     profile: Annotated[
         list[str] | None, typer.Option(help="tensorrt: least, usual and largest batch; may be repeated.")
     ] = None,
-    max_batch: Annotated[int, number("triton-repository: most images in a batch.", least=1, most=65536)] = 32,
+    max_batch: Annotated[int, number("triton-repository: most images in a batch.", least=1, most=MOST_BATCH)] = 32,
     instances: Annotated[
         int, number("triton-repository: copies of the model that run at a time.", least=1, most=1024)
     ] = 1,
@@ -88,6 +89,8 @@ def _profile(text: str) -> "Profile":
         least, usual, largest = map(int, text.split(","))
     except ValueError:
         raise SizeError(f"{text!r} is no profile; write the least, usual and largest batch, such as 1,8,32") from None
+    if largest > MOST_BATCH:
+        raise SizeError(f"the profile {text} is for {largest} rows; give {MOST_BATCH} or fewer")
     return least, usual, largest
 
 

@@ -12,7 +12,7 @@ from .flags import Verb, given_options, number, with_options
 from .options import Device, Json, Model, OutFolder, Overwrite, Precision, Runtime, Seed
 from .printing import report
 from .progress import Advance, progress
-from .results import make_folder, refuse_existing, refuse_same, write_picture
+from .results import listed, make_folder, refuse_existing, refuse_same, write_picture
 from .tasks import offers_of
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def generate(
             "seed": seed,
             "first": first,
             "sheet": str(sheet),
-            "files": [str(path) for path in files] if as_json else _listed(files),
+            "files": listed(files, as_json),
         },
         as_json,
     )
@@ -107,7 +107,3 @@ def _stacked(images: list[Any]) -> Any:
     import numpy as np
 
     return np.stack(images)
-
-
-def _listed(files: Sequence[Path]) -> str:
-    return str(files[0]) if len(files) == 1 else f"{files[0]} ... {files[-1].name}"

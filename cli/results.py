@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "columns_of",
     "fit",
+    "listed",
     "make_folder",
     "picture_names",
     "refuse_existing",
@@ -80,6 +81,13 @@ def picture_names(files: Sequence[str], endings: Sequence[str], out: Path) -> li
             )
         first[stem] = file
     return [[out / f"{stem}-{ending}.png" for stem in first] for ending in endings]
+
+
+def listed(files: Sequence[Path], as_json: bool) -> list[str] | str:
+    """Files in a report: all of them for programs, the first and the last for people."""
+    if as_json:
+        return [str(path) for path in files]
+    return str(files[0]) if len(files) == 1 else f"{files[0]} ... {files[-1].name}"
 
 
 def stem_of(file: str) -> str:

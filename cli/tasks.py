@@ -21,6 +21,7 @@ from .progress import progress
 from .results import (
     columns_of,
     fit,
+    listed,
     picture_names,
     refuse_existing,
     refuse_same,
@@ -88,29 +89,30 @@ def _verb(offers: Sequence[Offer]) -> Verb:
         given = {source: values.pop(source) for source in sources}
         options = given_options(context, task, values, loaded.name)
         run = _write_table if task.table else _write_pictures
-        report(run(loaded, task, _inputs(task, given), options, out, overwrite), as_json)
+        found = run(loaded, task, _inputs(task, given, loaded.name), options, out, overwrite)
+        if "files" in found:
+            found["files"] = listed(found["files"], as_json)
+        report(found, as_json)
 
     return with_parameters(verb, parameters)
 
 
-def _inputs(task: Task, given: Mapping[str, Any]) -> dict[str, list[str]]:
+def _inputs(task: Task, given: Mapping[str, Any], model: str) -> dict[str, list[str]]:
     """The files of each source that the model's task reads; one that only other systems read is refused."""
     read = {source.name for source in task.reads}
     for name, value in given.items():
         if value and name not in read:
-            raise TaskError(f"{task.name} of this model reads no {name}; leave out --{name}")
+            raise TaskError(f"{task.name} of {model} reads no {name}; leave out --{name}")
         if not value and name in read:
-            raise TaskError(f"{task.name} of this model needs {name}: {_source(task, name).help}")
+            raise TaskError(f"{task.name} of {model} needs {name}: {_source(task, name).help}")
     return {name: value if isinstance(value, list) else [value] for name, value in given.items() if name in read}
 
 
 def _write_pictures(
     model: "Loaded", task: Task, inputs: Mapping[str, list[str]], options: Any, out: Path, overwrite: bool
 ) -> dict[str, Any]:
-    endings = _endings(task, inputs, options)
-    main = _rows_of(task)
-    files = inputs[main]
-    targets = picture_names(files, endings, out)
+    main, files = _rows_of(task, inputs, model.name)
+    targets = picture_names(files, _endings(task, inputs, options), out)
     written = [path for row in zip(*targets, strict=True) for path in row]
     _refuse(model, task, inputs, written, overwrite)
     began = time.perf_counter()
@@ -118,12 +120,12 @@ def _write_pictures(
     keywords = options.model_dump(exclude_unset=True)
 
     def run(rows: Any) -> list[Any]:
-        made = getattr(model, task.name)(**(read | {main: rows}), **keywords)
+        made = getattr(model, task.name)(**(read | ({main: rows} if main else {})), **keywords)
         return [made] if len(task.makes) == 1 else list(columns_of(made).values())
 
     with progress(task.name, lambda rate: f"{rate:.2f} images/s") as advance:
-        write_pictures(run, read[main], model.batch, files, targets, advance)
-    return _report(model, len(files), began) | {"files": [str(path) for path in written]}
+        write_pictures(run, read[main] if main else [None], model.batch, files, targets, advance)
+    return _report(model, len(files), began) | {"files": written}
 
 
 def _write_table(
@@ -136,7 +138,7 @@ def _write_table(
     began = time.perf_counter()
     read = {name: model.read(name, paths) for name, paths in inputs.items()}
     found = getattr(model, task.name)(**read, **options.model_dump(exclude_unset=True))
-    files = inputs[_rows_of(task)]
+    _, files = _rows_of(task, inputs, model.name)
     write_table(output, files, columns_of(found))
     return _report(model, len(files), began) | getattr(found, "counts", {}) | {"out": str(out)}
 
@@ -154,9 +156,15 @@ def _endings(task: Task, inputs: Mapping[str, list[str]], options: Any) -> list[
     return [ending.format(**(stems | values)) for ending in task.makes]
 
 
-def _rows_of(task: Task) -> str:
-    """The source whose files the results belong to, one by one."""
-    return next(source.name for source in task.reads if source.many)
+def _rows_of(task: Task, inputs: Mapping[str, list[str]], model: str) -> tuple[str | None, list[str]]:
+    """The source whose files the results belong to one by one, and these files.
+
+    A task without such a source has one result, which is named after its first input, or else after the model.
+    """
+    for source in task.reads:
+        if source.many:
+            return source.name, inputs[source.name]
+    return None, inputs[task.reads[0].name] if task.reads else [model]
 
 
 def _source(task: Task, name: str) -> Source:

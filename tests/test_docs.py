@@ -107,6 +107,24 @@ def test_command_exists_with_its_options(page, line):
         assert context.params["recipe"] in RECIPES
 
 
+def inline_commands(page: str) -> list[str]:
+    """Commands within sentences and tables; a line may end inside of one."""
+    text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)
+    return [" ".join(found.split()) for found in re.findall(r"`(zellige [a-z][^`]*)`", text)]
+
+
+@pytest.mark.parametrize("page", ["README.md", *PAGES, "docs/deploying.md"])
+def test_command_in_a_sentence_exists_with_its_options(page):
+    for line in inline_commands(page):
+        command: Any = typer.main.get_command(make_app())
+        words = line.split()[1:]
+        while hasattr(command, "commands") and words:
+            assert words[0] in command.commands, line
+            command, words = command.commands[words[0]], words[1:]
+        known = {flag for param in command.params for flag in param.opts}
+        assert [word for word in words if word.startswith("--") and word.partition("=")[0] not in known] == [], line
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_link_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)]+)\)", (ROOT / page).read_text()):

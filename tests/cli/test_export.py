@@ -19,6 +19,9 @@ REFUSED = {
     "engine's options": (
         export("--to", "triton-repository", "--profile", "1,8,32"),
         "--to triton-repository does not use --profile; leave it out"),
+    "a profile beyond all memory": (
+        export("--to", "tensorrt", "--profile", f"1,8,{10**30}"), "give 65536 or fewer"),
+    "no profile": (export("--to", "tensorrt", "--profile", "1,8"), "'1,8' is no profile; write the least, usual"),
     "an older file": (export(out="older.csv"), "older.csv exists already; choose another name"),
     "over the model": (
         export("--overwrite", out="birds.safetensors"), "--out would write birds.safetensors, which is also the model"),

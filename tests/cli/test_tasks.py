@@ -1,14 +1,20 @@
 import csv
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import Field
 
+from zellige.engine import systems
 from zellige.engine.library import load_checkpoint
 from zellige.engine.systems.onegan.model import OneGan
+from zellige.engine.systems.system import Options, Source, System, Task
 
 from .command import BIRDS, CPU, TILES, Run, one_object, refused
 
@@ -169,6 +175,44 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_input_is_refused_in_one_sentence_and_leaves_nothing(run: Run, case: str) -> None:
     refused(run, *REFUSED[case])
+
+
+class Strength(Options):
+    strength: int = Field(1, ge=0, description="How strong.")
+
+
+@pytest.fixture
+def with_tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A third row of the table, one of whose tasks has the name of another system's."""
+    images, palette = Source("images", "Image files.", many=True), Source("palette", "Colours [x].", seeds=True)
+    tasks = (
+        Task("segment", "Masks by Tiny.", reads=(images, palette), makes=("mask",), options=Strength),
+        Task("paint", "Paints.", reads=(images,), makes=("in-{strength}",), options=Strength),
+    )
+    system = System(name="tiny", title="Tiny", tasks=tasks, graphs=(), measured="")
+    monkeypatch.setitem(sys.modules, "zellige.engine.systems.tiny", SimpleNamespace(SYSTEM=system))
+    monkeypatch.setattr(systems, "SYSTEMS", (*systems.SYSTEMS, "tiny"))
+    yield
+    systems.system_of.cache_clear()
+
+
+@pytest.mark.usefixtures("with_tiny")
+def test_a_new_row_of_the_table_gets_its_verbs(run: Run) -> None:
+    _, out, _ = run("--help")
+    panels = [out.index(f"─ {panel} ─") for panel in ("OneGAN's tasks", "OneGAN's and Tiny's tasks", "Tiny's tasks")]
+    assert out.index(" segment ") > panels[1] and out.index(" paint ") > panels[2]
+    help = " ".join(run("paint", "--help")[1].replace("│", " ").split())
+    assert "STEM-in-STRENGTH.png" in help and "How strong. 0 or more." in help
+
+
+@pytest.mark.usefixtures("with_tiny")
+def test_two_systems_share_a_verb_and_each_refuses_what_it_lacks(run: Run) -> None:
+    help = " ".join(run("segment", "--help")[1].replace("│", " ").split())
+    assert "OneGAN: Grey masks" in help and "Tiny: How strong" in help and "Colours [x]. Or seed:7" in help
+    words = ("segment", BIRDS, "a.png", "--out", "new")
+    refused(run, (*words, "--strength", 1), "segment of birds has no option --strength; it has --soft")
+    refused(run, (*words, "--palette", "b.jpg"), "segment of birds reads no palette; leave out --palette")
+    assert run(*words, "--soft", *CPU)[0] == 0
 
 
 def test_people_get_a_table(run: Run) -> None:
