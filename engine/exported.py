@@ -1,25 +1,21 @@
 """Files that `zellige export --to onnx` wrote, as models that generate."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from zellige.errors import CheckpointError, DeviceError, TaskError, UnknownModelError
+from zellige.errors import CheckpointError, DeviceError, TaskError
 
 from .checkpoint.file import Header
 from .device import DTYPES
 from .onnx.file import open_model
+from .onnx.metadata import Metadata
 from .runtimes import checked_name
 from .runtimes.graph_file import EXPORT_AGAIN, GraphFile, sides_of
 from .systems import system_of
 
 __all__ = ["describe_exported", "is_exported", "open_exported"]
-
-_PREFIX = "zellige."
-_KEYS = ("system", "task", "config", "output", "precision")
 
 
 def is_exported(path: Path) -> bool:
@@ -47,20 +43,20 @@ def open_exported(path: Path, device: torch.device, precision: str = "auto", run
         raise DeviceError(f"{path} is an ONNX file, which the runtimes 'onnx' and 'tensorrt' run, and not 'torch'")
     model = open_model(path)
     said = _metadata(path, model)
-    system, task = system_of(said["system"]).part("model"), said["task"]
-    if task not in system.RUNS:
+    system = system_of(said.system).part("model")
+    if said.task not in system.RUNS:
         raise TaskError(
-            f"{path} holds the task {task!r} of a {said['system']} model, whose inputs come from no seed; "
+            f"{path} holds the task {said.task!r} of a {said.system} model, whose inputs come from no seed; "
             "run it by onnxruntime as docs/deploying.md shows, or load the checkpoint that it was exported from"
         )
-    if precision not in ("auto", said["precision"]):
+    if precision not in ("auto", said.precision):
         raise DeviceError(
-            f"{path} computes in {said['precision']}; take the precision auto, or export the model in {precision}"
+            f"{path} computes in {said.precision}; take the precision auto, or export the model in {precision}"
         )
-    if (chosen, device.type, said["precision"]) == ("onnx", "cpu", "bf16"):
+    if (chosen, device.type, said.precision) == ("onnx", "cpu", "bf16"):
         raise DeviceError(f"{path} computes in bf16, which ONNX Runtime does not on CPUs; export it in fp32 or fp16")
-    header = Header(path, said["system"], json.loads(said["config"]), {}, {})
-    return system.open_graph(task, header, GraphFile(path, model, chosen, device, DTYPES[said["precision"]]))
+    header = Header(path, said.system, dict(said.config), {}, {})
+    return system.open_graph(said.task, header, GraphFile(path, model, chosen, device, DTYPES[said.precision]))
 
 
 def describe_exported(path: Path) -> dict[str, Any]:
@@ -78,29 +74,17 @@ def describe_exported(path: Path) -> dict[str, Any]:
     def shown(values: Any) -> str:
         return ", ".join(f"{value.name} [{', '.join(map(str, ['N', *sides_of(value)]))}]" for value in values)
 
+    file = GraphFile(path, model, "onnx", torch.device("cpu"), DTYPES[said.precision])
     return {
-        "name": path.stem, "system": said["system"], "task": said["task"], "flavour": said.get("flavour", "unknown"),
-        "precision": said["precision"], "output": said["output"],
-        "resolution": f"{said.get('width', '?')}x{said.get('height', '?')}",
-        "bytes": GraphFile(path, model, "onnx", torch.device("cpu"), DTYPES[said["precision"]]).bytes,
-        "licence": said.get("licence", "unknown"), "model": said.get("model", "unknown"),
-        "inputs": shown(model.graph.input), "outputs": shown(model.graph.output),
-        "config": json.loads(said["config"]), "path": str(path),
+        "name": path.stem, "system": said.system, "task": said.task, "flavour": said.flavour,
+        "precision": said.precision, "output": said.output, "resolution": f"{said.width}x{said.height}",
+        "bytes": file.bytes, "licence": said.licence, "model": said.model, "inputs": shown(model.graph.input),
+        "outputs": shown(model.graph.output), "config": dict(said.config), "path": str(path),
     }  # fmt: skip
 
 
-def _metadata(path: Path, model: Any) -> Mapping[str, str]:
-    entries = (entry for entry in model.metadata_props if entry.key.startswith(_PREFIX))
-    said = {entry.key.removeprefix(_PREFIX): entry.value for entry in entries}
-    if any(key not in said for key in _KEYS):
-        raise UnknownModelError(
-            f"{path} does not say what it is, so it was not written by `zellige export`, or cut off; "
-            "give a model's checkpoint, or a file that was exported from one"
-        )
-    try:
-        known = said["precision"] in DTYPES and isinstance(json.loads(said["config"]), dict)
-    except (ValueError, RecursionError):
-        known = False
-    if not known:
-        raise CheckpointError(f"{path} has a configuration or a precision that is none; {EXPORT_AGAIN}")
+def _metadata(path: Path, model: Any) -> Metadata:
+    said = Metadata.read(model, path)
+    if said.precision not in DTYPES:
+        raise CheckpointError(f"{path} has the precision {said.precision!r}, which is none; {EXPORT_AGAIN}")
     return said

@@ -1,7 +1,6 @@
 """Models as ONNX files, each run beside PyTorch before it gets its name."""
 
 import hashlib
-import json
 import os
 import tempfile
 import time
@@ -14,17 +13,17 @@ from zellige.errors import DeviceError, TaskError
 from ..engine.device import DTYPES
 from ..engine.files.atomic import AtomicFile, output_errors, take_name
 from ..engine.library import load_checkpoint
+from ..engine.onnx.metadata import Metadata
 from ..engine.runtimes.onnx_export import OPSET, OnnxGraph, onnx_graph
 from ..engine.systems.graph import OUTPUTS, Output
 from . import nodes
 from .network import TaskNetwork, task_network
 from .verify import BATCHES, verify
 
-__all__ = ["EXTERNAL_BYTES", "FLAVOURS", "FORMAT", "export_onnx", "written_onnx"]
+__all__ = ["EXTERNAL_BYTES", "FLAVOURS", "export_onnx", "written_onnx"]
 
 Flavour = Literal["portable", "fused"]
 FLAVOURS = ("portable", "fused")
-FORMAT = "1"  # of the metadata
 EXTERNAL_BYTES = 2**31 - 2**20  # a file of protobuf ends at 2 GiB; larger weights lie beside it
 _SMALL = 1024  # bytes of a tensor that stays in the file in any case
 
@@ -98,23 +97,13 @@ def written_onnx(
     graph = onnx_graph(described.module, list(example.values()), list(example), described.outputs, translations)
     if flavour == "fused":
         graph.model.functions.extend(nodes.functions_of(graph.model))
-    _describe(graph.model, loaded, {"task": task, "flavour": flavour, "precision": precision, "output": output})
-    return graph, described
-
-
-def _describe(model: Any, loaded: Any, chosen: dict[str, str]) -> None:
-    from zellige.version import __version__
-
     height, width = loaded.size
-    model.producer_name, model.producer_version = "zellige", __version__
-    model.domain = nodes.DOMAIN
-    said = chosen | {
-        "format": FORMAT, "system": loaded.system, "model": loaded.name, "width": str(width), "height": str(height),
-        "licence": str(loaded.header.details.get("licence", "unknown")),
-        "config": json.dumps(loaded.config.model_dump(mode="json"), sort_keys=True),
-    }  # fmt: skip
-    for key in sorted(said):
-        model.metadata_props.add(key=f"zellige.{key}", value=said[key])
+    Metadata(
+        system=loaded.system, task=task, config=loaded.config.model_dump(mode="json"), precision=precision,
+        output=output, height=height, width=width, model=loaded.name, flavour=flavour,
+        licence=str(loaded.header.details.get("licence", "unknown")),
+    ).write(graph.model)  # fmt: skip
+    return graph, described
 
 
 def _save(model: Any, path: Path) -> list[Path]:

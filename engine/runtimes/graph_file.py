@@ -14,7 +14,7 @@ from . import BUCKETS, Runtime, open_runtime
 __all__ = ["EXPORT_AGAIN", "GraphFile", "sides_of"]
 
 EXPORT_AGAIN = "export it again"
-_FEWER = 8  # rewritten layers have fewer weights than trained ones, never so many fewer
+_FEWER = 8  # weights a byte; rewritten layers never have so many fewer
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class GraphFile:
         return self.path.stem
 
     @property
+    def weights(self) -> int:
+        """Most weights that the network can have had when it was trained; rewritten layers have fewer."""
+        return _FEWER * self.bytes
+
+    @property
     def bytes(self) -> int:
         """Of the file and of the weights beside it."""
         return sum(
@@ -63,17 +68,6 @@ class GraphFile:
             raise CheckpointError(
                 f"{self.path} takes {found} and gives {images}, which is not what its configuration says; "
                 f"{EXPORT_AGAIN}"
-            )
-
-    def check_weights(self, weights: int) -> None:
-        """Refuse a configuration that asks for more weights than the file can hold.
-
-        Raises:
-            CheckpointError: it does.
-        """
-        if weights > _FEWER * self.bytes:
-            raise CheckpointError(
-                f"{self.path} is {self.bytes} bytes, and its configuration asks for {weights} weights; {EXPORT_AGAIN}"
             )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zellige.errors import DeviceError, MissingExtraError, ShapeError, SizeError
 
-from ...kernels.op.levels import bytes_of
+from ...kernels.op.levels import bytes_of, values_of
 from ..layers.ambient import own_modes
 from ..layers.finite import require_finite
 
@@ -54,8 +54,7 @@ def converted(images: Tensor, as_: As, name: str = "the model") -> Any:
     if not finished:
         require_finite(images, name)
     if as_ == "float":
-        # Divided before 1 is taken off: v * (2 / 255) - 1 would miss 1.
-        found = images.permute(0, 3, 1, 2).float().div(127.5).sub(1) if finished else images.float()
+        found = values_of(images).permute(0, 3, 1, 2) if finished else images.float()
     else:
         found = images if finished else bytes_of(images.float().permute(0, 2, 3, 1)).contiguous()
     if as_ == "numpy":

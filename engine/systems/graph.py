@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ...kernels.op.levels import bytes_of
+from ...kernels.op.levels import bytes_of, values_of
 
 __all__ = ["OUTPUTS", "Compute", "Graph", "GraphNetwork", "Output", "entering", "finished", "finished_mask"]
 
@@ -55,7 +55,7 @@ class GraphNetwork(nn.Module):
 
 def entering(images: Tensor) -> Tensor:
     """Bytes [N, H, W, 3] to float32 [N, 3, H, W] in [-1, 1]."""
-    return images.float().permute(0, 3, 1, 2).div(127.5).sub(1)  # TensorRT moves no bytes
+    return values_of(images).permute(0, 3, 1, 2)
 
 
 def finished(images: Tensor, output: Output) -> Tensor:

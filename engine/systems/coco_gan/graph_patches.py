@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zellige.errors import BudgetError
 
+from ....kernels.op.levels import values_of
 from ...panorama.patches import Block, Run
 from ...runtimes import Runtime, exported, joined
 from ...runtimes.buckets import of_patches
@@ -89,7 +90,7 @@ class GraphPatches:
         rows = runtime.run((latents, coordinates), host=self.device.type == "cpu")
         patches = joined(rows, len(latents), lent=runtime.lends)
         if patches.dtype == torch.uint8:
-            patches = patches.permute(0, 3, 1, 2).float().div(127.5).sub(1)
+            patches = values_of(patches).permute(0, 3, 1, 2)
         return patches
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from zellige.errors import ShapeError, TaskError
 
-from ...checkpoint.file import Header, read_tensors, validated
+from ....kernels.op.levels import values_of
+from ...checkpoint.file import Header, check_allocation, read_tensors, validated
 from ...layers.ambient import own_modes
 from ...layers.constants import fill_constants
 from ...layers.precision import cast_maps
@@ -45,10 +46,17 @@ def example(config: CocoGanConfig) -> tuple[Any, ...]:
     return torch.zeros(count, config.latent), torch.zeros(count, config.lattice.dimensions), block
 
 
+@own_modes()
 def open_model(
     header: Header, name: str, device: torch.device, dtype: torch.dtype, *, rewrite: bool = True, runtime: str = "torch"
 ) -> "CocoGan":
-    """The model of a checkpoint; arguments as of `CocoGan`."""
+    """The model of a checkpoint; arguments as of `CocoGan`.
+
+    Raises:
+        AllocationError: its configuration asks for more than the file holds, or the device has.
+    """
+    with torch.device("meta"):
+        check_allocation(header.path, build(validated(header, CocoGanConfig)), header.elements, device)
     return CocoGan(header, name, device, dtype, rewrite=rewrite, runtime=runtime)
 
 
@@ -59,18 +67,17 @@ def open_graph(task: str, header: Header, graph: GraphFile) -> PatchPictures | C
         CheckpointError: the file is not what its configuration says.
     """
     config = validated(header, CocoGanConfig)
+    with torch.device("meta"):
+        generator = build(config)
+    check_allocation(graph.path, generator, graph.weights, graph.device)
     if task == "generate":
         graph.check({"latent": [config.latent]}, config.size, config.channels)
         return CocoGanImages(config, graph.name, graph.device, graph.dtype, graph.open())
     conditions = {"latent": [config.latent], "coordinates": [config.lattice.dimensions]}
     graph.check(conditions, (config.patch, config.patch), config.channels)
     patches = GraphPatches(lambda block, sizes, memory: graph.open(sizes, memory), config, graph.device, single=True)
-    with torch.device("meta"):
-        generator = build(config)
-    graph.check_weights(sum(tensor.numel() for tensor in generator.state_dict().values()))
-    # Memory is predicted from it, and nothing else.
-    generator = generator.to_empty(device=graph.device).eval().requires_grad_(False)
-    return PatchPictures(generator, graph.name, patches)
+    # Memory is predicted from the generator's shapes, and nothing else is asked of it.
+    return PatchPictures(generator.eval().requires_grad_(False), graph.name, patches)
 
 
 class CocoGan(PatchPictures):
@@ -141,7 +148,7 @@ class CocoGan(PatchPictures):
         head = self._load(
             lambda config, **kw: Head(critic.features, config.latent, config.head_width, **kw), "latent_head."
         )
-        images = torch.from_numpy(macro).to(self.device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        images = values_of(torch.from_numpy(macro).to(self.device)).permute(0, 3, 1, 2)
         latents: Tensor = head(critic(images, None)[1])
         return latents.cpu().numpy()
 

@@ -10,6 +10,7 @@ import torch
 from zellige.errors import TaskError
 
 from ...device import precision_of
+from ...layers.ambient import own_modes
 from ...rewrite.plan import Choice
 from ...runtimes import As, Runtime, checked_as, converted, joined
 from .classes import Classes, chosen_classes, draw_latents, draw_pairs
@@ -104,6 +105,7 @@ class OneGanImages:
         classes, latents = np.zeros(1, np.int64), np.zeros((1, self.config.latent), np.float32)
         self._runtime("uint8").warm(counts, (classes, classes, latents, classes))
 
+    @own_modes()
     def _generate(
         self,
         latents: npt.NDArray[np.float32],
@@ -116,7 +118,7 @@ class OneGanImages:
             backgrounds = parents if self.config.background_classes == "parent" else children
         runtime = self._runtime("float" if as_ == "float" else "uint8")
         rows = runtime.run((children, parents, latents, backgrounds), host=as_ == "numpy")
-        return converted(joined(rows, len(latents), lent=runtime.lends), as_)
+        return converted(joined(rows, len(latents), lent=runtime.lends), as_, self.name)
 
     def _classes_of(self, image: Any) -> tuple[int, int]:
         """Child and parent class of an image."""

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from zellige.errors import ShapeError
 
-from ...checkpoint.file import Header, read_tensors, validated
-from ...files.pictures import to_uint8
+from ....kernels.op.levels import values_of
+from ...checkpoint.file import Header, check_allocation, read_tensors, validated
 from ...files.squares import Images, Squares, cut_squares, whole_mask
+from ...layers.ambient import own_modes
 from ...layers.batch_invariance import make_batch_invariant
+from ...layers.constants import fill_constants
 from ...layers.precision import cast_maps
 from ...rewrite.for_onnx import rewrite_for_graphs
 from ...rewrite.plan import rewritten
-from ...runtimes import Runtime, checked_name, exported, open_runtime
+from ...runtimes import Runtime, checked_name, converted, exported, open_runtime
 from ...runtimes.graph_file import GraphFile
 from .classes import Classes, chosen_classes, draw_latents
 from .config import OneGanConfig
@@ -50,10 +52,17 @@ def example(config: OneGanConfig) -> tuple[Tensor, ...]:
     return zeros, zeros, torch.zeros(1, config.latent)
 
 
+@own_modes()
 def open_model(
     header: Header, name: str, device: torch.device, dtype: torch.dtype, *, rewrite: bool = True, runtime: str = "torch"
 ) -> "OneGan":
-    """The model of a checkpoint; arguments as of `OneGan`."""
+    """The model of a checkpoint; arguments as of `OneGan`.
+
+    Raises:
+        AllocationError: its configuration asks for more than the file holds, or the device has.
+    """
+    with torch.device("meta"):
+        check_allocation(header.path, build(validated(header, OneGanConfig)), header.elements, device)
     return OneGan(header, name, device, dtype, rewrite=rewrite, runtime=runtime)
 
 
@@ -65,6 +74,8 @@ def open_graph(task: str, header: Header, graph: GraphFile) -> OneGanImages:
     """
     config = validated(header, OneGanConfig)
     graph.check({name: [config.latent] if name == "latent" else [] for name in INPUTS}, config.size)
+    with torch.device("meta"):
+        check_allocation(graph.path, build(config), graph.weights, graph.device)
     runtime = cache(graph.open)
     return OneGanImages(config, graph.name, graph.device, graph.dtype, lambda output: runtime())
 
@@ -162,6 +173,7 @@ class OneGan(OneGanImages):
         )
         return made.reshape(number, count, *made.shape[1:])
 
+    @own_modes()
     @torch.inference_mode()
     def reconstruct(self, images: Images) -> Parts:
         """Images made again from what the encoders read off them, with foreground, whole background and mask."""
@@ -169,10 +181,11 @@ class OneGan(OneGanImages):
         for pixels in self._batches(self.read("images", images).pixels):
             scene = self.networks.reconstruct(self._tensor(pixels))
             rows.append(
-                [to_uint8(t) for t in (scene.image, scene.foreground, scene.background)] + [_levels(scene.mask)]
+                [self._pixels(t) for t in (scene.image, scene.foreground, scene.background)] + [_levels(scene.mask)]
             )
         return Parts(*(np.concatenate(part) for part in zip(*rows, strict=True)))
 
+    @own_modes()
     @torch.inference_mode()
     def segment(self, images: Images, soft: bool = False) -> list[Pixels]:
         """Masks of the foreground, each at the size of its image and 0 outside of its centre square.
@@ -187,6 +200,7 @@ class OneGan(OneGanImages):
         whole = (whole_mask(mask, size) for mask, size in zip(masks, squares.sizes, strict=True))
         return [mask if soft else np.where(mask >= 128, np.uint8(255), np.uint8(0)) for mask in whole]
 
+    @own_modes()
     @torch.inference_mode()
     def cluster(self, images: Images) -> Clusters:
         """The child class and the parent class of each image."""
@@ -198,6 +212,7 @@ class OneGan(OneGanImages):
         probabilities = np.concatenate(children)
         return Clusters(probabilities.argmax(1), np.concatenate(parents).argmax(1), probabilities.max(1))
 
+    @own_modes()
     @torch.inference_mode()
     def styles(self, images: Images) -> npt.NDArray[np.float32]:
         """Style vectors v_c of images, for `translate`: float32 [N, child_vector]."""
@@ -206,6 +221,7 @@ class OneGan(OneGanImages):
             [self.networks.codes_of(self.networks.encode(self._tensor(t))).child.cpu().numpy() for t in batches]
         )
 
+    @own_modes()
     @torch.inference_mode()
     def translate(self, images: Images, child: Classes | npt.NDArray[np.float32]) -> Pixels:
         """Images in another style; shape, pose and background stay, since E_bg keeps the mask of the own style.
@@ -225,13 +241,14 @@ class OneGan(OneGanImages):
             x = self._tensor(pixels)
             encoding, codes, mask = self._read(x)
             codes = replace(codes, child=style)
-            made.append(to_uint8(self.networks.decode(x, encoding, codes, mask=mask).image))
+            made.append(self._pixels(self.networks.decode(x, encoding, codes, mask=mask).image))
         return np.concatenate(made)
 
     def inpaint(self, images: Images) -> Pixels:
         """Images without their object: the whole background is made again, uint8 [N, R, R, 3]."""
         return self.reconstruct(images).background
 
+    @own_modes()
     @torch.inference_mode()
     def recompose(self, images: Images, background: Images) -> Pixels:
         """The objects of images on other backgrounds.
@@ -256,7 +273,7 @@ class OneGan(OneGanImages):
             mask = self._read(place)[2]
             encoding = self.networks.encode(self._tensor(pixels))
             scene = self.networks.decode(place, encoding, self.networks.codes_of(encoding), mask=mask)
-            made.append(to_uint8(scene.image))
+            made.append(self._pixels(scene.image))
         return np.concatenate(made)
 
     def _read(self, images: Tensor) -> tuple[Encoding, Codes, Tensor]:
@@ -280,8 +297,14 @@ class OneGan(OneGanImages):
 
     def _tensor(self, pixels: Pixels) -> Tensor:
         """Bytes [N, R, R, 3] to float32 [N, 3, R, R] in [-1, 1]."""
-        return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        return values_of(torch.from_numpy(pixels).to(self.device)).permute(0, 3, 1, 2)
 
+    def _pixels(self, images: Tensor) -> Pixels:
+        """Images [N, 3, R, R] in [-1, 1] to bytes [N, R, R, 3]; refused if they hold values that are no numbers."""
+        pixels: Pixels = converted(images, "numpy", self.name)
+        return pixels
+
+    @own_modes()
     def trained(self, device: torch.device = _CPU) -> OneGanNetworks:
         """The networks as they were trained, read again: for compilers and exporters, which may change them."""
         with torch.device("meta"):
@@ -289,6 +312,7 @@ class OneGan(OneGanImages):
         expected = {name: tensor.shape for name, tensor in networks.state_dict().items()}
         tensors = read_tensors(self.header, expected, PREFIX)
         networks.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
+        fill_constants(networks)
         networks = networks.eval().requires_grad_(False).to(device)
         cast_maps(networks, self.dtype)
         return networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -23,7 +23,6 @@ def little_memory() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-@pytest.mark.xfail(strict=True, reason="no open_model asks check_allocation yet, and Place ignores the meta device")
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not say how large a process is")
 @pytest.mark.usefixtures("little_memory")
 def test_a_checkpoint_that_asks_for_terabytes_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from ....engine.files.pictures import contact_sheet, to_uint8
 from ....engine.layers.spectral import plain_state
 from ....engine.systems.coco_gan.critic import Discriminator, Head
 from ....engine.systems.coco_gan.generator import ConditionalNorm, Generator
+from ....kernels.op.levels import values_of
 from ...average import fade_rates, follow
 from ...losses import critic_loss, generator_loss, gradient_penalty
 from .losses import diversity_shortfall, pair_distance
@@ -127,7 +128,7 @@ class CocoGanTraining:
         """
         real, positions = batch
         fade_rates(self.optimisers, self.rates, progress, self.recipe.decay_from)
-        images = real.to(self.device, non_blocking=True).float().div_(127.5).sub_(1)
+        images = values_of(real.to(self.device, non_blocking=True))
         images = images.contiguous(memory_format=torch.channels_last)
         metrics = self._update(images, positions.numpy(), positions.numpy(), "")
         if self.recipe.beyond:

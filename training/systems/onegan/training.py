@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ....engine.files.pictures import contact_sheet, to_uint8
 from ....engine.systems.onegan.networks import BackgroundDiscriminator, ObjectDiscriminator, OneGanNetworks, Scene
+from ....kernels.op.levels import values_of
 from ...average import fade_rates, follow
 from .objectives import ROUTES, Terms, critic_terms, generation_terms, learners, reconstruction_terms
 from .recipe import OneGanRecipe
@@ -148,7 +149,7 @@ class OneGanTraining:
         return tensors, self.recipe.model.model_dump(mode="json")
 
     def _entering(self, pixels: Tensor) -> Tensor:
-        images = pixels.to(self.device, non_blocking=True).float().div_(127.5).sub_(1)
+        images = values_of(pixels.to(self.device, non_blocking=True))
         return images.contiguous(memory_format=torch.channels_last)
 
     def _again(self, images: Tensor) -> Scene:
