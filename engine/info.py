@@ -52,11 +52,11 @@ def describe_model(
     """What a model is, and on request which form each of its layers runs in here.
 
     Args:
-        model, device, precision: as of `load_checkpoint`, which also says what is raised.
+        model, device, precision: those of `load_checkpoint`, whose errors are raised.
         rewrites: measure the forms of layers, unless that was done before.
     Returns:
         name, system, resolution (WIDTHxHEIGHT), parameters, bytes, licence, description, path, config, device and
-        precision; with `rewrites` a list of `Choice.row()` under that name. Of an exported file see
+        precision; with `rewrites` a list of `Choice.row()` under that name. An exported file has the keys of
         `describe_exported`.
     """
     path = find(model)
