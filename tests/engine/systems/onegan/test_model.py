@@ -55,7 +55,7 @@ class TestLoading:
         from zellige.engine.checkpoint.file import write_checkpoint
 
         path, config = tmp_path / "hollow.safetensors", tiny().model_dump(mode="json")
-        write_checkpoint(path, {"networks.x": torch.zeros(1)}, system="onegan", config=config)
+        write_checkpoint(path, {"networks.x": torch.zeros(10**6)}, system="onegan", config=config)
         with pytest.raises(CheckpointError, match=r"the tensor 'networks\..*' is missing"):
             zellige.load(path)
         write_checkpoint(path, {"networks.x": torch.zeros(1)}, system="onegan", config=config | {"resolution": 96})
