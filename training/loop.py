@@ -18,6 +18,7 @@ from torch import Tensor
 from zellige.errors import OutputError, TrainingError
 
 from ..engine.checkpoint.file import read_header, write_checkpoint
+from ..engine.files.atomic import PARTIAL
 from ..engine.files.pictures import write_png
 from .data.scenes import Scenes
 from .data.sources import Pictures
@@ -221,7 +222,7 @@ def _check_same(state: Path, system: str, settings: dict[str, Any], seed: int) -
 
 def _sweep(out: Path) -> None:
     """Remove what a process that was killed while it wrote has left behind."""
-    for pattern in (".*.safetensors.*.tmp", "samples/.zellige-*.partial"):
+    for pattern in (PARTIAL, f"samples/{PARTIAL}"):
         for path in out.glob(pattern):
             path.unlink(missing_ok=True)
 
