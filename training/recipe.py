@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from zellige.errors import UnknownRecipeError
 
-from ..engine.checkpoint.header import shown
+from ..engine.files.hostile import shown
 from .data.sources import located
 
 __all__ = ["Betas", "Rate", "Recipe", "Training", "broken_rule", "with_settings"]

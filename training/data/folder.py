@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from zellige.errors import DataError, EmptyDataError
 
-from ...engine.files.squares import read_picture
+from ...engine.files.pictures import read_picture
 from .listing import SUFFIXES, Listing, Split, is_held_out, list_pictures
 
 __all__ = ["ImageFolder"]

@@ -15,7 +15,7 @@ import numpy as np
 
 from zellige.errors import DataError
 
-from ...engine.files.squares import read_picture
+from ...engine.files.pictures import read_picture
 
 __all__ = ["NO_FILES", "SUFFIXES", "Listing", "Split", "is_held_out", "list_pictures", "mark_of"]
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from zellige.errors import DataError, MissingExtraError
 
-from ...engine.files.squares import MOST_PIXELS, read_picture
+from ...engine.files.pictures import MOST_PIXELS, read_picture
 
 __all__ = ["open_rendered"]
 

@@ -5,6 +5,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from zellige.errors import TaskError, UnknownRecipeError
 
 from ...engine.systems import all_systems, system_of
@@ -13,7 +16,7 @@ from ..data.sources import located
 from ..evaluate import as_json, measured, trained_on
 from ..recipe import Recipe
 
-__all__ = ["RECIPES", "evaluate", "evaluate_file", "find_recipe"]
+__all__ = ["RECIPES", "evaluate", "evaluate_file", "find_recipe", "held_out_images"]
 
 
 def _part(system: System, name: str) -> ModuleType:
@@ -77,3 +80,19 @@ def evaluate_file(model: Any, path: Path, data: str | None = None) -> dict[str, 
         )
     report: dict[str, Any] = _part(system, "evaluate").evaluate_file(model, path, located(data or trained_on(model)))
     return as_json(report)
+
+
+def held_out_images(model: Any, count: int) -> NDArray[np.uint8]:
+    """Pictures of the data that a model was trained on, of the part that training never sees.
+
+    Args:
+        model: a loaded model that has its weights.
+        count: of pictures.
+    Returns:
+        uint8 [count, H, W, 3], of the model's size.
+    Raises:
+        DataError: the model does not say what it was trained on, or the data cannot be read.
+    """
+    part = _part(system_of(model.system), "evaluate")
+    images: NDArray[np.uint8] = part.held_out_images(model, located(trained_on(model)), count)
+    return images

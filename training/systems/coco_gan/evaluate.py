@@ -13,7 +13,7 @@ from ...evaluate import said
 from ...metrics.pictures import diversity, sliced_wasserstein
 from ...metrics.seams import seam_ratio
 
-__all__ = ["COUNT", "evaluate", "evaluate_file"]
+__all__ = ["COUNT", "evaluate", "evaluate_file", "held_out_images"]
 
 Pixels = npt.NDArray[np.uint8]
 COUNT = 128  # pictures and images, unless another number is asked for
@@ -50,6 +50,12 @@ def evaluate(model: CocoGan, data: str, count: int, seed: int) -> dict[str, Any]
         "seam_ratio_single": _single_seams(list(generated), config.patch),
         "diversity": diversity(real, generated),
     }
+
+
+def held_out_images(model: CocoGan, data: str, count: int) -> Pixels:
+    """Held-out pictures, uint8 [count, H, W, 3]."""
+    held_out = open_pictures(data, model.size, model.config.topology, "held-out")
+    return np.stack([held_out.image(k) for k in range(count)])
 
 
 def evaluate_file(model: CocoGan, path: Path, data: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ...metrics.agreement import (
 )
 from ...metrics.pictures import sliced_wasserstein
 
-__all__ = ["COUNT", "FIRST", "MOST_COMPARED", "compare_scenes", "evaluate"]
+__all__ = ["COUNT", "FIRST", "MOST_COMPARED", "compare_scenes", "evaluate", "held_out_images"]
 
 Pixels = npt.NDArray[np.uint8]
 Column = npt.NDArray[Any]
@@ -63,6 +63,12 @@ def evaluate(model: OneGan, data: str, count: int, seed: int) -> dict[str, Any]:
     held_out = training.on("held-out")
     told = {"held_out": _HELD_OUT.get(data, _OF_A_FOLDER)}
     return said(model, data, held_out) | told | compare_scenes(model, held_out, training, count, seed)
+
+
+def held_out_images(model: OneGan, data: str, count: int) -> Pixels:
+    """Images of held-out scenes, uint8 [count, R, R, 3]."""
+    held_out = open_scenes(data, model.size, "held-out", 0)
+    return np.stack([held_out.scene(FIRST + k).image for k in range(count)])
 
 
 def compare_scenes(model: OneGan, held_out: Scenes, training: Scenes, count: int, seed: int = 0) -> dict[str, Any]:
