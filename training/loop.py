@@ -17,12 +17,7 @@ from torch import Tensor
 
 from zellige.errors import TrainingError
 
-<<<<<<< HEAD
 from ..engine.checkpoint.file import write_checkpoint
-=======
-from ..engine.checkpoint.file import read_header, write_checkpoint
-from ..engine.files.atomic import PARTIAL
->>>>>>> h-files
 from ..engine.files.pictures import write_png
 from .data.scenes import Scenes
 from .data.sources import Pictures
@@ -201,7 +196,6 @@ def _check_same(saved: Saved, recipe: Recipe, seed: int, data: Pictures | Scenes
                 f"{out} holds a run with model.{name} = {value}, not {settings[name]}; "
                 "use the same settings or choose another --out"
             )
-<<<<<<< HEAD
     marks = pictures_of(saved.header)
     for part, listing in data.listings.items():
         added, gone = listing.changes(marks.get(part, []))
@@ -213,29 +207,6 @@ def _check_same(saved: Saved, recipe: Recipe, seed: int, data: Pictures | Scenes
             )  # fmt: skip
     if saved.recipe.data != recipe.data:
         logger.warning("the run was learning from %s and goes on with %s", saved.recipe.data, recipe.data)
-=======
-
-
-def _sweep(out: Path) -> None:
-    """Remove what a process that was killed while it wrote has left behind."""
-    for pattern in (PARTIAL, f"samples/{PARTIAL}"):
-        for path in out.glob(pattern):
-            path.unlink(missing_ok=True)
-
-
-def _forget_after(log: Path, step: int) -> None:
-    """Drop log lines of steps that will be done again, and a line that a crash left half-written."""
-    if not log.exists():
-        return
-    kept = []
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            continue
-    log.write_text("".join(kept), encoding="utf-8")
->>>>>>> h-files
 
 
 @contextmanager

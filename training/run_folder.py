@@ -6,6 +6,8 @@ from pathlib import Path
 
 from zellige.errors import OutputError, TrainingError
 
+from ..engine.files.atomic import PARTIAL
+
 __all__ = ["RunFolder", "regular"]
 
 
@@ -79,7 +81,7 @@ class RunFolder:
         """
         try:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
-            for pattern in (".*.safetensors.*.tmp", ".zellige-*.partial", "samples/.zellige-*.partial"):
+            for pattern in (PARTIAL, f"samples/{PARTIAL}"):
                 for path in self.path.glob(pattern):
                     path.unlink(missing_ok=True)
         except OSError as error:

@@ -211,7 +211,9 @@ def server() -> Iterator[ForkServerContext]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["zellige.training.systems.coco_gan.training", "zellige.training.loop"])
+        # The optimisers import dynamo at their first step.
+        ours = ["zellige.training.systems.coco_gan.training", "zellige.training.loop"]
+        context.set_forkserver_preload([*ours, "torch._dynamo", "torch.utils.tensorboard"])
         yield context
 
 

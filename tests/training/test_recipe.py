@@ -8,6 +8,7 @@ from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.engine.systems.coco_gan.critic import Discriminator, Head
 from zellige.engine.systems.coco_gan.generator import Generator
 from zellige.errors import LatticeError, UnknownRecipeError
+from zellige.training.data.sources import DATA_SETS
 from zellige.training.recipe import with_settings
 from zellige.training.systems import RECIPES, find_recipe
 from zellige.training.systems.coco_gan import recipes as coco_gan
@@ -188,3 +189,70 @@ def test_impossible_lattice_is_refused_with_its_own_sentence():
 
 def test_defaults_are_the_papers():
     assert CocoGanRecipe(model=CocoGanConfig(patch=32)) == find_recipe("celeba-128")
+
+
+NAN, INFINITE = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("name", ["planet", "emoji"])
+@pytest.mark.parametrize(
+    ("settings", "setting"),
+    [
+        ({"betas": [0, 2]}, r"betas\.1 cannot be 2"),
+        ({"betas": [-0.1, 0.5]}, r"betas\.0 cannot be -0\.1"),
+        ({"betas": [NAN, 0.5]}, r"betas\.0 cannot be nan"),
+        ({"lr_critic": 1e308}, r"lr_critic cannot be 1e\+308"),
+        ({"lr_generator": 0}, "lr_generator cannot be 0"),
+        ({"lr_generator": NAN}, "lr_generator cannot be nan"),
+        ({"decay_from": NAN}, "decay_from cannot be nan"),
+        ({"ema": INFINITE}, "ema cannot be inf"),
+        ({"steps": 10**30}, "steps cannot be 10+"),
+        ({"steps": INFINITE}, "steps cannot be inf"),
+        ({"batch": 10**9}, "batch cannot be 10+"),
+        ({"log_every": 10**10}, "log_every cannot be 10+"),
+    ],
+)
+def test_bounds_belong_to_the_recipe(name, settings, setting):
+    with pytest.raises(UnknownRecipeError, match=f"^the setting {setting}: "):
+        with_settings(find_recipe(name), settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("planet", "consistency"), ("planet", "diversity_target"), ("planet", "model.condition_scale"),
+        ("planet", "model.condition_std"), ("emoji", "weights.mask"), ("emoji", "mask_share"), ("emoji", "phases"),
+        ("emoji", "model.norm_eps"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [NAN, INFINITE])
+def test_every_number_is_finite(name, key, value):
+    given = [0.1, value] if key == "phases" else value
+    with pytest.raises(UnknownRecipeError, match="cannot be .*(nan|inf)|so 0.1 and (nan|inf) are none"):
+        with_settings(find_recipe(name), {key: given})
+
+
+def test_values_nested_deeply_are_refused_in_a_short_sentence():
+    value: list = []
+    for _ in range(5_000):
+        value = [value]
+    for key in ("steps", "betas", "model", "model.width"):
+        with pytest.raises(UnknownRecipeError, match=f"the setting {key}.* cannot be ") as error:
+            with_settings(find_recipe("planet"), {key: value})
+        assert len(str(error.value)) < 300
+
+
+def test_a_folder_is_recorded_by_its_absolute_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert with_settings(find_recipe("celeba-64"), {"data": "a/../pictures/"}).data == str(tmp_path / "pictures")
+    assert with_settings(find_recipe("celeba-64"), {"data": "./earth"}).data == str(tmp_path / "earth")
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_a_data_set_is_recorded_by_its_name(name):
+    assert with_settings(find_recipe("celeba-64"), {"data": name}).data == name
+
+
+def test_a_torus_has_nothing_beyond_its_boundary():
+    with pytest.raises(UnknownRecipeError, match="a torus has no boundary, so that nothing lies beyond"):
+        with_settings(find_recipe("terrain"), {"beyond": 1})

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zellige.errors import MissingExtraError, ShapeError
+from zellige.errors import DataError, MissingExtraError, ShapeError
 
 __all__ = [
     "clustering_accuracy",
@@ -26,6 +26,7 @@ def intersection_over_union(predicted: Masks, truth: Masks) -> float:
         predicted, truth: [N, H, W]; bool, uint8 from 0 to 255, or floating from 0 to 1. Foreground is from a half on.
     Raises:
         ShapeError: the masks differ in shape, or there are none.
+        DataError: a floating mask holds a value that is not finite.
     """
     both, predicted_area, true_area = _areas(predicted, truth)
     return _mean_ratio(both, predicted_area + true_area - both)
@@ -37,7 +38,7 @@ def dice(predicted: Masks, truth: Masks) -> float:
     Args:
         predicted, truth: as for `intersection_over_union`.
     Raises:
-        ShapeError: the masks differ in shape, or there are none.
+        ShapeError, DataError: as `intersection_over_union`.
     """
     both, predicted_area, true_area = _areas(predicted, truth)
     return _mean_ratio(2 * both, predicted_area + true_area)
@@ -113,6 +114,8 @@ def _foreground(masks: Masks) -> NDArray[np.bool_]:
     if masks.dtype == np.uint8:
         return masks >= 128
     if np.issubdtype(masks.dtype, np.floating):
+        if not np.isfinite(masks).all():
+            raise DataError("masks hold values that are not finite, so they cannot be compared")
         return masks >= 0.5
     raise ShapeError(f"masks must be bool, uint8 (0 to 255) or floating (0 to 1); got {masks.dtype}")
 

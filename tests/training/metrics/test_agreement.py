@@ -1,5 +1,6 @@
 import math
 import sys
+from collections.abc import Callable
 from itertools import permutations
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zellige.errors import MissingExtraError, ShapeError
+from zellige.errors import DataError, MissingExtraError, ShapeError
 from zellige.training.metrics.agreement import (
     clustering_accuracy,
     dice,
@@ -159,3 +160,13 @@ class TestNormalizedMutualInformation:
 def test_other_labels_are_refused(metric: Any, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     with pytest.raises(ShapeError, match=r"clusters and classes must be \[N\] of one length"):
         metric(*(np.zeros(shape, np.int64) for shape in shapes))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("metric", [intersection_over_union, dice])
+def test_masks_that_are_not_finite_are_refused(metric: Callable[..., float], value: float) -> None:
+    masks = np.zeros((1, 2, 2), np.float32)
+    masks[0, 0, 0] = value
+    for pair in ((masks, np.zeros_like(masks)), (np.zeros_like(masks), masks)):
+        with pytest.raises(DataError, match="masks hold values that are not finite"):
+            metric(*pair)

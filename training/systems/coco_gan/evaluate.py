@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zellige.errors import DataError
+
 from ....engine.systems.coco_gan.model import CocoGan
 from ...data.rendered import open_rendered
 from ...data.sources import open_pictures
@@ -33,7 +35,8 @@ def evaluate(model: CocoGan, data: str, count: int, seed: int) -> dict[str, Any]
         `sliced_wasserstein` between images and held-out pictures by level, and `sliced_wasserstein_data`, the same
         between training and held-out pictures, which is the best that can be expected; `seam_ratio` and
         `seam_ratio_data` by axis at patch borders, and across the wrap of a cyclic axis; `seam_ratio_single`, the
-        smallest and the largest of single borders: a wrap is one of them; `diversity` (1 is the data's).
+        smallest and the largest of single borders: a wrap is one of them; `diversity` (1 is the data's), or under
+        `missing` why there is none.
     """
     config = model.config
     training = open_pictures(data, config.size, config.topology, "train", seed)
@@ -42,14 +45,21 @@ def evaluate(model: CocoGan, data: str, count: int, seed: int) -> dict[str, Any]
     other = np.stack([training.image(k) for k in range(count)])
     generated = model.generate(count, seed)
     wraps = config.lattice.axes[1].cyclic and held_out.cyclic[1]
-    return said(model, data, held_out) | {
-        "sliced_wasserstein": sliced_wasserstein(real, generated, wrap=wraps),
-        "sliced_wasserstein_data": sliced_wasserstein(real, other, wrap=wraps),
-        "seam_ratio": _seams(model, list(generated), config.patch, (True, True)),
-        "seam_ratio_data": _seams(model, list(real), config.patch, held_out.cyclic),
-        "seam_ratio_single": _single_seams(list(generated), config.patch),
-        "diversity": diversity(real, generated),
-    }
+    try:
+        varied: dict[str, Any] = {"diversity": diversity(real, generated)}
+    except DataError as error:  # as of a folder with one held-out picture
+        varied = {"missing": {str(error): ["diversity"]}}
+    return (
+        said(model, data, held_out)
+        | varied
+        | {
+            "sliced_wasserstein": sliced_wasserstein(real, generated, wrap=wraps),
+            "sliced_wasserstein_data": sliced_wasserstein(real, other, wrap=wraps),
+            "seam_ratio": _seams(model, list(generated), config.patch, (True, True)),
+            "seam_ratio_data": _seams(model, list(real), config.patch, held_out.cyclic),
+            "seam_ratio_single": _single_seams(list(generated), config.patch),
+        }
+    )
 
 
 def held_out_images(model: CocoGan, data: str, count: int) -> Pixels:

@@ -57,6 +57,8 @@ class CocoGanRecipe(Recipe):
                 f"a batch of {self.batch} does not split into {self.accumulate} parts of whole pairs; "
                 f"batch must be a multiple of {2 * self.accumulate}"
             )
+        if self.beyond and self.model.topology == "torus":
+            raise ValueError("a torus has no boundary, so that nothing lies beyond it; set beyond to 0")
         if self.content and not self.model.latent_head:
             raise ValueError("content weighs the error of head Q, which the model lacks; set model.latent_head too")
         return self

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zellige.errors import DataError
+
 from ....engine.systems.onegan.model import OneGan
 from ...data.scenes import LabelledImage, Scenes
 from ...data.sources import open_scenes
@@ -132,6 +134,8 @@ def _measure(model: OneGan, scenes: list[LabelledImage]) -> dict[str, Column]:
         found["iou_all_foreground"] = [intersection_over_union(np.ones(t.shape, np.bool_), t) for _, t in pairs]
     if scenes[0].child is not None:
         clusters = model.cluster(images)
+        if not np.isfinite(clusters.confidence).all():
+            raise DataError("the encoders gave probabilities that are not finite, so that no class is the likeliest")
         found |= {"child": [scene.child for scene in scenes], "child_cluster": [*clusters.child]}
         found |= {"parent": [scene.parent for scene in scenes], "parent_cluster": [*clusters.parent]}
     grounds = [scene.ground for scene in scenes if scene.ground is not None]

@@ -2,10 +2,12 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from zellige.engine.checkpoint.file import write_checkpoint
 from zellige.engine.library import load
@@ -13,6 +15,8 @@ from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.engine.systems.coco_gan.generator import Generator
 from zellige.engine.systems.coco_gan.model import CocoGan
 from zellige.errors import DataError
+from zellige.training.data.listing import list_pictures
+from zellige.training.data.rendered import open_rendered
 from zellige.training.systems import evaluate, evaluate_file
 from zellige.training.systems.coco_gan.evaluate import _single_seams
 
@@ -25,7 +29,7 @@ CONFIG = CocoGanConfig(
 COUNT = 4
 
 
-def tiny_model(folder: Path, config: CocoGanConfig = CONFIG, **details: str) -> CocoGan:
+def tiny_model(folder: Path, config: CocoGanConfig = CONFIG, **details: Any) -> CocoGan:
     """A random generator whose images differ from place to place and from latent to latent."""
     torch.manual_seed(0)
     generator = Generator(config, spectral=False)
@@ -159,3 +163,73 @@ def test_picture_without_colour_is_named(model, noise, tmp_path):
     tifffile.imwrite(tmp_path / "grey.tif", np.zeros((16, 64), np.uint8))
     with pytest.raises(DataError, match=r"grey\.tif cannot be measured: it holds uint8 \[16, 64\], not 8-bit"):
         evaluate_file(model, tmp_path / "grey.tif", str(noise))
+
+
+@pytest.mark.parametrize(
+    ("compression", "options"),
+    [
+        ("raw", {}), ("tiff_lzw", {}), ("tiff_lzw", {"tiffinfo": {317: 2}}), ("tiff_adobe_deflate", {}),
+        ("packbits", {}), ("zstd", {}), ("jpeg", {"quality": 100}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_panorama_saved_again_is_measured_too(compression, options, tmp_path):
+    pytest.importorskip("tifffile")
+    pixels = np.repeat(np.repeat(noises(20, 40)(0), 16, 0), 16, 1)  # more than one strip
+    Image.fromarray(pixels).save(tmp_path / "a.tif", compression=compression, **options)
+    image = open_rendered(tmp_path / "a.tif")
+    tolerance = 3 if compression == "jpeg" else 0
+    assert image.shape == pixels.shape and np.abs(image.astype(int) - pixels).max() <= tolerance
+
+
+@pytest.mark.parametrize("options", [{"tile": (16, 32)}, {"bigtiff": True, "byteorder": ">"}, {"rowsperstrip": 7}])
+def test_tiles_and_large_files_are_read_piece_by_piece(options, tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    pixels = noises(50, 70)(0)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", **options)
+    image = open_rendered(tmp_path / "a.tif")
+    assert isinstance(image, np.memmap)
+    np.testing.assert_array_equal(image, pixels)
+
+
+def test_an_unfinished_panorama_is_named(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "a.tif", noises(50, 70)(0), photometric="rgb", tile=(16, 32))
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:5_000])
+    with pytest.raises(DataError, match=r"a\.tif lacks some of its pixels; it is damaged or unfinished"):
+        open_rendered(tmp_path / "a.tif")
+
+
+def test_a_panorama_in_one_strip_too_large_is_named(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(
+        tmp_path / "a.tif", shape=(10_001, 10_000, 3), dtype=np.uint8, photometric="rgb", rowsperstrip=10_001,
+        compression="zlib", data=iter([b"nothing"]),
+    )  # fmt: skip
+    with pytest.raises(DataError, match=r"stored in pieces of 10000x10001 pixels, and at most 100,000,000 are read"):
+        open_rendered(tmp_path / "a.tif")
+
+
+def test_a_png_beyond_pillows_bound_is_named(tmp_path):
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png has .*, and at most 100,000,000 are read"):
+        open_rendered(tmp_path / "a.png")
+
+
+def test_data_that_has_changed_is_said(tmp_path, caplog):
+    folder = fill(tmp_path / "data", noises(16, 32), 4, {0})
+    counts = list_pictures(folder).counts()
+    model = tiny_model(tmp_path, data=str(folder), pictures={"pictures": counts})
+    report = evaluate(model, count=2)
+    assert report["data_changed"] is False and not caplog.records
+    assert list(report["missing"].values()) == [["diversity"]]  # one held-out picture has no variety to compare with
+    assert report["pictures"] == {"pictures": counts | {"found": 4, "trained_on": 3, "held_out": 1, "left_out": 0}}
+    (folder / "002.png").unlink()
+    assert evaluate(model, count=2)["data_changed"] is True
+    assert "holds other pictures than model was trained on" in caplog.text
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seed_out_of_bounds_is_refused(seed, model, noise):
+    with pytest.raises(DataError, match=rf"the seed must be 0 or more and below 2\*\*63, not {seed}"):
+        evaluate(model, str(noise), count=2, seed=seed)

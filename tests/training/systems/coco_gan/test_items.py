@@ -160,9 +160,8 @@ class TestStream:
                 patch, position = source[6 * k + j]
                 assert torch.equal(images[j], patch) and torch.equal(places[j], position)
 
-    @pytest.mark.parametrize("workers", [1, 2])
-    def test_workers_change_nothing(self, folder: ImageFolder, workers: int) -> None:
-        for one, other in zip(batches(folder, 0), batches(folder, workers), strict=True):
+    def test_workers_change_nothing(self, folder: ImageFolder) -> None:
+        for one, other in zip(batches(folder, 0), batches(folder, 2), strict=True):
             assert all(map(torch.equal, one, other))
 
     @pytest.mark.parametrize("done", [1, 3])
