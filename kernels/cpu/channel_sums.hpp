@@ -1,4 +1,4 @@
-// Two sums over the pixels of every channel, for derivatives by scales and shifts.
+// Two sums over the pixels of every channel, for the derivatives with respect to scales and shifts.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,7 @@
 
 namespace zellige {
 
-// Sums side by side, so that the compiler can use vectors; how many is fixed, so that all clones agree.
+// Sums side by side, so that the compiler can use vectors. Their number is fixed, so that all clones give equal bits.
 constexpr std::int64_t sum_lanes = 32;
 
 struct Lanes {
@@ -21,10 +21,10 @@ ZELLIGE_INLINE float total_of(const float *lanes) {
     return static_cast<float>(sum);
 }
 
-// So many float32 values in a row are added to one sum, and the sums of parts in float64: more would cost digits.
+// So many float32 values are added to one sum; more would cost digits. The sums are added in float64.
 constexpr std::int64_t values_a_sum = 64;
 
-// Pixels of a part, in one plane or, by pixel, of all channels.
+// Pixels of a part: of one plane, or of all channels if the map is channels-last.
 ZELLIGE_INLINE std::int64_t pixels_of_a_part(bool channels_last) {
     return channels_last ? values_a_sum : values_a_sum * sum_lanes;
 }
@@ -38,8 +38,8 @@ ZELLIGE_INLINE void by_lanes(std::int64_t size, const Body &body) {
     for (std::int64_t lane = 0; i + lane < size; ++lane) body(i + lane, lane);
 }
 
-// A map is cut into parts of its pixels, whose sums are made by any thread and added in order: the bits do not depend
-// on the number of threads.
+// A map is cut into parts of its pixels. Any thread sums a part, and the sums are added in order, so that the bits do
+// not depend on the number of threads.
 class ChannelSums {
   public:
     ChannelSums(std::int64_t samples, std::int64_t channels, std::int64_t pixels, std::int64_t pixels_a_part)
@@ -48,7 +48,7 @@ class ChannelSums {
 
     std::int64_t parts() const { return parts_; }
 
-    // The first sums of a part, one for each channel; the second ones follow.
+    // The first sums of a part, one for each channel. The second sums follow.
     float *of(std::int64_t sample, std::int64_t part) {
         return room_.data() + 2 * (sample * parts_ + part) * channels_;
     }

@@ -1,4 +1,4 @@
-// What every native kernel shares: the choice of instruction set, and the storage types.
+// Shared by every native kernel: the choice of an instruction set, storage types, threads and bindings.
 #pragma once
 
 #include <algorithm>
@@ -9,9 +9,9 @@
 
 #include <nanobind/nanobind.h>
 
-// Compiles the function once for each instruction set; the loader picks the widest that the processor has.
-// The attribute does not reach into callees: a function that carries it must be a plain one (neither template
-// nor lambda), and all of its work must be in the body or in ZELLIGE_INLINE functions.
+// Compiles a function once for each instruction set; the loader picks the widest that the processor has. The attribute
+// does not reach into callees, so a function that carries it must be a plain one, neither a template nor a lambda, and
+// all of its work must be in its body or in ZELLIGE_INLINE functions.
 #if defined(__x86_64__) && defined(__gnu_linux__)
 #define ZELLIGE_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
@@ -35,9 +35,9 @@ ZELLIGE_INLINE float widen(bfloat16 value) {
     return std::bit_cast<float>(static_cast<std::uint32_t>(value.bits) << 16);
 }
 
-// Integer arithmetic, because AVX2 does not include the conversion instruction. Moving the 15 low bits to the place of
-// a float32's exponent and mantissa leaves the exponent 112 too small, which the product repairs exactly, subnormals
-// included; infinities and NaN need the largest exponent instead.
+// Integer arithmetic, because AVX2 does not include the conversion instruction. The 15 low bits move to the place of a
+// float32's exponent and mantissa. The exponent is then 112 too small; the product repairs it exactly, subnormals
+// included. Infinities and NaN need the largest exponent instead.
 ZELLIGE_INLINE float widen(float16 value) {
     const std::uint32_t magnitude = (value.bits & 0x7fffu) << 13;
     const std::uint32_t sign = (value.bits & 0x8000u) << 16;
@@ -46,7 +46,7 @@ ZELLIGE_INLINE float widen(float16 value) {
     return std::bit_cast<float>((magnitude < 0x0f800000u ? finite : special) | sign);
 }
 
-// To the nearest, half to even; NaN stays NaN.
+// Rounds to the nearest, half to even. NaN stays NaN.
 ZELLIGE_INLINE void narrow(float value, float &into) { into = value; }
 
 ZELLIGE_INLINE void narrow(float value, bfloat16 &into) {
@@ -55,13 +55,14 @@ ZELLIGE_INLINE void narrow(float value, bfloat16 &into) {
     into.bits = static_cast<std::uint16_t>(value == value ? rounded : 0x7fc0u);
 }
 
-// Asks for values that are needed later, where the processor cannot guess them. Addresses behind the end do no harm.
+// Fetches values that are needed later and whose addresses the processor cannot guess. Addresses behind the end of an
+// array do no harm.
 template <typename T>
 ZELLIGE_INLINE void ask_for(const T *from, std::int64_t size) {
     for (std::int64_t i = 0; i < size; i += 64 / sizeof(T)) __builtin_prefetch(from + i);
 }
 
-// The same into the second cache, for so much that it would push what is in use out of the first.
+// Fetches into the second cache. So many values would push those in use out of the first.
 template <typename T>
 ZELLIGE_INLINE void ask_for_later(const T *from, std::int64_t size) {
     for (std::int64_t i = 0; i < size; i += 64 / sizeof(T)) __builtin_prefetch(from + i, 0, 2);
@@ -72,7 +73,7 @@ ZELLIGE_INLINE void ask_to_write(T *from, std::int64_t size) {
     for (std::int64_t i = 0; i < size; i += 64 / sizeof(T)) __builtin_prefetch(from + i, 1);
 }
 
-// Two neighbours in one word take a shift and a mask, where single ones take a conversion and a shift each.
+// Two neighbours in one word are widened with one shift and one mask. Single values take a conversion and a shift each.
 struct Pair {
     float first, second;
 };
@@ -84,15 +85,16 @@ ZELLIGE_INLINE Pair widen_pair(const bfloat16 *from) {
     return {std::bit_cast<float>(word << 16), std::bit_cast<float>(word & 0xffff0000u)};
 }
 
-// Where the factor of a channel stands among those of a pixel whose neighbours are computed together: even ones first.
+// The place of a channel's factor when neighbouring channels are computed together: factors of even channels come
+// first.
 ZELLIGE_INLINE std::int64_t paired_place(std::int64_t channel, std::int64_t channels) {
     return channels % 2 == 0 ? channel % 2 * (channels / 2) + channel / 2 : channel;
 }
 
-// For factors that narrow_pair's values come from.
+// Replaces any NaN by the one that narrow_pair can take. Factors pass through here before their products reach it.
 ZELLIGE_INLINE float plain_nan(float value) { return value == value ? value : std::numeric_limits<float>::quiet_NaN(); }
 
-// The same rounding as narrow's, but NaN must come with 16 low bits of 0, as it does from bfloat16 and from arithmetic.
+// Rounds as narrow does. A NaN must have 16 low bits of 0, as those of bfloat16 and of arithmetic have.
 ZELLIGE_INLINE void narrow_pair(float first, float second, bfloat16 *into) {
     const auto rounded = [](float value) __attribute__((always_inline)) {
         const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
@@ -102,8 +104,8 @@ ZELLIGE_INLINE void narrow_pair(float first, float second, bfloat16 *into) {
     __builtin_memcpy(into, &word, sizeof word);
 }
 
-// Values as float32, a slice at a time: the map itself, or a copy in the first cache. Arithmetic on copies is vector
-// code where arithmetic between two types of storage in one loop often is not.
+// Values as float32, a slice at a time: the map itself if it is float32, else a copy in the first cache. Copies are
+// made because the compiler often finds no vector code for loops that mix two types of storage.
 template <typename T>
 struct Slice {
     static constexpr std::int64_t most = 256;
@@ -128,17 +130,17 @@ struct Slice<float> {
     ZELLIGE_INLINE void end(const Slice &, std::int64_t, float *) {}
 };
 
-// Threads are torch's own: its OpenMP pool is entered through the function that a compiler would have called, whose
-// address Python hands over (dispatch.py). Null means: everything runs on the calling thread.
+// Threads are torch's own: a kernel enters its OpenMP pool through the function that a compiler would have called.
+// kernels/op/dispatch.py finds the address of that function. Null means that everything runs on the calling thread.
 using EnterParallel = void (*)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
 extern EnterParallel enter_parallel;
 
-// The grain of one pass over much memory, `least` or more: who goes on where it ended reads faster than who leaps, and
-// 32 parts are still shared out evenly.
+// The grain of one pass over much memory, `least` or more. A thread that goes on where its last part ended reads faster
+// than one that leaps, so parts are few; 32 are still shared out evenly.
 inline std::int64_t long_grain(std::int64_t count, std::int64_t least) { return std::max(least, count / 32); }
 
-// Calls body(begin, end) for parts of [0, count), `grain` each, on as many threads as torch uses here. The parts do not
-// depend on the number of threads; body must not throw.
+// Calls body(begin, end) for parts of [0, count), `grain` each, on as many threads as torch uses. The parts do not
+// depend on the number of threads. The body must not throw.
 template <typename Body>
 void parallel_for(std::int64_t count, std::int64_t grain, const Body &body) {
     grain = std::max<std::int64_t>(grain, 1);
@@ -160,7 +162,8 @@ void parallel_for(std::int64_t count, std::int64_t grain, const Body &body) {
         &shared, 0, 0);
 }
 
-// What one file adds to the module. Constructing it puts it on the list that the module goes through when it is loaded.
+// The functions that one file adds to the module. Its constructor puts it on a list, which the module goes through when
+// it is loaded.
 class Binding {
   public:
     using Bind = void (*)(nanobind::module_ &);
@@ -174,7 +177,7 @@ class Binding {
   private:
     const Bind bind;
     const Binding *const next;
-    // Null before any constructor runs, in whatever order the files' own are called.
+    // Null before any constructor runs, whichever file's comes first.
     static const Binding *first;
 };
 

@@ -1,5 +1,5 @@
-// Exponentials without branches, calls or tables, which the compiler turns into vector code, and what is made of them.
-// T is the type that results are stored as: for bfloat16 polynomials are shorter, see coarse_rest.
+// Exponentials, sigmoid and tanh without branches, calls or tables, so that the compiler turns them into vector code.
+// T is the type that results are stored as. For bfloat16 the polynomials are shorter, see coarse_rest.
 #pragma once
 
 #include <bit>
@@ -20,8 +20,8 @@ ZELLIGE_INLINE float rest_of(float r) {
     return p * (r * r) + r;
 }
 
-// 2^f - 1 for |f| <= 1/2 within 1.1e-4 of 2^f, a seventeenth of what bfloat16 rounds away, and within 6e-4 of itself, a
-// third.
+// 2^f - 1 for |f| <= 1/2. The error is at most 1.1e-4 of 2^f, a seventeenth of what bfloat16 rounds away, and at most
+// 6e-4 of the result itself, a third.
 ZELLIGE_INLINE float coarse_rest(float f) {
     float p = 0x1.c2a218p-5f;
     p = p * f + 0x1.f00c4ep-3f;
@@ -29,15 +29,15 @@ ZELLIGE_INLINE float coarse_rest(float f) {
     return p * f;
 }
 
-// e^x as scale * (1 + rest), where scale is a power of two; rest has digits that 1 + rest loses.
+// e^x = scale * (1 + rest), where scale is a power of two. rest has digits that 1 + rest would lose.
 struct Exponential {
     float scale, rest;
 };
 
 // For x from -88 to 89. Below -87.7 the scale is 0, above 88.4 it is infinite. NaN makes the rest NaN.
-// x = n ln 2 + r: the sum with 1.5 * 2^23 has no bits left for a fraction, so that it rounds, and its low bits hold n;
-// 127 more make them the exponent of 2^n. ln 2 comes in two parts, the first with so few bits that its product with n
-// is exact.
+// x = n ln 2 + r. The sum of x / ln 2 and 1.5 * 2^23 has no bits left for a fraction, so that the addition rounds, and
+// its low bits hold n; 127 more make them the exponent of 2^n. ln 2 is split in two, and the first part has so few bits
+// that its product with n is exact.
 template <typename T>
 ZELLIGE_INLINE Exponential exponential(float x) {
     constexpr float rounder = 0x1.8p23f + 127.0f, per_octave = 0x1.715476p+0f;
@@ -49,8 +49,8 @@ ZELLIGE_INLINE Exponential exponential(float x) {
         return {scale, rest_of((x - n * 0x1.63p-1f) + n * 0x1.bd0106p-13f)};
 }
 
-// 1 + e^-x, whose reciprocal is sigmoid x: within 1 unit in the last place for float32, and within 1.1e-4 for results
-// that are stored as bfloat16. Infinite from x = -88.7 down, so that what is divided by it is 0. NaN stays NaN.
+// 1 + e^-x, whose reciprocal is sigmoid x. The error is 1 unit in the last place for float32, and 1.1e-4 for results
+// that are stored as bfloat16. It is infinite from x = -88.7 down, so that a quotient by it is 0. NaN stays NaN.
 template <typename T>
 ZELLIGE_INLINE float one_plus_exp_of_minus(float x) {
     const float above = -89.0f > x ? -89.0f : x, limited = 88.0f < above ? 88.0f : above;
@@ -58,8 +58,8 @@ ZELLIGE_INLINE float one_plus_exp_of_minus(float x) {
     return (power.rest + 1.0f) * power.scale + 1.0f;
 }
 
-// sigmoid x and sigmoid -x, so that neither has lost digits in a difference from 1. The smaller one is 0 where it is
-// below e^-87.7. NaN stays NaN.
+// sigmoid x and sigmoid -x. Both are computed, because 1 - sigmoid x would lose digits. The smaller one is 0 below
+// e^-87.7. NaN stays NaN.
 struct Shares {
     float one, other;
 };
@@ -73,13 +73,13 @@ ZELLIGE_INLINE Shares sigmoid_shares(float x) {
     return x < 0.0f ? Shares{small, large} : Shares{large, small};
 }
 
-// A quotient that is still to be divided, because one division can serve several.
+// A quotient that is not divided yet, because one division can serve several.
 struct Fraction {
     float numerator, denominator;
 };
 
-// |tanh x| = m / (m + 2) with m = e^(2|x|) - 1, under the sign of x. Near 0 nothing cancels: m is made of the rest.
-// From 10 on the quotient is 1 in float32; up to 20 its distance from 1 is kept. NaN stays NaN.
+// |tanh x| = m / (m + 2) with m = e^(2|x|) - 1, under the sign of x. Near 0 nothing cancels, because m is made of the
+// rest. From 10 on the quotient is 1 in float32, but its distance from 1 is kept up to 20. NaN stays NaN.
 template <typename T>
 ZELLIGE_INLINE Fraction tanh_fraction(float x) {
     const float size = std::fabs(x), limited = 20.0f < size ? 20.0f : size;

@@ -19,12 +19,16 @@ def differentiated(*tensors: Tensor | None) -> bool:
 
     A custom operator has derivatives in reverse mode only: forward mode would silently take them for zero, and
     torch.func would fail. The reference, which is made of torch's own operators, has all of them. Without such a
-    transform the question takes 0.1 microseconds.
+    transform the question takes 0.1 microseconds. Within one, constants that were computed there count too.
     """
-    if torch._C._functorch.get_dynamic_layer_stack_depth() == 0 and forward_ad._current_level < 0:
+    transforms, forward = torch._C._functorch.get_dynamic_layer_stack_depth(), forward_ad._current_level >= 0
+    if not transforms and not forward:
         return False
-    # A compiler cannot ask a tensor; it compiles anew when the transforms around its code change.
-    return torch.compiler.is_compiling() or any(_is_tracked(t) for t in tensors if t is not None)
+    # A compiler cannot ask a tensor; it compiles anew when the transforms around its code change. Within torch.func a
+    # tensor does not tell of its tangent at another level.
+    if torch.compiler.is_compiling() or (transforms and forward):
+        return True
+    return any(_is_tracked(t) for t in tensors if t is not None)
 
 
 def _is_tracked(tensor: Tensor) -> bool:

@@ -41,7 +41,10 @@ def test_float64_is_the_definitions(subject):
 @pytest.mark.parametrize("values", [1, 3, 7, 1023, 1025, 4097])
 def test_odd_lengths_are_right(subject, backend, values):
     for channels_last in (False, True):
-        tensors = subject.make(subject.long(values, channels_last))
+        size = subject.long(values, channels_last)
+        if channels_last and len(subject.shapes(*size)[0]) != 4 and size == subject.long(values, False):
+            continue  # rows have one memory order
+        tensors = subject.make(size)
         if channels_last and tensors[0].dim() == 4:
             tensors = subject.lay(tensors, "channels-last")
         subject.judge(subject.call(*tensors, backend=backend), tensors)
@@ -129,8 +132,11 @@ def test_nan_and_infinity_come_through(subject, backend, dtype, bad):
         return
     # Windows must be finite, and what falls on no pixel is not seen.
     places = 1 if subject.name.startswith("feather_blend") else len(subject.make(subject.small))
+    ends = (0, -1)
+    if backend == "triton" and dtype != torch.float32:
+        places, ends = 1, ends[1:]  # the interpreter is slow, and halves are widened before anything is computed
     for place in range(places):
-        for at in (0, -1):
+        for at in ends:
             tensors = subject.make(subject.small, dtype, seed=2)
             tensors[place].view(-1)[at] = bad
             subject.judge(subject.call(*tensors, backend=backend), tensors)
