@@ -21,7 +21,7 @@ from ...runtimes.graph_file import GraphFile
 from .config import CocoGanConfig
 from .critic import Discriminator, Head
 from .generator import Generator
-from .graph_patches import GraphPatches, exported_patches
+from .graph_patches import GraphPatches, exported_patches, file_patches
 from .images import CocoGanImages
 from .pictures import PatchPictures
 
@@ -64,13 +64,10 @@ def open_graph(task: str, header: Header, graph: GraphFile) -> PatchPictures | C
         return CocoGanImages(config, graph.name, graph.device, graph.dtype, graph.open())
     conditions = {"latent": [config.latent], "coordinates": [config.lattice.dimensions]}
     graph.check(conditions, (config.patch, config.patch), config.channels)
-    patches = GraphPatches(lambda block, sizes, memory: graph.open(sizes, memory), config, graph.device, single=True)
-    with torch.device("meta"):
-        generator = build(config)
+    with own_modes(), torch.device("meta"):  # where it stays: memory is predicted from its shapes, and nothing else
+        generator = build(config).eval().requires_grad_(False)
     graph.check_weights(sum(tensor.numel() for tensor in generator.state_dict().values()))
-    # Memory is predicted from it, and nothing else.
-    generator = generator.to_empty(device=graph.device).eval().requires_grad_(False)
-    return PatchPictures(generator, graph.name, patches)
+    return PatchPictures(generator, graph.name, file_patches(graph, config))
 
 
 class CocoGan(PatchPictures):
