@@ -2,9 +2,10 @@
 
 W' = W / sigma(W), or W' = gain W for layers of equalised learning rate. Exact, but for one rounding of W'.
 
-Saves, on every call, the work that the parametrisation does on the weight. For spectral norm these are K C R^2 divisions
-and as many multiplications for sigma = u^T W v, 4.7 million for a 3x3 layer of 512 to 512 channels; for a gain, K C R^2
-multiplications. Loses never at inference. In training the weight changes between calls, so there is nothing to fold.
+Saves the work that the parametrisation does on the weight in every call. For spectral norm these are K C R^2 divisions
+and as many multiplications for sigma = u^T W v, 4.7 million for a 3x3 layer of 512 to 512 channels. For a gain there
+are K C R^2 multiplications. Loses never at inference. In training the weight changes between calls, so there is
+nothing to fold.
 
 For whole networks with a spectral-free form there is `plain_state` of engine/layers/spectral.py, which does it for
 checkpoints.
