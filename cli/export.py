@@ -72,10 +72,11 @@ def export(
 
         return _show(export_onnx(model, out, flavour=flavour or "portable", **chosen), as_json)  # type: ignore[arg-type]
     if to == "tensorrt":
-        from ..export.formats import PROFILE, export_engine
+        from ..engine.runtimes.buckets import BUCKETS
+        from ..export.formats import export_engine
 
         targets = [name for name in target.split(",") if name]
-        profiles = [_profile(text) for text in profile or ()] or [PROFILE]
+        profiles = [_profile(text) for text in profile or ()] or [BUCKETS]
         found = export_engine(model, out, flavour=flavour, targets=targets, profiles=profiles, **chosen)  # type: ignore[arg-type]
         return _show(found, as_json)
     from ..export.formats import export_repository

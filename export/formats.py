@@ -10,15 +10,16 @@ from zellige.errors import TaskError
 from ..engine.files.atomic import AtomicFile
 from ..engine.library import find
 from ..engine.onnx.file import open_model
+from ..engine.runtimes.buckets import BUCKETS
 from ..engine.systems.graph import Output
 from ..engine.tensorrt.build import way_to_build
 from ..engine.tensorrt.graph import check_ascending
 from .onnx import export_onnx
 from .plugins import register_plugins, split_for_plugins
 from .server.repository import Port, write_repository
-from .tensorrt import PROFILE, Profile, export_tensorrt
+from .tensorrt import Profile, export_tensorrt
 
-__all__ = ["PROFILE", "export_engine", "export_repository"]
+__all__ = ["export_engine", "export_repository"]
 
 _ONNX = "model.onnx"
 
@@ -32,7 +33,7 @@ def export_engine(
     precision: str = "fp32",
     output: Output = "image",
     targets: Sequence[str] = (),
-    profiles: Sequence[Profile] = (PROFILE,),
+    profiles: Sequence[Profile] = (BUCKETS,),
 ) -> dict[str, Any]:
     """Build a TensorRT engine of a task; the ONNX file that it is built of is verified as `export_onnx` does it.
 

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.files.atomic import AtomicFile
-from ..engine.tensorrt.build import PROFILE, EngineFile, Profile, build_engine
+from ..engine.runtimes.buckets import BUCKETS
+from ..engine.tensorrt.build import EngineFile, Profile, build_engine
 from ..engine.tensorrt.flavours import FlavourName
 
-__all__ = ["PROFILE", "EngineFile", "Profile", "build_engine", "export_tensorrt"]
+__all__ = ["EngineFile", "Profile", "build_engine", "export_tensorrt"]
 
 
 def export_tensorrt(
@@ -17,7 +18,7 @@ def export_tensorrt(
     *,
     flavour: FlavourName | None = None,
     targets: Sequence[str] = (),
-    profile: Profile | Sequence[Profile] = PROFILE,
+    profile: Profile | Sequence[Profile] = BUCKETS,
 ) -> dict[str, Any]:
     """Build an engine from an ONNX model and write it to a file, which appears complete or not at all.
 

@@ -1,4 +1,4 @@
-"""Modes of torch that a host program has set, kept away from what a model computes."""
+"""Modes of torch that a host program has set, kept away from a model's computations."""
 
 import threading
 from collections.abc import Iterator

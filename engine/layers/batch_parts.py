@@ -15,7 +15,7 @@ WIDEST_CPU_MAP = 3 * 2**20
 
 
 def is_written() -> bool:
-    """Whether what runs is being written out as a graph, in which the batch may have any size."""
+    """Whether the network is being written out as a graph, in which the batch may have any size."""
     return plain.this_thread.active or torch.compiler.is_compiling() or torch.compiler.is_exporting()
 
 
@@ -27,7 +27,7 @@ def part_sizes(x: Tensor, widest: int, training: bool, least: int = 1, step: int
         widest: bytes that one sample's widest map takes.
         training: then, as on other devices and in a graph that is written out, the batch is one part.
         least: samples of a part, a multiple of `step` or below it.
-        step: what all parts but the last are multiples of; none is smaller.
+        step: all parts but the last are multiples of it; none is smaller.
     """
     count = x.shape[0]  # not its len, which would fix the batch of a graph
     if training or is_written() or x.device.type != "cpu":

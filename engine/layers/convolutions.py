@@ -1,6 +1,7 @@
-"""Convolutions of generators with what is done to the map in front of them, so that a rewrite can replace both.
+"""Convolutions of generators, each with the step in front of it (padding, doubling, a code) as one layer.
 
-Each is an nn.Conv2d by its weights and their names; what `engine.rewrite` puts in its place takes the same arguments.
+So a rewrite can replace both. Each is an nn.Conv2d by its weights and their names; its forms in `engine.rewrite` take
+the same arguments.
 """
 
 from typing import Literal

@@ -45,7 +45,8 @@ class Work:
 class Scene:
     """A picture laid out on a model's lattice.
 
-    Where the latent moves along an axis, patches are laid at every half step and blended; elsewhere edge to edge.
+    Along an axis where the latent moves, patches are laid at every half step and blended. Along others they lie edge to
+    edge.
 
     Args:
         lattice: of the model, one turn.

@@ -1,4 +1,4 @@
-"""What all rewrites of a convolution share: the trained layer read in float64, a plain layer made, and the border."""
+"""Steps that all rewrites of a convolution share: read the trained layer in float64, make a plain one, pad a map."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -27,8 +27,8 @@ class Convolution:
         weight: [K, C, R, R].
         bias: [K], or None.
         padding: cells added on every side, (R - 1) / 2 or 0.
-        mode: what is in them.
-        layer: the convolution without parametrisations; its dtype, device and memory format are those of what is made.
+        mode: how these cells are filled.
+        layer: the convolution without parametrisations; rewritten layers get its dtype, device and memory format.
     """
 
     weight: Tensor

@@ -2,9 +2,10 @@
 
 W' = W / sigma(W), or W' = gain W for layers of equalised learning rate. Exact, but for one rounding of W'.
 
-Saves, on every call, what the parametrisation does to the weight: for spectral norm K C R^2 divisions and the same
-number of multiplications for sigma = u^T W v, 4.7 million for a 3x3 layer of 512 to 512 channels; for a gain K C R^2.
-Loses never at inference. In training the weight changes between calls, so there is nothing to fold.
+Saves the work that the parametrisation does on the weight in every call. For spectral norm these are K C R^2 divisions
+and as many multiplications for sigma = u^T W v, 4.7 million for a 3x3 layer of 512 to 512 channels. For a gain there
+are K C R^2 multiplications. Loses never at inference. In training the weight changes between calls, so there is
+nothing to fold.
 
 For whole networks with a spectral-free form there is `plain_state` of engine/layers/spectral.py, which does it for
 checkpoints.
@@ -38,7 +39,7 @@ def fold_weight(layer: Layer, gain: float = 1.0, bias_gain: float = 1.0) -> Laye
         A layer of the same class in evaluation mode, without gradients. With gains it is torch's own class, since a
         subclass would multiply by them again.
     Raises:
-        ShapeError: the layer is of no such class, or has hooks, as those of torch's first spectral norm are.
+        ShapeError: the layer is of no such class, or has hooks, as torch's first spectral norm sets them.
     Source: Miyato et al. 2018 (spectral norm); Karras et al. 2018 (equalised learning rate).
     """
     kinds: tuple[Any, ...] = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)

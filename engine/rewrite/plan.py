@@ -40,7 +40,7 @@ class Choice:
     Attributes:
         layer: its path in the network.
         kind: class of the trained layer.
-        shapes: of what it was given, such as "1x64x128x128".
+        shapes: of its inputs, such as "1x64x128x128".
         dtype: of its weights.
         milliseconds: of every form that runs here, the least of the rounds.
         form: the one that is used.
@@ -71,8 +71,8 @@ def plan(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
     """Choose a form for every layer that has several, and change nothing.
 
     Args:
-        network: trained, in evaluation, where and in what precision it will run.
-        run: calls it on inputs like those to come; what each layer is given then is what it is measured with.
+        network: trained, in evaluation, on the device and in the precision that it will run in.
+        run: calls it on inputs like those to come; each layer is measured with the inputs that it gets then.
     Returns:
         One choice a layer that was run, in the order of the network.
     """

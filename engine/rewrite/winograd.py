@@ -29,7 +29,7 @@ __all__ = ["WinogradConv", "winograd"]
 
 @torch.no_grad()
 def winograd(conv: nn.Conv2d, *, upsample: bool = False, spare: int = 0, code: int = 0) -> "WinogradConv":
-    """Rewrite a 3x3 convolution, with what is done to the map in front of it.
+    """Rewrite a 3x3 convolution, with the doubling and cutting of the map in front of it.
 
     Args:
         conv: 3x3, padded by one cell of zeros or by repeating the border, or not at all; it is not changed.
@@ -61,7 +61,7 @@ def winograd(conv: nn.Conv2d, *, upsample: bool = False, spare: int = 0, code: i
 
 
 class WinogradConv(nn.Module):
-    """The transformed weights and what is added to the result; made by `winograd`."""
+    """The transformed weights, and the bias or the vectors that are added to the result; made by `winograd`."""
 
     matrices: Tensor
     bias: Tensor | None

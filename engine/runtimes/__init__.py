@@ -1,4 +1,4 @@
-"""One interface, several engines: what runs a network on rows of inputs, batch by batch.
+"""One interface, several engines that run a network on rows of inputs, batch by batch.
 
 | name | runs | how |
 |---|---|---|
@@ -7,7 +7,7 @@
 | `tensorrt` | a .onnx file, or an engine that was built of one | TensorRT, by graphs. Untested on a GPU |
 
 A batch of another size may take other kernels, and so give an image other last bits: `split` and `cover` in buckets.py
-say what the batches are, and depend on nothing but the number of images and the buckets.
+choose the batches, from the number of images and the buckets alone.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -70,7 +70,7 @@ class Runtime(Protocol):
         ...
 
     def warm(self, counts: Iterable[int], example: Sequence[Rows]) -> None:
-        """Do now what the first call would: compile and capture what calls of these numbers of rows need.
+        """Do now the work of the first calls of these numbers of rows: compile kernels, capture graphs.
 
         Args:
             counts: of rows, such as 1, 8 and 32.

@@ -1,4 +1,4 @@
-"""How a number of images becomes batches, and an account of what was run and what was thrown away."""
+"""The sizes of batches, the batches that a number of images becomes, and a count of those that were run."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ LAUNCH = 4
 
 @dataclass(frozen=True)
 class Batch:
-    """Images start, ..., start + count - 1, run as a batch of `size` >= count; what is beyond count is thrown away."""
+    """Images start, ..., start + count - 1, run as a batch of `size` >= count; images beyond count are thrown away."""
 
     start: int
     count: int

@@ -11,7 +11,7 @@ def file_to_reopen(model: Path | bytes, name: str) -> Path:
     """The file that a copy of a runtime opens.
 
     Args:
-        model: what the runtime was opened with; bytes are not kept, so an empty `bytes` will do for them.
+        model: the file that the runtime was opened with, or any bytes if it was opened with bytes.
         name: of the runtime.
     Raises:
         TaskError: it was opened with bytes.

@@ -80,7 +80,7 @@ def onnx_graph(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter tells of packages that it does without, and of its own deprecations."""
+    """Silence the exporter's notes about packages that it does not need, and about its own deprecations."""
     logger = logging.getLogger("torch.onnx._internal.exporter")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -104,7 +104,7 @@ class _Module(nn.Module):
 
 
 def _freed_of_history(model: Any) -> dict[str, str]:
-    """Take off what would differ by machine and process, such as paths of sources; the modules' names are kept."""
+    """Take off notes that differ by machine and process, such as paths of sources; return the modules' names."""
     scopes = {}
     for node in model.graph:
         names = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")

@@ -110,7 +110,7 @@ class OnnxRuntime:
             binding.bind_input(value.name, "cpu", 0, _DTYPES[value.type][1], list(tensor.shape), tensor.data_ptr())
         result = self._buffer(binding, host)[:size]
         if result.device.type == "cuda":
-            # The session has a stream of its own; what the caller does with the last result must be over.
+            # The session has a stream of its own, so the caller's work on the last result must be over.
             torch.cuda.current_stream(result.device).synchronize()
         place, number = result.device.type, result.device.index or 0
         binding.bind_output(

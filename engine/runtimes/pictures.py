@@ -68,7 +68,7 @@ def joined(batches: Iterable[tuple[int, Tensor]], count: int, *, lent: bool) -> 
     """All rows of a run as one tensor.
 
     Args:
-        batches: what `Runtime.run` yields.
+        batches: as `Runtime.run` yields them.
         count: of rows in all, 1 or more.
         lent: whether the rows are overwritten later, `Runtime.lends`; if not, a single batch is not copied.
     Raises:

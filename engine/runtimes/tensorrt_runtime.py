@@ -74,7 +74,7 @@ class TensorRtRuntime:
 
         for batch in cover(count, self.buckets):
             part = {name: array[batch.start : batch.start + batch.count] for name, array in arrays.items()}
-            # The engine waits for what CuPy calls the current stream, which shall be torch's.
+            # The engine waits for CuPy's current stream, so torch's is made that.
             with cupy.cuda.ExternalStream(torch.cuda.current_stream(self.device).cuda_stream):
                 result = self._engine.run(part, host=host)[self._output]
                 rows = torch.from_numpy(result) if host else from_dlpack(result)

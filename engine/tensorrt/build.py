@@ -13,9 +13,8 @@ from .flavours import FLAVOURS, Flavour, FlavourName, flavour_for
 from .graph import DTYPES, Graph, Profile, Value, check_profiles, read_graph
 from .messages import kept_log, parse_fault, plain
 
-__all__ = ["PROFILE", "EngineFile", "Profile", "build_engine", "checked_targets", "profiles_of", "way_to_build"]
+__all__ = ["EngineFile", "Profile", "build_engine", "checked_targets", "profiles_of", "way_to_build"]
 
-PROFILE: Profile = (1, 8, 32)
 _PURPOSE = "building TensorRT engines"
 
 
@@ -38,7 +37,7 @@ def build_engine(
     *,
     flavour: FlavourName | None = None,
     targets: Sequence[str] = (),
-    profile: Profile | Sequence[Profile] = PROFILE,
+    profile: Profile | Sequence[Profile],
 ) -> EngineFile:
     """Build an engine from an ONNX model.
 

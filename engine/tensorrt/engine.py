@@ -16,10 +16,9 @@ from .graph import DTYPES, Profile, Value
 from .messages import kept_log, plain
 from .slots import Slot, fitting_profile
 
-__all__ = ["BUCKETS", "Engine", "cupy_for", "has_device"]
+__all__ = ["Engine", "cupy_for", "has_device"]
 
 logger = logging.getLogger(__name__)
-BUCKETS = (1, 8, 32)
 _PURPOSE = "running TensorRT engines"
 
 
@@ -50,9 +49,7 @@ class Engine:
         SizeError: a bucket is below 1; BudgetError: the memory does not suffice.
     """
 
-    def __init__(
-        self, content: bytes, buckets: Sequence[int] = BUCKETS, *, device: int = 0, memory: int | None = None
-    ) -> None:
+    def __init__(self, content: bytes, buckets: Sequence[int], *, device: int = 0, memory: int | None = None) -> None:
         name = has_device(device)
         flavour = flavour_of_file(content)
         if flavour is None:

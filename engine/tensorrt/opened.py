@@ -11,7 +11,7 @@ from ..files.hostile import open_regular
 from .build import build_engine, checked_targets
 from .cache import EngineKey, cached
 from .driver import devices
-from .engine import BUCKETS, Engine, cupy_for, has_device
+from .engine import Engine, cupy_for, has_device
 from .flavours import FlavourName, flavour_for, flavour_of_file
 from .graph import Profile, read_graph
 
@@ -20,7 +20,7 @@ __all__ = ["built_for", "open_engine"]
 
 def open_engine(
     model: Path | bytes,
-    buckets: Sequence[int] = BUCKETS,
+    buckets: Sequence[int],
     *,
     device: int = 0,
     memory: int | None = None,

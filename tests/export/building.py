@@ -2,11 +2,15 @@
 
 import importlib.util
 import re
+from functools import partial
 from typing import Any
 
 import pytest
 
-from zellige.export.tensorrt import build_engine
+from zellige.engine.runtimes.buckets import BUCKETS
+from zellige.engine.tensorrt import build
+
+build_engine = partial(build.build_engine, profile=BUCKETS)
 
 builds = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
 

@@ -4,18 +4,23 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import onnx
 import pytest
 from onnx import helper
 
+from zellige.engine.runtimes.buckets import BUCKETS
+from zellige.engine.tensorrt import build
 from zellige.errors import CheckpointError, OutputError
-from zellige.export.tensorrt import build_engine, export_tensorrt
+from zellige.export.tensorrt import export_tensorrt
 
 from .building import builds
 from .bundled import Exported
 from .graphs import BFLOAT16, FLOAT, HALF, convolution, gated, model, node, relu, weight
+
+build_engine = partial(build.build_engine, profile=BUCKETS)
 
 
 @builds
@@ -111,7 +116,7 @@ def test_building_needs_neither_torch_nor_triton() -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['triton'] = None\n"
         "from zellige.engine.tensorrt.build import build_engine\n"
-        "print(len(build_engine(sys.stdin.buffer.read()).content))"
+        "print(len(build_engine(sys.stdin.buffer.read(), profile=(1, 8, 32)).content))"
     )
     done = subprocess.run([sys.executable, "-c", code], input=relu(), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()

@@ -1,16 +1,20 @@
 """Full TensorRT builds for the GPU at hand."""
 
 import sys
+from functools import partial
 
 import pytest
 
+from zellige.engine.runtimes.buckets import BUCKETS
+from zellige.engine.tensorrt import build
 from zellige.engine.tensorrt.driver import devices
 from zellige.errors import CheckpointError, DeviceError
-from zellige.export.tensorrt import build_engine
 
 from ..engine.tensorrt.stand_in_cuda import devices as devices_of_driver
 from .building import builds, refused
 from .graphs import FLOAT, HALF, convolution, gated, relu
+
+build_engine = partial(build.build_engine, profile=BUCKETS)
 
 without_gpu = pytest.mark.skipif(bool(devices()), reason="there is a CUDA device, which full TensorRT builds for")
 

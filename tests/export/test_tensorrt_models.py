@@ -1,5 +1,6 @@
 """Models that cannot be built are refused in a sentence that names the node."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from zellige.engine.runtimes.buckets import BUCKETS
+from zellige.engine.tensorrt import build
 from zellige.errors import CheckpointError
-from zellige.export.tensorrt import build_engine
 
 from .building import builds, refused
 from .graphs import FLOAT, HALF, gated, model, node, relu, weight
+
+build_engine = partial(build.build_engine, profile=BUCKETS)
 
 
 @builds

@@ -1,15 +1,19 @@
 """Targets, profiles and flavours that cannot be are refused in a sentence."""
 
 import sys
+from functools import partial
 from typing import Any
 
 import pytest
 
+from zellige.engine.runtimes.buckets import BUCKETS
+from zellige.engine.tensorrt import build
 from zellige.errors import DeviceError, MissingExtraError, SizeError
-from zellige.export.tensorrt import build_engine
 
 from .building import builds, refused
 from .graphs import BFLOAT16, FLOAT, convolution, relu
+
+build_engine = partial(build.build_engine, profile=BUCKETS)
 
 
 @builds

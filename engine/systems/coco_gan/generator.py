@@ -186,7 +186,7 @@ class Generator(nn.Module):
 
     @property
     def batching(self) -> tuple[int, int]:
-        """The smallest batch in which a patch has the same bits as in any other, and what all must be multiples of."""
+        """The smallest batch in which a patch has the same bits as in any other, and the step of batches' sizes."""
         return self.batching_on(self.to_image.weight.device)
 
     def batching_on(self, device: torch.device) -> tuple[int, int]:

@@ -14,10 +14,11 @@ from ....kernels.op.levels import values_of
 from ...panorama.patches import Block, Run
 from ...runtimes import Runtime, exported, joined
 from ...runtimes.buckets import of_patches
+from ...runtimes.graph_file import GraphFile
 from .config import CocoGanConfig
 from .generator import Generator
 
-__all__ = ["GraphPatches", "exported_patches"]
+__all__ = ["GraphPatches", "exported_patches", "file_patches"]
 
 Opener = Callable[[Block, Sequence[int], int | None], Runtime]
 
@@ -53,10 +54,10 @@ class GraphPatches:
 
         Args:
             block: micro patches, down and across.
-            most: blocks in one batch. Where that takes more than `memory`, half as many are tried, and so on.
+            most: blocks in one batch. If they take more than `memory`, half as many are tried, and so on.
             memory: bytes of a CUDA device that inputs, results and workspaces may take; a CPU's is not limited.
         Returns:
-            what is called as a generator is, with blocks of this shape; and the blocks in one batch.
+            a function that is called as a generator is, with blocks of this shape; and the blocks in one batch.
         Raises:
             BudgetError: not even one block fits.
         """
@@ -103,6 +104,21 @@ def exported_patches(engine: str, generator: Generator, device: torch.device) ->
         device: where it shall run.
     """
     return GraphPatches(_Exported(engine, generator, device), generator.config, device)
+
+
+def file_patches(graph: GraphFile, config: CocoGanConfig) -> GraphPatches:
+    """Patches by an exported file, which makes single ones."""
+    return GraphPatches(_OfFile(graph), config, graph.device, single=True)
+
+
+@dataclass
+class _OfFile:
+    """Opens runtimes for single patches by opening a file."""
+
+    graph: GraphFile
+
+    def __call__(self, block: Block, sizes: Sequence[int], memory: int | None) -> Runtime:
+        return self.graph.open(sizes, memory)
 
 
 @dataclass

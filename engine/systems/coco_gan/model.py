@@ -22,7 +22,7 @@ from ...runtimes.graph_file import GraphFile
 from .config import CocoGanConfig
 from .critic import Discriminator, Head
 from .generator import Generator
-from .graph_patches import GraphPatches, exported_patches
+from .graph_patches import GraphPatches, exported_patches, file_patches
 from .images import CocoGanImages
 from .pictures import PatchPictures
 
@@ -60,6 +60,7 @@ def open_model(
     return CocoGan(header, name, device, dtype, rewrite=rewrite, runtime=runtime)
 
 
+@own_modes()
 def open_graph(task: str, header: Header, graph: GraphFile) -> PatchPictures | CocoGanImages:
     """The model of an exported file of one of the graphs in RUNS.
 
@@ -75,9 +76,8 @@ def open_graph(task: str, header: Header, graph: GraphFile) -> PatchPictures | C
         return CocoGanImages(config, graph.name, graph.device, graph.dtype, graph.open())
     conditions = {"latent": [config.latent], "coordinates": [config.lattice.dimensions]}
     graph.check(conditions, (config.patch, config.patch), config.channels)
-    patches = GraphPatches(lambda block, sizes, memory: graph.open(sizes, memory), config, graph.device, single=True)
-    # Memory is predicted from the generator's shapes, and nothing else is asked of it.
-    return PatchPictures(generator.eval().requires_grad_(False), graph.name, patches)
+    # The generator stays on the meta device: memory is predicted from its shapes, and nothing else is asked of it.
+    return PatchPictures(generator.eval().requires_grad_(False), graph.name, file_patches(graph, config))
 
 
 class CocoGan(PatchPictures):

@@ -40,7 +40,7 @@ class PatchPictures:
         name: it goes by this name in reports and errors.
         graphs: makes the patches in place of the generator.
     Attributes:
-        patches: what renders ask of the model.
+        patches: makes its patches; renders ask it and no other part of the model.
     """
 
     system = "coco-gan"

@@ -66,6 +66,7 @@ def open_model(
     return OneGan(header, name, device, dtype, rewrite=rewrite, runtime=runtime)
 
 
+@own_modes()
 def open_graph(task: str, header: Header, graph: GraphFile) -> OneGanImages:
     """The model of an exported file of the task `generate`.
 

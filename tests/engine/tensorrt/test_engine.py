@@ -176,11 +176,11 @@ class TestRefused:
     )
     def test_inputs_that_the_engine_does_not_take(self, change: Any, sentence: str, machine: Machine) -> None:
         with pytest.raises(ShapeError, match=f"^{re.escape(sentence)}$"):
-            Engine(ONE).run(rows(2) | change)
+            Engine(ONE, (1,)).run(rows(2) | change)
 
     def test_what_is_no_engine(self, machine: Machine) -> None:
         with pytest.raises(CheckpointError, match=r"^this is no TensorRT engine; build one with: zellige export MODEL"):
-            Engine(b"\x08\x0a no engine")
+            Engine(b"\x08\x0a no engine", (1,))
 
     def test_an_engine_of_another_version(self, machine: Machine) -> None:
         sentence = (
@@ -188,15 +188,15 @@ class TestRefused:
             "version, for this device"
         )
         with pytest.raises(CheckpointError, match=f"^{re.escape(sentence)}$"):
-            Engine(ONE[:-1])
+            Engine(ONE[:-1], (1,))
 
     def test_an_engine_of_types_that_numpy_has_not(self, machine: Machine) -> None:
         with pytest.raises(CheckpointError, match=r"^this engine has 'x' as bfloat16 \[-1, 3\]; all must be"):
-            Engine(engine_file((1, 8, 32), x=("BF16", (3,))))
+            Engine(engine_file((1, 8, 32), x=("BF16", (3,))), (1,))
 
     def test_an_engine_with_other_sides_of_any_size(self, machine: Machine) -> None:
         with pytest.raises(CheckpointError, match=r"^this engine has 'x' as float32 \[-1, -1\]; all must be"):
-            Engine(engine_file((1, 8, 32), x=("FLOAT", (-1,))))
+            Engine(engine_file((1, 8, 32), x=("FLOAT", (-1,))), (1,))
 
     def test_buckets_below_one(self, machine: Machine) -> None:
         with pytest.raises(
@@ -206,13 +206,13 @@ class TestRefused:
 
     def test_a_device_that_is_not_there(self, machine: Machine) -> None:
         with pytest.raises(DeviceError, match="^there is no CUDA device 1; the last one here is 0$"):
-            Engine(ONE, device=1)
+            Engine(ONE, (1,), device=1)
 
     def test_any_engine_where_there_is_no_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
         devices(monkeypatch)
         sentence = "TensorRT engines run on CUDA devices, and there is none here; use the runtime 'torch' or 'onnx'"
         with pytest.raises(DeviceError, match=f"^{sentence}$"):
-            Engine(ONE)
+            Engine(ONE, (1,))
 
     @pytest.mark.parametrize(
         ("begins", "package", "extra"),
@@ -229,7 +229,7 @@ class TestRefused:
         with pytest.raises(
             MissingExtraError, match=rf"'{package}'; install it with: pip install 'zellige\[{extra}\]'$"
         ):
-            Engine(engine_file((1, 8, 32), begins=begins))
+            Engine(engine_file((1, 8, 32), begins=begins), (1,))
 
 
 def test_nothing_here_imports_torch_or_triton() -> None:

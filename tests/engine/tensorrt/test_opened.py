@@ -54,7 +54,7 @@ def test_an_engines_file_is_run(machine: Machine, tmp_path: Path) -> None:
     path.write_bytes(engine_file((1, 8, 32)))
     given = {"c": np.ones(3, np.int64), "x": np.ones((3, 3), np.float32)}
     for model in (path, path.read_bytes()):
-        assert (open_engine(model).run(given)["y"] == 2).all()
+        assert (open_engine(model, (1,)).run(given)["y"] == 2).all()
 
 
 def test_an_onnx_model_is_built_once_for_the_device_and_each_bucket(loaded: list[bytes], tmp_path: Path) -> None:
@@ -79,21 +79,21 @@ def test_a_device_that_the_flavour_does_not_build_for_is_refused(
 ) -> None:
     devices(monkeypatch, ("A large card", 9, 0))
     with pytest.raises(DeviceError, match="^TensorRT-RTX does not build for sm_90; .* take the flavour 'full' there$"):
-        open_engine(relu())
+        open_engine(relu(), (1,))
 
 
 def test_a_file_that_is_not_there_is_refused(machine: Machine, tmp_path: Path) -> None:
     path = tmp_path / "missing"
     sentence = f"{path} cannot be read: No such file or directory; give the path of an engine or of an ONNX model"
     with pytest.raises(CheckpointError, match=f"^{re.escape(sentence)}$"):
-        open_engine(path)
+        open_engine(path, (1,))
 
 
 def test_what_is_neither_is_refused(loaded: list[bytes]) -> None:
     with pytest.raises(
         CheckpointError, match="^the ONNX model cannot be opened as an ONNX model: byte 0 begins no field"
     ):
-        open_engine(b"neither")
+        open_engine(b"neither", (1,))
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["a pipe", "a folder"])
@@ -102,10 +102,10 @@ def test_what_is_no_file_is_refused_and_not_waited_for(
 ) -> None:
     make(tmp_path / "a.onnx")
     with pytest.raises(CheckpointError, match=r"a.onnx cannot be read: it is a (pipe|folder) and not a regular file"):
-        open_engine(tmp_path / "a.onnx")
+        open_engine(tmp_path / "a.onnx", (1,))
 
 
 def test_without_a_device_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     devices(monkeypatch)
     with pytest.raises(DeviceError, match="^TensorRT engines run on CUDA devices, and there is none here; use"):
-        open_engine(relu())
+        open_engine(relu(), (1,))
