@@ -116,7 +116,7 @@ def model(tiny_file: Path) -> OneGan:
 
 class TestKnownAnswers:
     def test_what_is_right_everywhere_scores_the_most(self) -> None:
-        report = compare(Blocks(), 24)
+        report = compare(Blocks(), 40)
         for key in ("iou", "dice", "child_accuracy", "child_nmi", "parent_accuracy", "parent_nmi"):
             assert report[key] == pytest.approx(1), key
         for key in ("reconstruction_psnr", "inpainting_psnr", "inpainting_psnr_behind"):
@@ -127,22 +127,22 @@ class TestKnownAnswers:
         for rows in (report["per_class"], report["per_parent"]):
             assert all((row["iou"], row["dice"], row["accuracy"]) == (1, 1, 1) for row in rows)
             assert [row["cluster"] for row in rows] == list(range(len(rows)))
-            assert sum(row["images"] for row in rows) == 24
+            assert sum(row["images"] for row in rows) == 40
         assert [(row["name"], row["parent"]) for row in report["per_class"]] == [
             *((name, "first") for name in "abc"), *((name, "second") for name in "def"),
         ]  # fmt: skip
 
     def test_the_names_of_clusters_do_not_count(self) -> None:
-        right, renamed = compare(Blocks(), 24), compare(Blocks(), 24, rename=lambda x: 10 - 3 * x)
+        right, renamed = compare(Blocks(), 40), compare(Blocks(), 40, rename=lambda x: 10 - 3 * x)
         for key in ("child_accuracy", "child_nmi", "parent_accuracy", "parent_nmi"):
             assert renamed[key] == pytest.approx(right[key]) == pytest.approx(1)
         assert [row["cluster"] for row in renamed["per_class"]] == [10, 7, 4, 1, -2, -5]
 
     def test_one_cluster_for_all_says_nothing(self) -> None:
-        report = compare(Blocks(), 24, rename=np.zeros_like)
+        report = compare(Blocks(), 40, rename=np.zeros_like)
         assert report["child_nmi"] == report["parent_nmi"] == pytest.approx(0)
         counts = [row["images"] for row in report["per_class"]]
-        assert report["child_accuracy"] == report["child_accuracy_chance"] == max(counts) / 24
+        assert report["child_accuracy"] == report["child_accuracy_chance"] == max(counts) / 40
         assert sorted(row["accuracy"] for row in report["per_class"]) == [0, 0, 0, 0, 0, 1]
         assert sum(row["cluster"] is None for row in report["per_class"]) == 5
 
