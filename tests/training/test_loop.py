@@ -201,7 +201,7 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
     "before the first step": lambda out: (out / "state.safetensors").exists(),
     "between checkpoints": lambda out: whole_lines(out) >= 10,
     "while a checkpoint is written": lambda out: (
-        whole_lines(out) >= 4 and any(out.glob(".*state.safetensors.*.tmp")) or any(out.glob(".zellige-*.partial"))
+        whole_lines(out) >= 4 and any([*out.glob(".state.safetensors.*.tmp"), *out.glob(".zellige-*.partial")])
     ),
 }
 
