@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from zellige.errors import DataError, TaskError
 
 from ..engine.checkpoint.file import Header, read_tensors, write_checkpoint
@@ -28,25 +26,10 @@ def measured(
         raise DataError(f"{count} images cannot be compared; use --count 2 or more")
     if not 0 <= seed < 2**63:
         raise DataError(f"the seed must be 0 or more and below 2**63, not {seed}; use another --seed")
-    check_finite(model)
     name, began = located(data or trained_on(model)), time.perf_counter()
     report = {"data": name, "count": count} | evaluate(model, name, count, seed)
     conditions = {"device": str(model.device), "precision": model.precision, "seed": seed}
     return as_json(report | {"seconds": time.perf_counter() - began} | conditions)
-
-
-def check_finite(model: Any) -> None:
-    """Refuse a model whose weights hold NaN or infinities, from which plausible numbers may come.
-
-    Raises:
-        DataError: names the first such tensor.
-    """
-    for name, tensor in read_tensors(model.header).items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise DataError(
-                f"{model.header.path} holds values in {name} that are not finite, so nothing that it makes can be "
-                "measured; train it again, or use an older file"
-            )
 
 
 def trained_on(model: Any) -> str:

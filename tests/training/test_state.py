@@ -210,12 +210,10 @@ TENSORS: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor] | None, str
     "no moment": (MOMENT + "exp_avg", None, r"optimiser\.generator\.0\.exp_avg is missing"),
     "moment of another shape": (MOMENT + "exp_avg_sq", lambda t: t[:1], r"0\.exp_avg_sq is torch\.float32 \[1\], and"),
     "moment of another dtype": (MOMENT + "step", torch.Tensor.long, r"0\.step is torch\.int64 \[\], and"),
-    "moment that is not finite": (MOMENT + "exp_avg", lambda t: t * torch.nan, r"0\.exp_avg is not finite"),
     "negative moment": (MOMENT + "exp_avg_sq", lambda t: -1 - t, r"0\.exp_avg_sq is below 0"),
     "moment before the first step": (MOMENT + "step", torch.zeros_like, r"0\.step is below 1"),
     "negative count": ("number.updates", lambda t: t * 0 - 10, r"number\.updates is below 0"),
     "no count": ("number.updates", None, r"number\.updates is missing"),
-    "weight that is not finite": ("average.norm.running_var", lambda t: t * torch.inf, "running_var is not finite"),
 }  # fmt: skip
 
 
@@ -228,8 +226,9 @@ def test_tensor_that_no_run_would_save_is_named(fault, saved, tmp_path):
         if change is not None:
             tensors[name] = change(tensor)
 
+    path = rewritten(saved, tmp_path / "state.safetensors", damage)
     with pytest.raises(TrainingError, match=sentence):
-        load_state(rewritten(saved, tmp_path / "state.safetensors", damage), training())
+        load_state(path, training())
 
 
 @pytest.mark.parametrize("name", ["stranger", MOMENT + "x", "optimiser.generator.x.step", "optimiser.generator.1"])

@@ -27,8 +27,8 @@ def seam_ratio(image: Pixels | Sequence[Pixels], pitch: int, axis: int, *, phase
         wrap: measure instead the one border between the last pixel and the first one of a picture that closes along
             the axis; the denominator is the same.
     Returns:
-        The ratio; 1.0 for a picture without any gradient, infinity if only its borders have one, which reports turn into
-        None with a reason.
+        The ratio; 1.0 for a picture without any gradient, infinity if only its borders have one. Reports turn infinity
+        into None and say so.
     Raises:
         ShapeError: the picture is not [H, W, 3], or has no border, or nothing but borders.
     """

@@ -52,7 +52,7 @@ def evaluate(model: Any, data: str | None = None, count: int | None = None, seed
         the metrics of the system, with `data`, `count`, `seconds`, `device`, `precision` and `seed`. All are JSON: a
         ratio that is infinite is None, and `missing` says so.
     Raises:
-        DataError: a number out of its bounds, weights that are not finite, or data that cannot be read.
+        DataError: a number out of its bounds, or data that cannot be read.
     """
     part = _part(system_of(model.system), "evaluate")
     return measured(model, part.evaluate, data, part.COUNT if count is None else count, seed)

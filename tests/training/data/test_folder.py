@@ -140,18 +140,18 @@ class TestOneReader:
     def test_numbers_of_more_than_16_bits(self, dtype: Any, tmp_path: Path, save: Save) -> None:
         tifffile = pytest.importorskip("tifffile")
         tifffile.imwrite(tmp_path / "a.tif", np.full((8, 8), 70_000, dtype))
-        assert "has more than 16 bits a pixel and channel" in self.reason(tmp_path, save)
+        assert "has channels of signed numbers, floats or 32 bits" in self.reason(tmp_path, save)
 
     def test_a_broken_exif_block(self, tmp_path: Path, save: Save) -> None:
         save(flat(9), "a.png", exif=b"Exif\0\0no tags at all")
-        assert self.reason(tmp_path, save).startswith("cannot be read (")
+        assert len(ImageFolder(tmp_path, (8, 8))) == 1  # the picture is sound, and stays as it lies
 
     def test_more_text_than_pillow_reads(self, tmp_path: Path, save: Save) -> None:
         text = PngInfo()
         for k in range(70):
             text.add_text(f"key {k}", "x" * 2**20, zip=True)
         save(flat(9), "a.png", pnginfo=text)
-        assert "cannot be read" in self.reason(tmp_path, save)
+        assert self.reason(tmp_path, save).startswith("holds more text than is read")
 
 
 class TestFaults:

@@ -160,10 +160,6 @@ class TestStream:
                 patch, position = source[6 * k + j]
                 assert torch.equal(images[j], patch) and torch.equal(places[j], position)
 
-    def test_workers_change_nothing(self, folder: ImageFolder) -> None:
-        for one, other in zip(batches(folder, 0), batches(folder, 2), strict=True):
-            assert all(map(torch.equal, one, other))
-
     @pytest.mark.parametrize("done", [1, 3])
     def test_a_stream_that_starts_further_on_goes_on_alike(self, folder: ImageFolder, done: int) -> None:
         for one, other in zip(batches(folder, 0, count=5)[done:], batches(folder, 0, 6 * done, 5 - done), strict=True):

@@ -57,10 +57,10 @@ class Blocks:
 class Knowing:
     """Knows the scenes of a source by heart, and may name their classes otherwise."""
 
-    device, precision, header = torch.device("cpu"), "fp32", SimpleNamespace(details={})
+    device, precision, header, batch = torch.device("cpu"), "fp32", SimpleNamespace(details={}), 16
 
     def __init__(self, scenes: Any, count: int, rename: Callable[[np.ndarray], np.ndarray] = lambda x: x):
-        self.resolution, self.rename, self.calls = scenes.resolution, rename, list[int]()
+        self.size, self.rename, self.calls = scenes.resolution, rename, list[int]()
         self.all = [scenes.scene(FIRST + k) for k in range(count)]
         self.known = {scene.image.tobytes(): scene for scene in self.all}
         self.seen = list[np.ndarray]()
@@ -73,7 +73,7 @@ class Knowing:
         scenes = self.scenes(images)
         self.seen += list(images)
         grounds = np.stack([scene.image if scene.ground is None else scene.ground for scene in scenes])
-        masks = [np.zeros(self.resolution, np.uint8) if scene.mask is None else scene.mask for scene in scenes]
+        masks = [np.zeros(self.size, np.uint8) if scene.mask is None else scene.mask for scene in scenes]
         return Parts(images, images, grounds, np.stack(masks))
 
     def cluster(self, images: np.ndarray) -> Clusters:
