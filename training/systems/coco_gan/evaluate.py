@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from zellige.errors import DataError
 
+from ....engine.files.pixels import open_pixels
 from ....engine.systems.coco_gan.model import CocoGan
-from ...data.rendered import open_rendered
 from ...data.sources import open_pictures
 from ...evaluate import said
 from ...metrics.pictures import diversity, sliced_wasserstein
@@ -79,7 +79,7 @@ def evaluate_file(model: CocoGan, path: Path, data: str) -> dict[str, Any]:
         `seam_ratio` and `seam_ratio_half_step` by axis, and across the wrap of a cyclic axis; each again of the data,
         with `_data`.
     """
-    image = open_rendered(path)
+    image = open_pixels(path)
     config = model.config
     held_out = open_pictures(data, config.size, config.topology, "held-out")
     real = [held_out.image(k) for k in range(_REFERENCES)]

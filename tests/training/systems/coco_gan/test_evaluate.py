@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 from zellige.engine.checkpoint.file import write_checkpoint
+from zellige.engine.files.pixels import open_pixels
 from zellige.engine.library import load
 from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.engine.systems.coco_gan.generator import Generator
 from zellige.engine.systems.coco_gan.model import CocoGan
 from zellige.errors import DataError
 from zellige.training.data.listing import list_pictures
-from zellige.training.data.rendered import open_rendered
 from zellige.training.systems import evaluate, evaluate_file
 from zellige.training.systems.coco_gan.evaluate import _single_seams
 
@@ -165,55 +165,18 @@ def test_picture_without_colour_is_named(model, noise, tmp_path):
         evaluate_file(model, tmp_path / "grey.tif", str(noise))
 
 
-@pytest.mark.parametrize(
-    ("compression", "options"),
-    [
-        ("raw", {}), ("tiff_lzw", {}), ("tiff_lzw", {"tiffinfo": {317: 2}}), ("tiff_adobe_deflate", {}),
-        ("packbits", {}), ("zstd", {}), ("jpeg", {"quality": 100}),
-    ],
-    ids=str,
-)  # fmt: skip
-def test_a_panorama_saved_again_is_measured_too(compression, options, tmp_path):
-    pytest.importorskip("tifffile")
-    pixels = np.repeat(np.repeat(noises(20, 40)(0), 16, 0), 16, 1)  # more than one strip
-    Image.fromarray(pixels).save(tmp_path / "a.tif", compression=compression, **options)
-    image = open_rendered(tmp_path / "a.tif")
-    tolerance = 3 if compression == "jpeg" else 0
-    assert image.shape == pixels.shape and np.abs(image.astype(int) - pixels).max() <= tolerance
-
-
-@pytest.mark.parametrize("options", [{"tile": (16, 32)}, {"bigtiff": True, "byteorder": ">"}, {"rowsperstrip": 7}])
-def test_tiles_and_large_files_are_read_piece_by_piece(options, tmp_path):
-    tifffile = pytest.importorskip("tifffile")
-    pixels = noises(50, 70)(0)
-    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", **options)
-    image = open_rendered(tmp_path / "a.tif")
-    assert isinstance(image, np.memmap)
-    np.testing.assert_array_equal(image, pixels)
-
-
 def test_an_unfinished_panorama_is_named(tmp_path):
     tifffile = pytest.importorskip("tifffile")
     tifffile.imwrite(tmp_path / "a.tif", noises(50, 70)(0), photometric="rgb", tile=(16, 32))
     (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:5_000])
     with pytest.raises(DataError, match=r"a\.tif lacks some of its pixels; it is damaged or unfinished"):
-        open_rendered(tmp_path / "a.tif")
-
-
-def test_a_panorama_in_one_strip_too_large_is_named(tmp_path):
-    tifffile = pytest.importorskip("tifffile")
-    tifffile.imwrite(
-        tmp_path / "a.tif", shape=(10_001, 10_000, 3), dtype=np.uint8, photometric="rgb", rowsperstrip=10_001,
-        compression="zlib", data=iter([b"nothing"]),
-    )  # fmt: skip
-    with pytest.raises(DataError, match=r"stored in pieces of 10000x10001 pixels, and at most 100,000,000 are read"):
-        open_rendered(tmp_path / "a.tif")
+        open_pixels(tmp_path / "a.tif")
 
 
 def test_a_png_beyond_pillows_bound_is_named(tmp_path):
     Image.new("1", (20_000, 10_000)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"a\.png has .*, and at most 100,000,000 are read"):
-        open_rendered(tmp_path / "a.png")
+        open_pixels(tmp_path / "a.png")
 
 
 def test_data_that_has_changed_is_said(tmp_path, caplog):
