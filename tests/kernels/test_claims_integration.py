@@ -111,14 +111,18 @@ def test_compiles_as_one_graph_for_all_sizes_with_its_backward(subject):
 def test_inductor_gives_what_eager_gives():
     """All in one graph and between two functions of all values: each costs a start of the compiler of C++."""
     torch.compiler.reset()
-    kernels = {subject.name.replace(",", " ").split()[0]: subject for subject in DIFFERENTIABLE}.values()
-    drawn = [t for subject in kernels for t in subject.make(subject.small)]
-    sizes = [t.numel() for t in drawn]
+    kernels = list({subject.name.replace(",", " ").split()[0]: subject for subject in DIFFERENTIABLE}.values())
+    layers, sets = [subject.call for subject in kernels], [subject.make(subject.small) for subject in kernels]
+    drawn = [t for tensors in sets for t in tensors]
+    sizes, shapes, counts = [t.numel() for t in drawn], [t.shape for t in drawn], [len(tensors) for tensors in sets]
 
     def every(values: Tensor) -> Tensor:
-        tensors = iter([part.view(t.shape) for part, t in zip((values * 0.5).split(sizes), drawn, strict=True)])
-        results = [s.call(*(next(tensors) for _ in s.shapes(*s.small)), backend=None) for s in kernels]
-        return torch.cat([y.flatten() for y in results]).tanh()
+        parts = [part.view(shape) for part, shape in zip((values * 0.5).split(sizes), shapes, strict=True)]
+        results = []
+        for layer, count in zip(layers, counts, strict=True):
+            results.append(layer(*parts[:count], backend=None).flatten())
+            parts = parts[count:]
+        return torch.cat(results).tanh()
 
     found = []
     for function in (torch.compile(every, fullgraph=True), every):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from zellige.errors import CheckpointError, DeviceError, ShapeError
+from zellige.kernels.triton.compile import main
 from zellige.kernels.triton.launcher import CompiledKernels
 from zellige.kernels.triton.variants import KERNELS, all_variants
 
@@ -24,18 +25,20 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
-# One variant of each jitted function for both architectures; `make kernels` builds them all.
+# One variant of each jitted function, and one kernel for a second architecture too; `make kernels` builds them all.
 SAMPLE = """
-import sys
+import json, sys
 from pathlib import Path
 from zellige.kernels.triton.variants import all_variants
 from zellige.kernels.triton.compile import compile_variants
 chosen = {}
 for kernel, variant in all_variants():
     chosen.setdefault(variant.jitted, (kernel, variant.name))
-named = ("affine_relu_bfloat16_channels_last", "affine_relu_bfloat16_channels_last_wide")
-chosen = [*chosen.values(), *(("affine_relu", name) for name in named)]
-compile_variants(Path(sys.argv[1]), [80, 90], chosen)
+out, name = Path(sys.argv[1]), "affine_relu_bfloat16_channels_last"
+named = [("affine_relu", name), ("affine_relu", f"{name}_wide")]
+manifests = compile_variants(out, [90], chosen.values()), compile_variants(out, [80, 90], named)
+every = [entry for manifest in manifests for entry in manifest["kernels"]]
+(out / "manifest.json").write_text(json.dumps({**manifests[0], "kernels": every}))
 """
 
 
@@ -73,9 +76,9 @@ def test_every_kernel_that_is_launched_is_built(entries):
         assert {entry["entry"] for entry in entries if entry["kernel"] == folder} == jitted - called
 
 
-def test_every_sampled_variant_is_there_for_both_architectures(entries):
-    by_arch = {arch: sorted(e["name"] for e in entries if e["arch"] == arch) for arch in (80, 90)}
-    assert by_arch[80] == by_arch[90]
+def test_a_variant_is_there_for_every_architecture_that_was_asked_for(entries):
+    for name in (NAME, f"{NAME}_wide"):
+        assert [entry["arch"] for entry in entries if entry["name"] == name] == [80, 90]
 
 
 def test_the_parameters_of_the_code_are_the_arguments_of_the_manifest(built, entries):
@@ -180,11 +183,14 @@ def test_the_launcher_needs_neither_torch_nor_triton():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_an_unwritable_folder_is_one_sentence(tmp_path):
+def test_an_unwritable_folder_is_one_sentence(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
-    result = run("--out", str(tmp_path / "file"), "--kernel", "feather_blend")
-    assert result.returncode == 2
-    assert result.stderr.strip().splitlines()[-1].startswith("zellige: ")
+    for name in ("TRITON_INTERPRET", "TRITON_DISABLE_LINE_INFO"):  # the command sets both
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setattr(sys, "argv", ["compile", "--out", str(tmp_path / "file"), "--kernel", "feather_blend"])
+    with pytest.raises(SystemExit, match="^2$"):
+        main()
+    assert capsys.readouterr().err == f"zellige: {tmp_path / 'file'} cannot be written: File exists.\n"
 
 
 @pytest.mark.gpu
