@@ -11,6 +11,7 @@ from zellige.errors import CheckpointError, TaskError, UnknownModelError
 from .checkpoint.file import Header, read_header, validated
 from .device import pick_device, pick_precision
 from .exported import is_exported, open_exported
+from .layers.ambient import own_modes
 from .systems import SYSTEMS, all_systems, system_of
 from .systems.system import System
 
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 BUNDLED = Path(__file__).parent / "bundled"
 
 
+@own_modes()
 def load(
     model: str | os.PathLike[str], device: str = "auto", precision: str = "auto", *,
     rewrite: bool = True, runtime: str = "auto",
@@ -49,6 +51,7 @@ def load(
     return load_checkpoint(model, device, precision, rewrite=rewrite, runtime=runtime)
 
 
+@own_modes()
 def load_checkpoint(
     model: str | os.PathLike[str], device: str = "auto", precision: str = "auto", *,
     rewrite: bool = True, runtime: str = "auto",
@@ -66,6 +69,7 @@ def load_checkpoint(
     return opened(header, header.path.stem, chosen, dtype, rewrite=rewrite, runtime=engine)
 
 
+@own_modes()
 def load_task(
     task: str,
     model: str | os.PathLike[str],

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from zellige.errors import UnknownModelError
 
 from ...engine.device import DTYPES
+from ...engine.layers.constants import fill_constants
 from ...engine.layers.precision import cast_maps
 from ...engine.library import load_checkpoint
 from ...engine.systems import all_systems, system_of
@@ -78,7 +79,9 @@ def subject_of(model: str, device: torch.device) -> Subject:
         config = system.part("config").Config(**system.references[model])
         with torch.device("meta"):  # starting weights that are replaced anyway can take most of a minute
             networks = system.part("model").build(config)
-        return _subject(model, system, _drawn(networks.to_empty(device="cpu")), config, device)
+        networks = _drawn(networks.to_empty(device="cpu"))
+        fill_constants(networks)
+        return _subject(model, system, networks, config, device)
     try:
         loaded = load_checkpoint(model, "cpu", "fp32", rewrite=False)
     except UnknownModelError as error:

@@ -91,8 +91,11 @@ def tiff_page(path: Path) -> Iterator[Any]:
                     f"{path} has {page.imagewidth}x{page.imagelength} pixels, and more than {pictures.MOST_PIXELS:,} "
                     "are read of 8-bit RGB alone, uncompressed or with deflate; save it so"
                 )
-    except (OSError, ValueError, zlib.error, tifffile.TiffFileError) as error:  # what damaged files lead to
+    # What damaged files lead to.
+    except (OSError, ValueError, IndexError, zlib.error, tifffile.TiffFileError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        if isinstance(error, IndexError):
+            reason = "it holds no picture"
         raise DataError(f"{path} cannot be read as a TIFF picture: {reason}") from error
     yield None
 

@@ -40,6 +40,10 @@ def phase_epilogue(
 
     For inference only: there is no derivative.
 
+    No network uses it yet. It is kept for the decoders of key patches, whose 4x4 transposed convolutions of stride 2 are
+    four 2x2 ones in front of a folded batch norm and a ReLU. OneGAN's up-convolutions are faster by `winograd_conv` on
+    CPUs; GPUs are not measured.
+
     Args:
         x: [N, 4K, H, W], phase by phase, any strides; float32, float16, bfloat16, or float64 (reference only).
         weight, bias: float32 or x's dtype. [C] for "glu_layer_norm"; [N, C], scale and shift, for "affine_relu".

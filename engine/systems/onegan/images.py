@@ -31,6 +31,7 @@ class OneGanImages:
         device: where it runs.
         dtype: of its convolutions.
         open_: a runtime of path G, which takes INPUTS and gives images as bytes or as floats: preferably as asked for.
+        single: whether it is one runtime for both.
     """
 
     system = "onegan"
@@ -38,10 +39,10 @@ class OneGanImages:
 
     def __init__(
         self, config: OneGanConfig, name: str, device: torch.device, dtype: torch.dtype,
-        open_: Callable[[Literal["uint8", "float"]], Runtime],
+        open_: Callable[[Literal["uint8", "float"]], Runtime], *, single: bool = False,
     ) -> None:  # fmt: skip
         self.config, self.name, self.device, self.dtype = config, name, device, dtype
-        self._open, self._runtimes = open_, dict[str, Runtime]()
+        self._open, self._single, self._runtimes = open_, single, dict[str, Runtime]()
         self.choices: list[Choice] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -128,9 +129,10 @@ class OneGanImages:
 
     def _runtime(self, output: Literal["uint8", "float"]) -> Runtime:
         """Opened when it is first asked for."""
-        if output not in self._runtimes:
-            self._runtimes[output] = self._open(output)
-        return self._runtimes[output]
+        key = "any" if self._single else output
+        if key not in self._runtimes:
+            self._runtimes[key] = self._open(output)
+        return self._runtimes[key]
 
     def _chosen(self, kind: str, classes: Classes | None, count: int) -> Indices | None:
         return None if classes is None else chosen_classes(self.config, self.name, kind, classes, count)

@@ -1,7 +1,7 @@
 """OneGAN at work: images by class, segmentation, clusters, translation, object removal, backgrounds and objects."""
 
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -77,8 +77,12 @@ def open_graph(task: str, header: Header, graph: GraphFile) -> OneGanImages:
     graph.check({name: [config.latent] if name == "latent" else [] for name in INPUTS}, config.size)
     with torch.device("meta"):
         check_allocation(graph.path, build(config), graph.weights, graph.device)
-    runtime = cache(graph.open)
-    return OneGanImages(config, graph.name, graph.device, graph.dtype, lambda output: runtime())
+    return OneGanImages(config, graph.name, graph.device, graph.dtype, partial(_of_file, graph), single=True)
+
+
+def _of_file(graph: GraphFile, output: Literal["uint8", "float"]) -> Runtime:
+    """A file has one output, whatever is asked for."""
+    return graph.open()
 
 
 @dataclass(frozen=True)
