@@ -11,7 +11,8 @@ from torch import Tensor
 from zellige.errors import ConfigError, TrainingError
 
 from ..engine.checkpoint.file import Header, read_header, read_tensors, write_checkpoint
-from ..engine.checkpoint.header import TensorInfo, shown
+from ..engine.checkpoint.header import TensorInfo
+from ..engine.files.hostile import shown
 from .data.listing import NO_FILES, Listing
 from .recipe import Recipe, Training, broken_rule
 

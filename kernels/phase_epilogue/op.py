@@ -40,7 +40,7 @@ def phase_epilogue(
 
     For inference only: there is no derivative.
 
-    No network uses it yet. It is kept for the decoders of key patches, whose 4x4 transposed convolutions of stride 2 are
+    No network uses it yet. It waits for the decoders of key patches, whose 4x4 transposed convolutions of stride 2 are
     four 2x2 ones in front of a folded batch norm and a ReLU. OneGAN's up-convolutions are faster by `winograd_conv` on
     CPUs; GPUs are not measured.
 
