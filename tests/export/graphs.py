@@ -60,7 +60,8 @@ def gated(*, function: bool) -> bytes:
     body = helper.make_function(
         "zellige", "AffineRelu", ["x", "scale", "shift"], ["y"],
         [
-            helper.make_node("Mul", ["x", "scale"], ["scaled"]), helper.make_node("Add", ["scaled", "shift"], ["moved"]),
+            helper.make_node("Mul", ["x", "scale"], ["scaled"]),
+            helper.make_node("Add", ["scaled", "shift"], ["moved"]),
             helper.make_node("Relu", ["moved"], ["y"]),
         ],
         [helper.make_opsetid("", 20)], attributes=["upsample"],

@@ -70,9 +70,8 @@ class TestBuilt:
         assert build_engine(relu()).report["targets"] == ["sm_80", "sm_86", "sm_89", "sm_120", "sm_121"]
 
     def test_functions_of_our_nodes_are_built_as_what_they_stand_for(self) -> None:
-        plain = model(
-            [helper.make_node("Mul", ["x", "s"], ["z"]), node("Relu", "z")], weights=[weight("s", 4)]
-        )  # fmt: skip
+        steps = [helper.make_node("Mul", ["x", "a"], ["z"]), helper.make_node("Add", ["z", "b"], ["t"])]
+        plain = model([*steps, node("Relu", "t")], weights=[weight("a", 4), weight("b", 4)])
         sizes = [build_engine(graph).report["bytes"] for graph in (gated(function=True), plain)]
         assert abs(sizes[0] - sizes[1]) < 100  # of names
 
