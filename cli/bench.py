@@ -1,4 +1,4 @@
-"""The verbs of `zellige bench`."""
+"""The verbs of `zellige bench`, which measure panoramas, generators and kernels."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -42,7 +42,7 @@ def bench_panorama(
 
     width, height = parse_size(size)
     generator: Any = load_checkpoint(model, device, precision)
-    system_of(generator.system).task("panorama")  # refuses a model without
+    system_of(generator.system).task("panorama")  # refuses a model without this task
     report(measure(generator, width, height, memory, seed, rounds), as_json)
 
 
@@ -114,7 +114,7 @@ def _collect(
     as_json: bool,
     least: int = 140,
 ) -> dict[str, Any]:
-    """Save each report as it comes, and print the last, which stays true if the run was stopped or a peer was wrong."""
+    """Save each report as it comes, and print the last. It is valid even if the run was stopped or a peer was wrong."""
     write, found = save_json(save), dict[str, Any]()
     try:
         for found in reports:
@@ -128,7 +128,7 @@ def _collect(
 
 
 def _refuse(files: Mapping[str, Path | None], overwrite: bool, inputs: Mapping[str, list[Path]]) -> None:
-    """Refuse output files that exist, that are the same, or that cannot be written, before anything is measured."""
+    """Refuse, before anything is measured, output files that exist, are the same, or cannot be written."""
     from ..engine.files.atomic import AtomicFile
 
     outputs = {flag: [path] for flag, path in files.items() if path is not None}
