@@ -47,7 +47,7 @@ def register_plugins(trt: ModuleType) -> tuple[str, ...]:
     """
     if trt.__name__ != "tensorrt":
         raise DeviceError(
-            f"plugins were to be registered with {trt.__name__}; they work with full TensorRT only, the module "
+            f"plugins cannot be registered with {trt.__name__}; they work with full TensorRT only, the module "
             "tensorrt: elsewhere export the portable flavour."
         )
     plugin_module = import_module("tensorrt.plugin")

@@ -156,4 +156,4 @@ def _check_target(target: Path) -> None:
                 f"{target.parent} holds the model {target.name!r} already; remove {target}, or give another name."
             )
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-            raise OutputError(f"{target} is there and no model of a repository; remove it, or give another name.")
+            raise OutputError(f"{target} exists and is no model of a repository; remove it, or give another name.")

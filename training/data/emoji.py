@@ -1,8 +1,8 @@
 """Emoji on terrain: scenes whose mask and whose two levels of classes are known exactly.
 
 The pictures are drawn with the font Noto Color Emoji (SIL Open Font License). Names and classes come from Unicode's
-emoji-test.txt. Both files are read where Debian's packages `fonts-noto-color-emoji` and `unicode-data` put them, or from
-the folder that ZELLIGE_EMOJI names.
+emoji-test.txt. Both files come with Debian's packages `fonts-noto-color-emoji` and `unicode-data`, and are read where
+these put them, or from the folder that ZELLIGE_EMOJI names.
 """
 
 import math
@@ -72,7 +72,7 @@ class EmojiScenes:
     image = rint(ground (1 - a) + emoji a), where a = mask / 255 is the antialiased alpha of the emoji. The emoji is
     drawn uniformly from the list. Its hue is turned up to 8 degrees, half of the scenes mirror it, its longer side is
     0.5 to 0.9 of the frame's shorter one, and it lies anywhere inside. The child class is the emoji, the parent class
-    its Unicode subgroup. LabelledImage `index` is the same at every resolution, but for resampling.
+    its Unicode subgroup. The scene `index` is the same at every resolution, but for resampling.
 
     Args:
         resolution: height and width in pixels; at more than 128 the emoji are enlarged.
@@ -117,7 +117,7 @@ class EmojiScenes:
         return other
 
     def scene(self, index: int) -> LabelledImage:
-        """Return LabelledImage `index`, with mask, child, parent and ground."""
+        """Return the scene `index`, with mask, child, parent and ground."""
         # The key has three numbers, because the ground is drawn under two.
         random = np.random.default_rng((self.seed, index, 1))
         child = int(random.integers(len(self.children)))

@@ -112,7 +112,7 @@ class ImageFolder:
         self._cache: OrderedDict[int, Bytes] = OrderedDict()
         if split == "held-out" and not any(map(is_held_out, self.listing.marks.values())):
             logger.warning(
-                "no picture of %s is held out, so those that are trained on stand for them; one in ten is, by its "
+                "no picture of %s is held out, so those of training are used instead; one in ten is held out by its "
                 "content, so add pictures",
                 self.directory,
             )

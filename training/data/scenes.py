@@ -56,7 +56,7 @@ class Scenes(Protocol):
         ...
 
     def scene(self, index: int) -> LabelledImage:
-        """Return LabelledImage `index`."""
+        """Return the scene `index`."""
         ...
 
     def background(self, index: int) -> Bytes:
@@ -109,7 +109,7 @@ class FolderScenes:
         return other
 
     def scene(self, index: int) -> LabelledImage:
-        """Return LabelledImage `index`, an image of `objects/`."""
+        """Return the scene `index`, an image of `objects/`."""
         return LabelledImage(self._draw(self._objects, index, 1))
 
     def background(self, index: int) -> Bytes:

@@ -68,7 +68,7 @@ class OneGanTraining:
         return {"updates": self.updates}
 
     def phase(self, progress: float) -> int:
-        """Return the phase at a share of the run: 1 has path G, 2 adds path R of made images, 3 adds that of real ones."""
+        """Return the phase at a share of the run: 1 is path G, 2 adds path R of made images, 3 path R of real ones."""
         return 1 + sum(progress >= start for start in self.recipe.phases)
 
     def step(self, batch: tuple[Tensor, ...], progress: float) -> dict[str, Tensor]:
