@@ -60,7 +60,7 @@ def bench_generate(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Compare a generator with its peers: correct first, then how fast. Ctrl-C ends it with what it has."""
+    """Compare a generator with its peers: first the images, then the times. Ctrl-C keeps the results so far."""
     from ..benchmarks.generate.compare import compare
     from ..benchmarks.generate.table import table_of
     from ..engine.device import pick_device
@@ -86,7 +86,7 @@ def bench_kernels(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Compare kernels with their peers: correct first, then how fast, and of what limit. Ctrl-C keeps what it has."""
+    """Compare kernels with peers: first results, then times and shares of limits. Ctrl-C keeps the results so far."""
     import torch
 
     from ..benchmarks.kernels.compare import compare

@@ -60,7 +60,7 @@ class RunFolder:
         return self.path / "log.jsonl.damaged"
 
     def sheet(self, step: int) -> Path:
-        """The picture of samples after a step."""
+        """Return the path of the samples after a step."""
         return self.path / "samples" / f"{step:07d}.png"
 
     def holds_run(self) -> bool:

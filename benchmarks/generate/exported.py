@@ -131,7 +131,7 @@ def onnx_graph(subject: Subject, precision: str, inputs: Inputs, folder: Path) -
 
 
 def exported_graph(subject: Subject, precision: str, inputs: Inputs, folder: Path) -> Path:
-    """Return the file that `zellige export` writes, for any batch, with inputs x0, x1, ...; write it if it is missing."""
+    """Return the file that `zellige export` writes, for any batch, with inputs x0, x1, ...; write it if missing."""
     path = folder / f"{precision}-exported.onnx"
     if not path.exists():
         network = subject.at(precision)

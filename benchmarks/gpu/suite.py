@@ -38,7 +38,7 @@ class _Steps:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Keep every n-th test for n shards, because neighbours take equally long and go to different processes so."""
+        """Keep every n-th test for n shards, so that neighbours, which take equally long, go to different processes."""
         mine = items[self._options.shard :: self._options.shards]
         items[:] = [item for item in mine if item.nodeid not in self._journal.ended]
 

@@ -46,7 +46,7 @@ class Variant:
     """One Triton kernel with its types and constants fixed.
 
     Attributes:
-        name: of the variant, unique: kernel, pass, dtype, layout, and what else is fixed.
+        name: of the variant, unique: kernel, pass, dtype, layout, and everything else that is fixed.
         function: the kernel, with all its decorators.
         types: of the arguments at run time, as Triton writes them: "*bf16", "i32", "fp32".
         constants: values of the other arguments; constants that only tuning reads may be missing.

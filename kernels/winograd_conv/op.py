@@ -53,7 +53,7 @@ def winograd_conv(
         padding: of one pixel: "zeros", or "replicate", which repeats the border.
         crop: pixels to cut off every side of the result; without up-sampling, 1 is a convolution without padding.
             At least one pixel must be left.
-        backend: forces "native" (float32, and bfloat16 where the processor multiplies in it) or "reference"; None
+        backend: forces "native" (float32, and bfloat16 if the processor multiplies in it) or "reference"; None
             takes the best one.
 
     Returns:
