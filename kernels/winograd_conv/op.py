@@ -47,9 +47,8 @@ def winograd_conv(
         x: [N, C, H, W], any strides, C, H and W at least 1; float32, bfloat16, or float16 and float64 (reference only).
         matrices: of x's dtype, from winograd_weight; they say whether x is up-sampled.
         outputs: K, at least 1.
-        bias: [K], or [N, K, 3, 3] with a value each for nine places: the corners, the sides and the middle of the
-            result, whose corners and sides are its outermost pixels before `crop`; float32 or x's dtype. None adds
-            nothing.
+        bias: [K], or [N, K, 3, 3] with values for nine places of the result: its corners, sides and middle. Corners
+            and sides are the outermost pixels before `crop`. float32 or x's dtype; None adds nothing.
         padding: of one pixel: "zeros", or "replicate", which repeats the border.
         crop: pixels to cut off every side of the result; without up-sampling, 1 is a convolution without padding.
             At least one pixel must be left.
