@@ -32,9 +32,9 @@ def _like(networks: OneGanNetworks, output: Output, images: Tensor, latent: Tens
 
 
 def _reconstruct(networks: OneGanNetworks, output: Output, images: Tensor) -> tuple[Tensor, ...]:
-    scene = networks.reconstruct(entering(images))
-    pictures = (finished(part, output) for part in (scene.image, scene.foreground, scene.background))
-    return *pictures, finished_mask(scene.mask, output)
+    composite = networks.reconstruct(entering(images))
+    pictures = (finished(part, output) for part in (composite.image, composite.foreground, composite.background))
+    return *pictures, finished_mask(composite.mask, output)
 
 
 def _segment(networks: OneGanNetworks, output: Output, images: Tensor) -> tuple[Tensor, ...]:
@@ -61,8 +61,8 @@ def _recompose(networks: OneGanNetworks, output: Output, images: Tensor, backgro
     place = entering(background)
     mask = _seen(networks, place)[1]
     encoding = networks.encode(entering(images))
-    scene = networks.decode(place, encoding, networks.codes_of(encoding), mask=mask)
-    return (finished(scene.image, output),)
+    composite = networks.decode(place, encoding, networks.codes_of(encoding), mask=mask)
+    return (finished(composite.image, output),)
 
 
 def _seen(networks: OneGanNetworks, images: Tensor) -> tuple[Encoding, Tensor]:

@@ -184,9 +184,10 @@ class OneGan(OneGanImages):
         """Images made again from what the encoders read off them, with foreground, whole background and mask."""
         rows = []
         for pixels in self._batches(self.read("images", images).pixels):
-            scene = self.networks.reconstruct(self._tensor(pixels))
+            composite = self.networks.reconstruct(self._tensor(pixels))
             rows.append(
-                [self._pixels(t) for t in (scene.image, scene.foreground, scene.background)] + [_levels(scene.mask)]
+                [self._pixels(t) for t in (composite.image, composite.foreground, composite.background)]
+                + [_levels(composite.mask)]
             )
         return Parts(*(np.concatenate(part) for part in zip(*rows, strict=True)))
 
@@ -277,8 +278,8 @@ class OneGan(OneGanImages):
             place = self._tensor(there.pixels[some])
             mask = self._read(place)[2]
             encoding = self.networks.encode(self._tensor(pixels))
-            scene = self.networks.decode(place, encoding, self.networks.codes_of(encoding), mask=mask)
-            made.append(self._pixels(scene.image))
+            composite = self.networks.decode(place, encoding, self.networks.codes_of(encoding), mask=mask)
+            made.append(self._pixels(composite.image))
         return np.concatenate(made)
 
     def _read(self, images: Tensor) -> tuple[Encoding, Codes, Tensor]:

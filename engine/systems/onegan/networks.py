@@ -26,13 +26,13 @@ from .generators import BackgroundGenerator, ForegroundGenerator
 __all__ = [
     "BackgroundDiscriminator",
     "Codes",
+    "Composite",
     "Encoding",
     "Gaussian",
     "Judgement",
     "ObjectDiscriminator",
     "OneGanConfig",
     "OneGanNetworks",
-    "Scene",
 ]
 
 
@@ -69,7 +69,7 @@ class Encoding:
 
 
 @dataclass(frozen=True)
-class Scene:
+class Composite:
     """Images in [-1, 1], their parts, and what they were made from; float32 or wider.
 
     Args:
@@ -88,7 +88,7 @@ class Scene:
     encoding: Encoding | None = None
 
 
-for _record in (Codes, Encoding, Scene):
+for _record in (Codes, Encoding, Composite):
     register_dataclass(_record)
 
 
@@ -165,11 +165,11 @@ class OneGanNetworks(nn.Module):
             self.child_vectors(child), self.parent_vectors(parent), self.background_vectors(background), latent
         )
 
-    def generate(self, codes: Codes) -> Scene:
+    def generate(self, codes: Codes) -> Composite:
         """Path G."""
         foreground, mask = self.foreground(self._foreground_image(codes), codes.parent, codes.child)
         background = self.background(self._background_image(codes))
-        return _scene(_finished(foreground).tanh(), _finished(background).tanh(), _finished(mask).sigmoid(), codes)
+        return _composite(_finished(foreground).tanh(), _finished(background).tanh(), _finished(mask).sigmoid(), codes)
 
     def encode(self, images: Tensor) -> Encoding:
         """Step 1 of path R: what E_c and E_p read off images [N, 3, R, R] in [-1, 1]."""
@@ -204,7 +204,7 @@ class OneGanNetworks(nn.Module):
         beta: Tensor | float = 1.0,
         background_beta: Tensor | float | None = None,
         mask: Tensor | None = None,
-    ) -> Scene:
+    ) -> Composite:
         """Steps 3 to 5 of path R: foreground and mask, then the background under that mask, then the composite.
 
         Both pre-images are beta B + (1 - beta) A, of a bypass B and a generator's A: 1 is pure autoencoding, 0 is
@@ -228,7 +228,7 @@ class OneGanNetworks(nn.Module):
             lambda: self._background_image(codes),
         )
         background = _finished(self.background(pre_image)).tanh()
-        return _scene(_finished(raw).tanh(), background, made, codes, encoding)
+        return _composite(_finished(raw).tanh(), background, made, codes, encoding)
 
     def reconstruct(
         self,
@@ -238,7 +238,7 @@ class OneGanNetworks(nn.Module):
         background_beta: Tensor | float | None = None,
         sample: bool = False,
         random: torch.Generator | None = None,
-    ) -> Scene:
+    ) -> Composite:
         """Path R as a whole, of images [N, 3, R, R] in [-1, 1]; other arguments as of `codes_of` and `decode`."""
         encoding = self.encode(images)
         codes = self.codes_of(encoding, sample=sample, random=random)
@@ -265,8 +265,8 @@ def _finished(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _scene(
+def _composite(
     foreground: Tensor, background: Tensor, mask: Tensor, codes: Codes, encoding: Encoding | None = None
-) -> Scene:
+) -> Composite:
     image = mask_composite(foreground, background, mask, logits=False)
-    return Scene(image, foreground, background, mask, codes, encoding)
+    return Composite(image, foreground, background, mask, codes, encoding)
