@@ -41,7 +41,7 @@ def open_exported(path: Path, device: torch.device, precision: str = "auto", run
     """
     chosen = checked_name("onnx" if runtime == "auto" else runtime, device=device)
     if chosen == "torch":
-        raise DeviceError(f"{path} is an ONNX file, which 'torch' cannot run; use the runtime 'onnx' or 'tensorrt'")
+        raise DeviceError(f"{path} is an ONNX file, which the runtimes 'onnx' and 'tensorrt' run, and not 'torch'")
     model = open_model(path)
     said = _metadata(path, model)
     system = system_of(said.system).part("model")

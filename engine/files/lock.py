@@ -57,7 +57,7 @@ def _taken(lock: Path, expires: float) -> BinaryIO | None:
             age = time.time() - os.fstat(file.fileno()).st_mtime
             file.close()
             if age > expires:
-                logger.warning("%s has been held for %.0f s; this process goes on without it", lock, age)
+                logger.warning("%s has been held for %.0f s, and is not waited for any longer", lock, age)
                 return None
             time.sleep(_POLL)
         except FileNotFoundError:

@@ -72,7 +72,7 @@ class Metadata:
         said = _UNKNOWN | {entry.key.removeprefix(_PREFIX): entry.value for entry in own}
         if any(field.name not in said for field in fields(cls)):
             raise UnknownModelError(
-                f"{path} lacks the metadata of `zellige export`: another program wrote it, or it was cut off; "
+                f"{path} does not say what it is, so it was not written by `zellige export`, or cut off; "
                 "give a model's checkpoint, or a file that was exported from one"
             )
         if said.get("format", _FORMAT) != _FORMAT:
