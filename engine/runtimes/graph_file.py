@@ -73,5 +73,5 @@ class GraphFile:
 
 
 def sides_of(value: Any) -> list[int]:
-    """Sides of an input or an output behind the batch."""
+    """The sides of an input or an output after the batch."""
     return [side.dim_value for side in value.type.tensor_type.shape.dim][1:]

@@ -1,4 +1,4 @@
-"""Lists the CUDA devices that the driver reports, because libraries log nonsense or end the process without a driver."""
+"""Asks the driver for the CUDA devices, because libraries log nonsense or end the process without a driver."""
 
 import ctypes
 import sys
