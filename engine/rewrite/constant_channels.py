@@ -104,6 +104,6 @@ class ConstantChannelsConv(nn.Module):
         return y
 
     def _places(self, side: int, device: torch.device) -> Tensor:
-        """For each row or column of a map, the constants' one whose kernel reaches as far beyond the border."""
+        """The row (or column) of the constants' map that sees as much of the border, for each row of a real map."""
         place = torch.arange(side, device=device)
         return place - (place - self.cells).clamp(0, max(side - self.side, 0))

@@ -99,7 +99,7 @@ class CocoGanConfig(BaseModel):
 
     @property
     def generator_blocks(self) -> list[tuple[int, bool]]:
-        """For every generator block, in order, its channels and whether it up-samples."""
+        """The channels of every generator block, in order, and whether it up-samples."""
         ups = int(math.log2(self.patch)) - 1
         multipliers = [8, 4, 2] + [1] * (ups + self.extra_blocks)
         return [(multipliers[i] * self.width, i < ups) for i in range(ups + self.extra_blocks)]
