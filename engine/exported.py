@@ -52,7 +52,7 @@ def open_exported(path: Path, device: torch.device, precision: str = "auto", run
         )
     if precision not in ("auto", said.precision):
         raise DeviceError(
-            f"{path} computes in {said.precision}; use the precision auto, or export the model in {precision}"
+            f"{path} computes in {said.precision}; take the precision auto, or export the model in {precision}"
         )
     if (chosen, device.type, said.precision) == ("onnx", "cpu", "bf16"):
         raise DeviceError(f"{path} computes in bf16, which ONNX Runtime cannot on CPUs; export it in fp32 or fp16")

@@ -66,7 +66,7 @@ def describe_model(
     if is_exported(path):
         if rewrites:
             raise TaskError(
-                f"the layers of {path} keep the forms that they were exported in; ask for those of its checkpoint"
+                f"the layers of {path} have the form that they were exported in; see those of its checkpoint"
             )
         return describe_exported(path)
     loaded = load_checkpoint(model, device, precision, rewrite=rewrites)

@@ -141,8 +141,7 @@ class _External:
         name, needed = shown(tensor.name), _bytes(tensor, self.what)
         if tensor.data_type == _STRING or tensor.HasField("raw_data") or _filled(tensor):
             self._refuse(
-                f"the tensor {name} holds strings or has data in the model, so it cannot have external data; "
-                f"{COPY_AGAIN}"
+                f"the tensor {name} is of strings, or has data of its own, and cannot have external ones; {COPY_AGAIN}"
             )
         entries = {entry.key: entry.value for entry in tensor.external_data}
         if len(entries) != len(tensor.external_data):
