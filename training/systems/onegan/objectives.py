@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ....engine.systems.onegan.networks import BackgroundDiscriminator, ObjectDiscriminator, OneGanNetworks, Scene
+from ....engine.systems.onegan.networks import BackgroundDiscriminator, Composite, ObjectDiscriminator, OneGanNetworks
 from .losses import (
     background_weight,
     embedding_norm,
@@ -95,8 +95,8 @@ def critic_terms(
     images: Tensor,
     places: Tensor,
     child: Tensor,
-    made: Scene,
-    again: Sequence[Scene] = (),
+    made: Composite,
+    again: Sequence[Composite] = (),
 ) -> None:
     """Add the terms that D_c and D_bg minimise; no gradient leaves the two.
 
@@ -110,12 +110,12 @@ def critic_terms(
     """
     n = len(images)
     # One pass judges all images, because no layer mixes samples.
-    fakes = [made.image, *(scene.image for scene in again)]
+    fakes = [made.image, *(composite.image for composite in again)]
     judged = objects(torch.cat([images, *fakes, made.foreground * made.mask]).detach())
     value, classes = judged.adversarial, judged.auxiliary
     terms.add("critic", lambda: real_or_fake(value[:n], True) + real_or_fake(value[n:-n], False))
     terms.add("critic_child", lambda: F.cross_entropy(classes[-n:], child))
-    fakes = [made.background, *(scene.background for scene in again)]
+    fakes = [made.background, *(composite.background for composite in again)]
     patches = backgrounds(torch.cat([places, *fakes, images]).detach())
     real, kind = patches.adversarial, patches.auxiliary
     terms.add("critic_background", lambda: real_or_fake(real[:n], True) + real_or_fake(real[n:-n], False))
@@ -129,7 +129,7 @@ def generation_terms(
     backgrounds: BackgroundDiscriminator,
     child: Tensor,
     parent: Tensor,
-    made: Scene,
+    made: Composite,
     mask_share: float = 0.5,
 ) -> None:
     """Add the terms of path G.
@@ -158,8 +158,8 @@ def reconstruction_terms(
     objects: ObjectDiscriminator,
     backgrounds: BackgroundDiscriminator,
     images: Tensor,
-    again: Scene,
-    truth: tuple[Tensor, Tensor, Scene] | None,
+    again: Composite,
+    truth: tuple[Tensor, Tensor, Composite] | None,
     mask_share: float = 0.5,
 ) -> None:
     """Add the terms of path R.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ....engine.files.pictures import contact_sheet, to_uint8
-from ....engine.systems.onegan.networks import BackgroundDiscriminator, ObjectDiscriminator, OneGanNetworks, Scene
+from ....engine.systems.onegan.networks import BackgroundDiscriminator, Composite, ObjectDiscriminator, OneGanNetworks
 from ....kernels.op.levels import values_of
 from ...average import fade_rates, follow
 from .objectives import ROUTES, Terms, critic_terms, generation_terms, learners, reconstruction_terms
@@ -95,7 +95,7 @@ class OneGanTraining:
             of_real = self._again(images) if phase >= 3 else None
 
         judging = Terms(recipe.weights)
-        again = [scene for scene in (of_made, of_real) if scene is not None] if recipe.judged == "all" else []
+        again = [each for each in (of_made, of_real) if each is not None] if recipe.judged == "all" else []
         with self._autocast():
             critic_terms(judging, self.objects, self.backgrounds, images, grounds, child, made, again)
         self.optimisers["critic"].zero_grad(set_to_none=True)
@@ -117,7 +117,7 @@ class OneGanTraining:
         self.optimisers["generator"].step()
         follow(list(self.average.parameters()), list(self.networks.parameters()), self.updates, recipe.ema)
         shares = {"mask_share": made} | ({} if of_real is None else {"again_mask_share": of_real})
-        means = {name: scene.mask.detach().mean() for name, scene in shares.items()}
+        means = {name: composite.mask.detach().mean() for name, composite in shares.items()}
         return dict(judging.detached()) | dict(making.detached()) | means
 
     @torch.no_grad()
@@ -152,7 +152,7 @@ class OneGanTraining:
         images = values_of(pixels.to(self.device, non_blocking=True))
         return images.contiguous(memory_format=torch.channels_last)
 
-    def _again(self, images: Tensor) -> Scene:
+    def _again(self, images: Tensor) -> Composite:
         """Run path R as in training: codes are drawn around those that were read off, and pre-images are mixed."""
         beta, background_beta = self.networks.draw_mix(len(images), self.random)
         return self.networks.reconstruct(
@@ -187,6 +187,6 @@ class OneGanTraining:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
-def _rows(scene: Scene) -> list[Tensor]:
-    mask = (2 * scene.mask - 1).expand_as(scene.image)
-    return [scene.image, scene.foreground, mask, scene.background]
+def _rows(composite: Composite) -> list[Tensor]:
+    mask = (2 * composite.mask - 1).expand_as(composite.image)
+    return [composite.image, composite.foreground, mask, composite.background]
