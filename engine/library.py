@@ -10,7 +10,7 @@ from zellige.errors import CheckpointError, TaskError, UnknownModelError
 
 from .checkpoint.file import Header, read_header, validated
 from .device import pick_device, pick_precision
-from .exported import is_exported, open_exported
+from .exported import check_size, is_exported, open_exported
 from .layers.ambient import own_modes
 from .systems import SYSTEMS, all_systems, system_of
 from .systems.system import System
@@ -65,8 +65,8 @@ def load_checkpoint(
     header = _model_header(path)
     chosen, engine = pick_device(device), "torch" if runtime == "auto" else runtime
     dtype = pick_precision("fp32" if (engine, precision) == ("onnx", "auto") else precision, chosen)
-    opened = system_of(header.system).part("model").open_model
-    return opened(header, header.path.stem, chosen, dtype, rewrite=rewrite, runtime=engine)
+    part = check_size(header, header.elements, chosen)
+    return part.open_model(header, header.path.stem, chosen, dtype, rewrite=rewrite, runtime=engine)
 
 
 @own_modes()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zellige.errors import ShapeError, TaskError
 
 from ....kernels.op.levels import values_of
-from ...checkpoint.file import Header, check_allocation, read_tensors, validated
+from ...checkpoint.file import Header, read_tensors, validated
 from ...layers.ambient import own_modes
 from ...layers.constants import fill_constants
 from ...layers.precision import cast_maps
@@ -46,21 +46,13 @@ def example(config: CocoGanConfig) -> tuple[Any, ...]:
     return torch.zeros(count, config.latent), torch.zeros(count, config.lattice.dimensions), block
 
 
-@own_modes()
 def open_model(
     header: Header, name: str, device: torch.device, dtype: torch.dtype, *, rewrite: bool = True, runtime: str = "torch"
 ) -> "CocoGan":
-    """Open the model of a checkpoint; arguments are those of `CocoGan`.
-
-    Raises:
-        AllocationError: the configuration needs more weights than the file holds, or more memory than the device has.
-    """
-    with torch.device("meta"):
-        check_allocation(header.path, build(validated(header, CocoGanConfig)), header.elements, device)
+    """Open the model of a checkpoint; arguments as of `CocoGan`."""
     return CocoGan(header, name, device, dtype, rewrite=rewrite, runtime=runtime)
 
 
-@own_modes()
 def open_graph(task: str, header: Header, graph: GraphFile) -> PatchPictures | CocoGanImages:
     """Open the model of an exported file that holds one of the graphs in RUNS.
 
@@ -68,15 +60,13 @@ def open_graph(task: str, header: Header, graph: GraphFile) -> PatchPictures | C
         CheckpointError: the file's graph contradicts its configuration.
     """
     config = validated(header, CocoGanConfig)
-    with torch.device("meta"):
-        generator = build(config)
-    check_allocation(graph.path, generator, graph.weights, graph.device)
     if task == "generate":
         graph.check({"latent": [config.latent]}, config.size, config.channels)
         return CocoGanImages(config, graph.name, graph.device, graph.dtype, graph.open())
     conditions = {"latent": [config.latent], "coordinates": [config.lattice.dimensions]}
     graph.check(conditions, (config.patch, config.patch), config.channels)
-    # The generator stays on the meta device, because only its shapes are used, to predict memory.
+    with torch.device("meta"):  # where it stays, because only its shapes are used, to predict memory
+        generator = build(config)
     return PatchPictures(generator.eval().requires_grad_(False), graph.name, file_patches(graph, config))
 
 

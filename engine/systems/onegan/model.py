@@ -12,7 +12,7 @@ from torch import Tensor
 from zellige.errors import ShapeError
 
 from ....kernels.op.levels import values_of
-from ...checkpoint.file import Header, check_allocation, read_tensors, validated
+from ...checkpoint.file import Header, read_tensors, validated
 from ...files.squares import Images, Squares, cut_squares, whole_mask
 from ...layers.ambient import own_modes
 from ...layers.batch_invariance import make_batch_invariant
@@ -52,21 +52,13 @@ def example(config: OneGanConfig) -> tuple[Tensor, ...]:
     return zeros, zeros, torch.zeros(1, config.latent)
 
 
-@own_modes()
 def open_model(
     header: Header, name: str, device: torch.device, dtype: torch.dtype, *, rewrite: bool = True, runtime: str = "torch"
 ) -> "OneGan":
-    """Open the model of a checkpoint; arguments are those of `OneGan`.
-
-    Raises:
-        AllocationError: the configuration needs more weights than the file holds, or more memory than the device has.
-    """
-    with torch.device("meta"):
-        check_allocation(header.path, build(validated(header, OneGanConfig)), header.elements, device)
+    """Open the model of a checkpoint; arguments as of `OneGan`."""
     return OneGan(header, name, device, dtype, rewrite=rewrite, runtime=runtime)
 
 
-@own_modes()
 def open_graph(task: str, header: Header, graph: GraphFile) -> OneGanImages:
     """Open the model of an exported file of the task `generate`.
 
@@ -75,8 +67,6 @@ def open_graph(task: str, header: Header, graph: GraphFile) -> OneGanImages:
     """
     config = validated(header, OneGanConfig)
     graph.check({name: [config.latent] if name == "latent" else [] for name in INPUTS}, config.size)
-    with torch.device("meta"):
-        check_allocation(graph.path, build(config), graph.weights, graph.device)
     return OneGanImages(config, graph.name, graph.device, graph.dtype, partial(_of_file, graph), single=True)
 
 
