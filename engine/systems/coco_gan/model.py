@@ -26,11 +26,12 @@ from .graph_patches import GraphPatches, exported_patches, file_patches
 from .images import CocoGanImages
 from .pictures import PatchPictures
 
-__all__ = ["RUNS", "CocoGan", "build", "example", "open_graph", "open_model"]
+__all__ = ["PREFIX", "RUNS", "CocoGan", "build", "example", "open_graph", "open_model"]
 
 Pixels = npt.NDArray[np.uint8]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 RUNS = ("generate", "patches")  # graphs that a model can be made of
+PREFIX = "generator."  # of its tensors in a model file
 _PLANNED = 64  # patches that rewrites are chosen with
 
 
@@ -114,7 +115,7 @@ class CocoGan(PatchPictures):
     @own_modes()
     def trained(self) -> Generator:
         """The generator as it was trained, read again: for compilers and exporters, which may change it."""
-        return cast_maps(self._load(Generator, "generator."), self.dtype)
+        return cast_maps(self._load(Generator, PREFIX), self.dtype)
 
     def patch_guided(self, macro: Pixels) -> Pixels:
         """Full images whose latents are read off real macro patches, z = Q(h(s)), wherever those lay.
@@ -133,7 +134,7 @@ class CocoGan(PatchPictures):
     @torch.inference_mode()
     def estimate_latents(self, macro: Pixels) -> npt.NDArray[np.float32]:
         """Latents Q(h(s)) of real macro patches, uint8 [n, K, K, 3] to float32 [n, latent]."""
-        side = self.config.macro
+        side, macro = self.config.macro, np.asarray(macro)
         if not self.config.latent_head:
             raise TaskError(
                 f"{self.name} was trained without a latent head, so no latent can be read off a patch; "
