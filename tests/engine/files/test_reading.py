@@ -108,7 +108,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("script.eps", r"script\.eps is no image.*"),
         ("cut.png", r"cut\.png cannot be read \(.*\); give a PNG.*"),
         ("cut.jpg", r"cut\.jpg cannot be read \(.*truncated.*\); give a PNG.*"),
-        ("colours.tif", r"colours\.tif is a TIFF picture that is damaged, or whose channels cannot be read here; give.*"),
+        (
+            "colours.tif",
+            r"colours\.tif is a TIFF picture that is damaged, or whose channels cannot be read here; give.*",
+        ),
         ("float.tif", rf"float\.tif {WIDE}"),
         ("int.tif", rf"int\.tif {WIDE}"),
     ],
