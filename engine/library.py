@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from zellige.errors import CheckpointError, TaskError, UnknownModelError
 
-from .checkpoint.file import Header, read_header, validated
+from .checkpoint.file import Header, check_tensors, read_header, validated
 from .device import pick_device, pick_precision
 from .exported import check_size, is_exported, open_exported
 from .layers.ambient import own_modes
@@ -126,6 +128,8 @@ def find(model: str | os.PathLike[str]) -> Path:
 def list_models(folder: Path | None = None) -> list[dict[str, Any]]:
     """The bundled models and, if a folder is given, its checkpoints; one dictionary for each.
 
+    A file that could not be opened, as its header tells, is left out, and a warning says why.
+
     Keys: name, system, resolution (WIDTHxHEIGHT of one turn; None for systems that this version cannot run),
     parameters, bytes, licence, description, path.
 
@@ -149,7 +153,11 @@ def list_models(folder: Path | None = None) -> list[dict[str, Any]]:
 def _row(header: Header) -> dict[str, Any]:
     resolution = None
     if header.system in SYSTEMS:
-        height, width = validated(header, _config_class(system_of(header.system))).size
+        config, model = (system_of(header.system).part(name) for name in ("config", "model"))
+        chosen = validated(header, config.Config)
+        with torch.device("meta"):
+            check_tensors(header, model.build(chosen), model.PREFIX)
+        height, width = chosen.size
         resolution = f"{width}x{height}"
     return {
         "name": header.path.stem,
@@ -161,10 +169,6 @@ def _row(header: Header) -> dict[str, Any]:
         "description": header.details.get("description", ""),
         "path": str(header.path),
     }
-
-
-def _config_class(system: System) -> Any:
-    return system.part("config").Config
 
 
 def _model_header(path: Path) -> Header:

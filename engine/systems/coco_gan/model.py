@@ -26,11 +26,12 @@ from .graph_patches import GraphPatches, exported_patches, file_patches
 from .images import CocoGanImages
 from .pictures import PatchPictures
 
-__all__ = ["RUNS", "CocoGan", "build", "example", "open_graph", "open_model"]
+__all__ = ["PREFIX", "RUNS", "CocoGan", "build", "example", "open_graph", "open_model"]
 
 Pixels = npt.NDArray[np.uint8]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 RUNS = ("generate", "patches")  # the graphs from which a model can be opened
+PREFIX = "generator."  # of its tensors in a model file
 _PLANNED = 64  # patches in the batch that layers' forms are chosen with
 
 
@@ -104,7 +105,7 @@ class CocoGan(PatchPictures):
     @own_modes()
     def trained(self) -> Generator:
         """The generator as it was trained, read from the file again, because compilers and exporters change it."""
-        return cast_maps(self._load(Generator, "generator."), self.dtype)
+        return cast_maps(self._load(Generator, PREFIX), self.dtype)
 
     def patch_guided(self, macro: Pixels) -> Pixels:
         """Full images whose latents are estimated from real macro patches, z = Q(h(s)), from any place of a picture.
@@ -123,7 +124,7 @@ class CocoGan(PatchPictures):
     @torch.inference_mode()
     def estimate_latents(self, macro: Pixels) -> npt.NDArray[np.float32]:
         """Estimate the latents Q(h(s)), float32 [n, latent], of real macro patches, uint8 [n, K, K, 3]."""
-        side = self.config.macro
+        side, macro = self.config.macro, np.asarray(macro)
         if not self.config.latent_head:
             raise TaskError(
                 f"{self.name} was trained without a latent head, which estimates the latent of a patch; "

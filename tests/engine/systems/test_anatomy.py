@@ -58,7 +58,7 @@ class TestAnatomy:
 
     def test_a_loaded_model_is_asked_the_same(self, system: System) -> None:
         part = system.part("model")
-        for name in ("open_model", "open_graph", "build", "example", "RUNS"):
+        for name in ("open_model", "open_graph", "build", "example", "PREFIX", "RUNS"):
             assert hasattr(part, name)
         assert set(part.RUNS) <= set(system.graphs)
 
