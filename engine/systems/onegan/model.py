@@ -1,6 +1,6 @@
 """A OneGAN loaded from its checkpoint, with all its tasks: images by class, masks, clusters, styles, backgrounds."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -26,8 +26,9 @@ from .classes import Classes, chosen_classes, draw_latents
 from .config import OneGanConfig
 from .images import INPUTS, OneGanImages
 from .networks import Codes, Encoding, OneGanNetworks
+from .results import Clusters, Parts
 
-__all__ = ["PREFIX", "RUNS", "Clusters", "OneGan", "Parts", "build", "example", "open_graph", "open_model"]
+__all__ = ["PREFIX", "RUNS", "OneGan", "build", "example", "open_graph", "open_model"]
 
 Pixels = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
@@ -73,40 +74,6 @@ def open_graph(task: str, header: Header, graph: GraphFile) -> OneGanImages:
 def _of_file(graph: GraphFile, output: Literal["uint8", "float"]) -> Runtime:
     """Open the file's runtime, whose output is the one that was exported, whatever `output` is."""
     return graph.open()
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Images and the parts that they are composed of.
-
-    Args:
-        image, foreground, background: uint8 [N, R, R, 3].
-        mask: uint8 [N, R, R]; 255 shows only the foreground, 0 only the background.
-    """
-
-    image: Pixels
-    foreground: Pixels
-    background: Pixels
-    mask: Pixels
-
-
-@dataclass(frozen=True)
-class Clusters:
-    """The classes of images.
-
-    Args:
-        child, parent: the likeliest classes, int64 [N].
-        confidence: the probability of the child class, float32 [N].
-    """
-
-    child: Indices
-    parent: Indices
-    confidence: npt.NDArray[np.float32]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """The numbers of different classes among the images."""
-        return {"children": len(np.unique(self.child)), "parents": len(np.unique(self.parent))}
 
 
 class OneGan(OneGanImages):
