@@ -57,6 +57,7 @@ def export_onnx(
         shape), verification (rows of `export.verify.Difference`), seconds.
     Raises:
         ExportError: it cannot be exported, or computes something else; no file is left.
+        ValuesError: the model computes values that are not finite.
         TaskError, DeviceError: no such task, flavour, output or precision.
         OutputError: the file cannot be written; MissingExtraError: a package of the extra `export` is missing.
     """
