@@ -12,6 +12,7 @@ from zellige.errors import DeviceError, TaskError
 
 from ..engine.device import DTYPES
 from ..engine.files.atomic import AtomicFile, output_errors, take_name
+from ..engine.layers.ambient import own_modes
 from ..engine.library import load_checkpoint
 from ..engine.onnx.metadata import Metadata
 from ..engine.runtimes.onnx_export import OPSET, OnnxGraph, onnx_graph
@@ -81,6 +82,7 @@ def export_onnx(
     }  # fmt: skip
 
 
+@own_modes()
 def written_onnx(
     model: str | os.PathLike[str], *, task: str, flavour: Flavour, precision: str, output: Output
 ) -> tuple[OnnxGraph, TaskNetwork]:

@@ -18,6 +18,7 @@ from zellige.errors import DeviceError, OutputError, TaskError, ValuesError
 from zellige.export import onnx as subject
 from zellige.export.onnx import export_onnx
 
+from ..engine.layers.modes import MODES
 from .bundled import BATCHES, FILES, MODELS, Exported
 
 onnx = pytest.importorskip("onnx")
@@ -203,6 +204,14 @@ def test_images_that_are_no_numbers_leave_no_file(tmp_path: Path, model_file: Mo
     with pytest.raises(ValuesError, match=r"^nan gives values that are no numbers; .* float32: get the model again$"):
         export_onnx(tmp_path / "nan.safetensors", tmp_path / "out" / "nan.onnx", output=output)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["autocast", "meta"])
+def test_modes_of_the_host_change_no_file(tmp_path: Path, onegan_file: ModelFile, mode: str) -> None:
+    plain = export_onnx(onegan_file(), tmp_path / "a.onnx", task="cluster", batches=(1,))
+    with MODES[mode]():
+        made = export_onnx(onegan_file(), tmp_path / "b.onnx", task="cluster", batches=(1,))
+    assert made["sha256"] == plain["sha256"]
 
 
 def test_a_checkpoint_may_lie_on_a_disk_that_is_not_written(tmp_path: Path, onegan_file: ModelFile) -> None:
