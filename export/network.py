@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from zellige.errors import TaskError
 
 from ..engine.device import DTYPES
+from ..engine.layers.finite import require_finite
 from ..engine.layers.precision import cast_maps
 from ..engine.rewrite.for_onnx import rewrite_for_graphs
 from ..engine.systems import system_of
-from ..engine.systems.graph import Output
+from ..engine.systems.graph import Compute, GraphNetwork, Output
 
 __all__ = ["TaskNetwork", "task_network"]
 
@@ -49,6 +51,7 @@ def task_network(model: Any, task: str, output: Output, precision: str) -> TaskN
         precision: of convolutions and of the norms behind them; inputs and outputs are the same in all.
     Raises:
         TaskError: the system has no graph of this name; the error lists those that it has.
+        ValuesError: the network computes values that are not finite, which bytes would not show.
     """
     system = system_of(model.system)
     graph = system.part("graphs").GRAPHS.get(task)
@@ -57,7 +60,15 @@ def task_network(model: Any, task: str, output: Output, precision: str) -> TaskN
         raise TaskError(f"{model.name} is a {system.name} model, whose tasks for export are {known}; {task!r} is none")
     network = model.trained()
     trained = graph.network(copy.deepcopy(network), model.config, output)
+    _require_finite(trained, graph.compute(model.config, "float"), graph.example(model.config, 1), model.name)
     cast_maps(network, DTYPES[precision])
     rewrite_for_graphs(network)
     module = graph.network(network, model.config, output)
     return TaskNetwork(system.name, task, module, trained, partial(graph.example, model.config), graph.outputs)
+
+
+def _require_finite(trained: GraphNetwork, compute: Compute, inputs: dict[str, Tensor], name: str) -> None:
+    with torch.inference_mode():
+        for made in compute(trained.network, *inputs.values()):
+            if made.is_floating_point():
+                require_finite(made, name)

@@ -12,6 +12,7 @@ from zellige.errors import DeviceError, TaskError
 
 from ..engine.device import DTYPES
 from ..engine.files.atomic import AtomicFile, output_errors, take_name
+from ..engine.layers.ambient import own_modes
 from ..engine.library import load_checkpoint
 from ..engine.onnx.metadata import Metadata
 from ..engine.runtimes.onnx_export import OPSET, OnnxGraph, onnx_graph
@@ -57,6 +58,7 @@ def export_onnx(
         shape), verification (rows of `export.verify.Difference`), seconds.
     Raises:
         ExportError: the network cannot be exported, or the file computes something else; no file is left.
+        ValuesError: the model computes values that are not finite.
         TaskError, DeviceError: the task, flavour, output or precision does not exist.
         OutputError: the file cannot be written.
         MissingExtraError: a package of the extra `export` is missing.
@@ -81,6 +83,7 @@ def export_onnx(
     }  # fmt: skip
 
 
+@own_modes()
 def written_onnx(
     model: str | os.PathLike[str], *, task: str, flavour: Flavour, precision: str, output: Output
 ) -> tuple[OnnxGraph, TaskNetwork]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zellige.errors import ExportError, MissingExtraError
 
+from ..engine.layers.ambient import own_modes
 from ..engine.runtimes.onnx_export import OnnxGraph
 from .network import TaskNetwork
 
@@ -49,6 +50,7 @@ class Difference:
     psnr_db: float | None
 
 
+@own_modes()
 def verify(
     graph: OnnxGraph, model: str | bytes, task: TaskNetwork, precision: str, batches: Sequence[int] = BATCHES
 ) -> list[dict[str, Any]]:

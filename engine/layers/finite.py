@@ -19,7 +19,8 @@ def require_finite(images: Tensor, name: str) -> None:
     """
     # A NaN becomes both minimum and maximum. A sum would show it too, but may overflow float16.
     if images.numel() and not torch.stack(torch.aminmax(images)).isfinite().all():
+        wider = "" if images.dtype == torch.float32 else ", or load it with precision='fp32'"
         raise ValuesError(
             f"{name} gives values that are no numbers; its weights are damaged, or too large for "
-            f"{str(images.dtype).removeprefix('torch.')}: get the model again, or load it with precision='fp32'"
+            f"{str(images.dtype).removeprefix('torch.')}: get the model again{wider}"
         )

@@ -20,6 +20,9 @@ REFUSED = {
         generate("--child", 0), "generate of cylinder has no option --child; it has no options of its own"),
     "reference of another system": (generate("--like", "a.png"), "generate of cylinder has no option --like"),
     "negative child": (generate("--child", -1, model=BIRDS), "--child must be 0 or more, not -1"),
+    "child beyond 64 bits": (
+        generate("--child", 10**20, model=BIRDS), "birds has no child class 100000000000000000000; its 7 are 0 to 6"
+    ),
     "no such child": (generate("--child", 7, model=BIRDS), "birds has no child class 7; its 7 are 0 to 6"),
     "no such parent": (generate("--parent", 3, model=BIRDS), "birds has no parent class 3; its 3 are 0"),
     "no such background": (generate("--background", 3, model=BIRDS), "birds has no background class 3; its 3 are 0"),

@@ -13,10 +13,12 @@ from zellige.engine.checkpoint.file import read_header, read_tensors, write_chec
 from zellige.engine.device import DTYPES
 from zellige.engine.library import list_models
 from zellige.engine.systems import system_of
-from zellige.errors import DeviceError, ExportError, OutputError, TaskError
+from zellige.engine.systems.graph import Output
+from zellige.errors import DeviceError, OutputError, TaskError, ValuesError
 from zellige.export import onnx as subject
 from zellige.export.onnx import export_onnx
 
+from ..engine.layers.modes import MODES
 from .bundled import BATCHES, FILES, MODELS, Exported
 
 onnx = pytest.importorskip("onnx")
@@ -207,17 +209,24 @@ def test_a_link_stays_and_its_target_is_written(tmp_path: Path, onegan_file: Mod
     assert onnx.load(tmp_path / "elsewhere" / "real.onnx").graph.output
 
 
-def test_images_that_are_no_numbers_leave_no_file(tmp_path: Path, model_file: ModelFile) -> None:
+@pytest.mark.parametrize("output", ["image", "float"])
+def test_images_that_are_no_numbers_leave_no_file(tmp_path: Path, model_file: ModelFile, output: Output) -> None:
     header = read_header(model_file("plane"))
     tensors = read_tensors(header, {name: tensor.shape for name, tensor in header.tensors.items()})
     broken = {name: t * 1e30 for name, t in tensors.items()}  # finite, and their products are not
     write_checkpoint(tmp_path / "nan.safetensors", broken, system="coco-gan", config=header.config)
     (tmp_path / "out").mkdir()
-    with pytest.raises(
-        ExportError, match=r"^the exported images is not what PyTorch computes: .* No file was written$"
-    ):
-        export_onnx(tmp_path / "nan.safetensors", tmp_path / "out" / "nan.onnx", flavour="fused", output="float")
+    with pytest.raises(ValuesError, match=r"^nan gives values that are no numbers; .* float32: get the model again$"):
+        export_onnx(tmp_path / "nan.safetensors", tmp_path / "out" / "nan.onnx", output=output)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["autocast", "meta"])
+def test_modes_of_the_host_change_no_file(tmp_path: Path, onegan_file: ModelFile, mode: str) -> None:
+    plain = export_onnx(onegan_file(), tmp_path / "a.onnx", task="cluster", batches=(1,))
+    with MODES[mode]():
+        made = export_onnx(onegan_file(), tmp_path / "b.onnx", task="cluster", batches=(1,))
+    assert made["sha256"] == plain["sha256"]
 
 
 def test_a_checkpoint_may_lie_on_a_disk_that_is_not_written(tmp_path: Path, onegan_file: ModelFile) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from zellige.errors import BudgetError
 
 from ....kernels.op.levels import values_of
+from ...layers.ambient import own_modes
 from ...panorama.patches import Block, Run
 from ...runtimes import Runtime, exported, joined
 from ...runtimes.buckets import of_patches
@@ -49,6 +50,7 @@ class GraphPatches:
             self._of_images[block] = self._open(block, of_patches(block[0] * block[1]), None)
         return self._made(self._of_images[block], latents, coordinates)
 
+    @own_modes()
     def prepared(self, block: Block, most: int, memory: int | None = None) -> tuple[Run, int]:
         """Get ready to make the blocks of a whole picture, in batches of one size except the last one.
 

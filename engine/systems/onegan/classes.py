@@ -65,6 +65,8 @@ def chosen_classes(config: OneGanConfig, name: str, kind: str, classes: Classes,
         TaskError: the model has no such class, or `classes` is neither one class nor `count` classes.
     """
     many = {"child": config.children, "parent": config.parents, "background": config.backgrounds}[kind]
+    if isinstance(classes, int) and not 0 <= classes < many:  # before numpy, which has no integers of any size
+        raise TaskError(f"{name} has no {kind} class {classes}; its {many} are 0 to {many - 1}")
     chosen = np.asarray(classes)
     if chosen.dtype.kind not in "iu" or chosen.shape not in ((), (count,)):
         raise TaskError(

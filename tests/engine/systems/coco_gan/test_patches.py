@@ -42,6 +42,16 @@ def test_modes_of_the_host_change_no_byte(
     assert not any(tensor.is_inference() for tensor in opened.generator.state_dict().values())
 
 
+def test_graphs_are_prepared_in_modes_of_their_own(model_file: ModelFile, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    loaded = load(model_file("cylinder"), device="cpu", precision="fp32", runtime="onnx")
+    with torch.device("meta"):
+        loaded.panorama(tmp_path / "a.png", 2 * loaded.size[1], memory="128MiB")
+    loaded.panorama(tmp_path / "b.png", 2 * loaded.size[1], memory="128MiB")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
 @pytest.mark.parametrize(
     "copied",
     [copy.copy, copy.deepcopy, lambda given: pickle.loads(pickle.dumps(given))],
