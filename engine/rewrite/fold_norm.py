@@ -22,7 +22,7 @@ from zellige.errors import ShapeError
 from .convolution import require_plain
 from .fold_weight import fold_weight
 
-__all__ = ["fold_norm"]
+__all__ = ["fold_norm", "fold_norms"]
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
@@ -57,6 +57,26 @@ def fold_norm(layer: Layer, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Layer:
         setattr(folded, name, nn.Parameter(value, requires_grad=False))
     plain: Layer = folded
     return plain
+
+
+def fold_norms(network: nn.Module) -> None:
+    """Fold every batch norm that follows a layer in an `nn.Sequential`, where nothing else can take the layer's result.
+
+    Args:
+        network: trained, in evaluation; it is changed, and a folded norm leaves the sequence.
+    """
+    for part in network.modules():
+        if type(part) is not nn.Sequential:
+            continue
+        steps: list[nn.Module] = []
+        for step in part:
+            if type(step) is nn.BatchNorm2d and steps and type(steps[-1]) in (nn.Conv2d, nn.ConvTranspose2d):
+                steps[-1] = fold_norm(steps[-1], step)
+            else:
+                steps.append(step)
+        if len(steps) < len(part):
+            del part[:]
+            part.extend(steps)
 
 
 def _factors(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

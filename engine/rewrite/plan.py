@@ -20,6 +20,7 @@ from zellige.version import __version__
 
 from ..device import processor
 from ..layers.ambient import own_modes
+from .fold_norm import fold_norms
 from .forms import forms
 from .plan_cache import Times, keep, read
 
@@ -100,7 +101,8 @@ def plan(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
 
 
 def rewritten(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
-    """Plan and apply; arguments as of `plan`, of which the network is changed."""
+    """Fold norms, plan and apply; arguments as of `plan`, of which the network is changed."""
+    fold_norms(network)
     choices = plan(network, run)
     apply(network, choices)
     return choices

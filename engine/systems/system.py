@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["Layered", "Model", "Options", "Source", "System", "Task"]
+__all__ = ["Generator", "Layered", "Model", "Options", "Source", "System", "Task"]
 
 
 class Options(BaseModel):
@@ -35,12 +35,14 @@ class Source:
         help: a sentence for people.
         many: whether it takes any number of files, as arguments of the verb; else one, by a flag of this name.
         seeds: whether `seed:7` names one that the model makes itself.
+        together: whether all files of one that takes many make one result, which is named after the first.
     """
 
     name: str
     help: str
     many: bool = False
     seeds: bool = False
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,20 +138,24 @@ class Model(Protocol):
         """Height and width of an image in pixels."""
         ...
 
-    def generate(self, count: int, seed: int = 0, *, first: int = 0, as_: Any = "numpy", **options: Any) -> Any:
-        """Images `first` to `first + count` of a seed; image k is the same whatever the range is."""
-        ...
-
     def read(self, source: str, given: Any) -> Any:
         """Files or arrays of one of a task's sources as the method takes them: of a length, and cut by slices."""
         ...
 
     def warm(self, counts: Iterable[int]) -> None:
-        """Do now what the first calls of `generate` for these numbers of images would."""
+        """Do now the work of the first calls for these numbers of images."""
         ...
 
     def trained(self) -> "nn.Module":
         """The networks as they were trained, read again: for compilers and exporters, which may change them."""
+        ...
+
+
+class Generator(Model, Protocol):
+    """What may be asked of a model whose system declares the task `generate`: images that a seed draws."""
+
+    def generate(self, count: int, seed: int = 0, *, first: int = 0, as_: Any = "numpy", **options: Any) -> Any:
+        """Images `first` to `first + count` of a seed; image k is the same whatever the range is."""
         ...
 
 
