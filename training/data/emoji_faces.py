@@ -51,13 +51,12 @@ class EmojiFaces:
     def __init__(self, resolution: tuple[int, int], split: Split = "train", seed: int = 0) -> None:
         self.resolution, self.seed = resolution, seed
         self._font = ImageFont.truetype(_installed(_FONT, "fonts-noto-color-emoji"), _EM)
-        self._known = [(name, text) for name, text in _faces() if _is_drawn(self._font, text)]
+        self._known = [face for face in _faces() if _is_drawn(self._font, face[1])]
         self._take(split)
 
     def _take(self, split: Split) -> None:
-        side = [(name, text) for name, text in self._known if _is_held_out(name) == (split == "held-out")]
-        self.names = tuple(name for name, _ in side)
-        self._texts = tuple(text for _, text in side)
+        side = [face for face in self._known if _is_held_out(face[0]) == (split == "held-out")]
+        self.names, self._texts, self._kinds = zip(*side, strict=True)
         self._picture = lru_cache(maxsize=len(side))(self._draw)
 
     def __getstate__(self) -> dict[str, object]:
@@ -79,6 +78,10 @@ class EmojiFaces:
     def number(self, index: int) -> int:
         """Which of the side's emoji picture `index` is."""
         return int(np.random.default_rng((self.seed, index)).integers(len(self.names)))
+
+    def kind(self, index: int) -> int:
+        """1 if picture `index` is of a person, 0 if it is a face alone."""
+        return int(self._kinds[self.number(index)])
 
     def image(self, index: int) -> Bytes:
         """Picture `index`, uint8 [H, W, 3]."""
@@ -107,8 +110,8 @@ class EmojiFaces:
         return np.asarray(frame)
 
 
-def _faces() -> Iterator[tuple[str, str]]:
-    """Name and text of every face and person; sequences of several code points if Pillow can shape them."""
+def _faces() -> Iterator[tuple[str, str, bool]]:
+    """Name, text and whether it is a person, of every face and person; sequences of several code points if Pillow can shape them."""
     subgroup, shapes = "", features.check("raqm")
     for line in _installed(_NAMES, "unicode-data").read_text(encoding="utf-8").splitlines():
         if line.startswith("# subgroup: "):
@@ -116,7 +119,7 @@ def _faces() -> Iterator[tuple[str, str]]:
         elif subgroup in _SUBGROUPS and (found := _LINE.match(line)):
             text = "".join(chr(int(code, 16)) for code in found["codes"].split())
             if shapes or len(text.removesuffix("\ufe0f")) == 1:
-                yield found["name"].strip(), text if shapes else text[0]
+                yield found["name"].strip(), text if shapes else text[0], subgroup.startswith("person")
 
 
 def _is_drawn(font: ImageFont.FreeTypeFont, text: str) -> bool:

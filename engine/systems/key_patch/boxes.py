@@ -63,13 +63,13 @@ def flipped(boxes: Boxes, width: int) -> Boxes:
     return np.stack([width - x - w, y, w, h], axis=1)
 
 
-def overlaps(boxes: Boxes) -> npt.NDArray[np.float64]:
-    """Intersection over union of every two boxes [K, 4]: [K, K]."""
-    x, y, w, h = boxes.T.astype(np.float64)
-    across = np.minimum.outer(x + w, x + w) - np.maximum.outer(x, x)
-    down = np.minimum.outer(y + h, y + h) - np.maximum.outer(y, y)
+def overlaps(first: Boxes, second: Boxes) -> npt.NDArray[np.float64]:
+    """Intersection over union of boxes [K, 4] with boxes [M, 4]: [K, M]."""
+    (x, y, w, h), (x2, y2, w2, h2) = first.T.astype(np.float64), second.T.astype(np.float64)
+    across = np.minimum.outer(x + w, x2 + w2) - np.maximum.outer(x, x2)
+    down = np.minimum.outer(y + h, y2 + h2) - np.maximum.outer(y, y2)
     common = across.clip(0) * down.clip(0)
-    return np.asarray(common / (np.add.outer(w * h, w * h) - common))
+    return np.asarray(common / (np.add.outer(w * h, w2 * h2) - common))
 
 
 def cut_patches(picture: Pixels, boxes: Boxes) -> Pixels:

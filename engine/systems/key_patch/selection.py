@@ -76,10 +76,8 @@ def edge_boxes(picture: Pixels, count: int, config: KeyPatchConfig) -> Boxes:
     try:
         import cv2
     except ImportError:
-        raise MissingExtraError(
-            "EdgeBoxes needs OpenCV with its contrib modules; pip install opencv-contrib-python-headless, or leave the "
-            "selection at 'edges'"
-        ) from None
+        purpose = "choosing patches by EdgeBoxes"
+        raise MissingExtraError("opencv-contrib-python-headless", purpose, "key-patch") from None
     edges, angles = _gradient(picture)
     if float(edges.mean()) < _FAINT:
         raise DataError("the image has no edges, so that no patch of it is a key patch; take random patches, or boxes")
@@ -147,11 +145,9 @@ def _allowed(boxes: Boxes, side: int, config: KeyPatchConfig) -> npt.NDArray[np.
 
 def _best(boxes: Boxes, score: Floats, count: int, config: KeyPatchConfig) -> Boxes:
     """The best boxes of which no two overlap by more than they may; fewer if there are no more."""
-    order = np.argsort(-score, kind="stable")
+    left = np.argsort(-score, kind="stable")
     chosen: list[int] = []
-    for index in order.tolist():
-        if all(overlaps(boxes[[index, other]])[0, 1] <= config.most_overlap for other in chosen):
-            chosen.append(index)
-            if len(chosen) == count:
-                break
+    while len(left) and len(chosen) < count:
+        chosen.append(int(left[0]))
+        left = left[overlaps(boxes[left[:1]], boxes[left])[0] <= config.most_overlap]
     return boxes[chosen]
