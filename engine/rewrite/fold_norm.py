@@ -7,9 +7,8 @@ Saves one pass over the map, K H W multiplications a sample. Exact; folded weigh
 dtype. Loses never. The norm goes only into the layer in front, because the zero padding of the layer behind it is not
 normalised.
 
-It is for the system `key_patch`, whose networks are convolutions, transposed ones too, each with a batch
-norm. COCO-GAN's conditional batch norm has scales that differ by sample, as weights cannot, and its last norm follows a
-sum of two layers.
+It gains where networks are convolutions, transposed ones too, each with a batch norm behind it. A conditional batch
+norm has scales that differ by sample, as weights cannot, and a norm that follows a sum of two layers stays.
 """
 
 from typing import Any, TypeVar

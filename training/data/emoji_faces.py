@@ -111,7 +111,7 @@ class EmojiFaces:
 
 
 def _faces() -> Iterator[tuple[str, str, bool]]:
-    """Name, text and whether it is a person, of every face and person; sequences of several code points if Pillow can shape them."""
+    """Name, text and whether it is a person; texts of several code points only if Pillow can shape them."""
     subgroup, shapes = "", features.check("raqm")
     for line in _installed(_NAMES, "unicode-data").read_text(encoding="utf-8").splitlines():
         if line.startswith("# subgroup: "):

@@ -38,7 +38,7 @@ PATCHES = Source("patches", "Patches of any size, or images with --box; all make
 IMAGES = Source("images", "Image files of any size; their centre squares are taken.", many=True)
 SYSTEM = System(
     name="key-patch",
-    title="Key patches",
+    title="KeyPatchGAN",
     tasks=(
         Task("compose", "One image from patches, and a mask of where they belong.", reads=(PATCHES,), makes=MAKES,
              options=Parts),

@@ -1,4 +1,4 @@
-"""Boxes of patches: x, y, width and height in whole pixels of the square that a model sees, and what is cut out of it."""
+"""Boxes of patches, x, y, width and height in whole pixels of the square that a model sees, and patches cut by them."""
 
 from collections.abc import Sequence
 

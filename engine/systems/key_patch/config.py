@@ -32,7 +32,9 @@ class KeyPatchConfig(BaseModel):
     patches: int = Field(3, ge=1, le=64, description="Patches of an image in training, and most in an exported graph.")
     least_side: float = Field(0.25, gt=0, lt=1, description="Least side of a key patch, as a share of the image's.")
     most_side: float = Field(0.40, gt=0, le=1, description="Greatest side of a key patch, likewise.")
-    most_area: float = Field(0.16, gt=0, le=1, description="Greatest area of a key patch; 0.09 and 0.04 for small ones.")
+    most_area: float = Field(
+        0.16, gt=0, le=1, description="Greatest area of a key patch; 0.09 and 0.04 for small ones."
+    )
     most_aspect: float = Field(1.6, ge=1, le=16, description="Longer over shorter side of a key patch at most.")
     most_overlap: float = Field(0.5, gt=0, le=1, description="Intersection over union of two key patches at most.")
 

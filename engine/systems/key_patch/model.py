@@ -23,7 +23,6 @@ from ...rewrite.fold_norm import fold_norms
 from ...rewrite.plan import Choice, rewritten
 from ...runtimes import checked_name, converted
 from ...runtimes.graph_file import GraphFile
-from .boxes import Boxes
 from .config import KeyPatchConfig
 from .networks import Composition, Discriminator, KeyPatchNetworks, Parts
 from .parts import PatchSet, Pictures, as_pictures, key_patches, patches_of
@@ -142,9 +141,7 @@ class KeyPatch:
             blank = np.zeros((self.config.patches, *self.size, 3), np.uint8)
             self.images([PatchSet(blank)] * count)
 
-    def compose(
-        self, patches: Any, box: Sequence[str] | None = None, noise: float = 0.0, seed: int = 0
-    ) -> Composed:
+    def compose(self, patches: Any, box: Sequence[str] | None = None, noise: float = 0.0, seed: int = 0) -> Composed:
         """One image from patches, in whatever order.
 
         Args:
@@ -294,7 +291,9 @@ def _narrowed(config: KeyPatchConfig, area: float | None) -> KeyPatchConfig:
     """The rules of key patches with another greatest area; sides shrink with it."""
     if area is None:
         return config
-    most = min(config.most_side, 1.0) if area >= config.most_area else config.most_side * (area / config.most_area) ** 0.5
+    most = (
+        min(config.most_side, 1.0) if area >= config.most_area else config.most_side * (area / config.most_area) ** 0.5
+    )
     least = config.least_side if area >= config.most_area else config.least_side * (area / config.most_area) ** 0.5
     return config.model_copy(update={"most_area": area, "most_side": most, "least_side": least})
 

@@ -189,7 +189,7 @@ def _first(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _up_steps(config: KeyPatchConfig, shares: int, outputs: int) -> nn.ModuleList:
-    """Layers that double the side, on `shares` maps of as many channels each; the last has no norm and no activation."""
+    """Layers that double the side, each on `shares` maps of one width; the last has no norm and no activation."""
     kernel, pad = config.kernel, _padding(config)
     sides = (*reversed(config.channels), outputs)  # channels of the own maps, from 4 x 4 to the result
     steps = []

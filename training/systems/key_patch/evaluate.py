@@ -1,4 +1,4 @@
-"""What `zellige evaluate` reports of key patches: patches kept, masks, images, features. Each beside the paper's number."""
+"""What `zellige evaluate` reports of key patches: patches kept, masks, images, features; beside the paper's numbers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -60,9 +60,10 @@ def compare(model: KeyPatch, held_out: Pictures, training: Pictures, count: int,
 
     Returns:
         For key patches (`_key`) and random ones (`_random`), means over pictures: `appearance`, the mean absolute
-        difference of made image times predicted mask and picture times true mask, a number an element, as a share of
-        the range -1 to 1; `appearance_inside`, of image and picture under the true mask alone; `mask_l1`; `mask_iou`
-        at a threshold of 1/2; `sliced_wasserstein` of made images and pictures. `sliced_wasserstein_data` is between
+        difference of made image times predicted mask and picture times true mask, over all numbers of an image, as a
+        share of the range -1 to 1; `appearance_union`, the same sum over the numbers under the true mask, a stricter
+        one; `appearance_inside`, of image and picture under the true mask alone; `mask_l1`; `mask_iou` at a threshold
+        of 1/2; `sliced_wasserstein` of made images and pictures. `sliced_wasserstein_data` is between
         training and held-out pictures. `nearest` is the mean absolute difference of made images and their nearest
         training pictures, `nearest_data` that of held-out pictures. `missing` has reasons -> metrics left out.
     """
@@ -78,7 +79,7 @@ def compare(model: KeyPatch, held_out: Pictures, training: Pictures, count: int,
             found |= _placed(real, sets, made, model.masks(sets))
         else:
             missing.setdefault("the model has no mask decoder", []).extend(
-                f"{name}_{kind}" for name in ("appearance", "mask_l1", "mask_iou")
+                f"{name}_{kind}" for name in ("appearance", "appearance_union", "mask_l1", "mask_iou")
             )
         found["sliced_wasserstein"] = sliced_wasserstein(real, made)
         report |= {f"{name}_{kind}": value for name, value in found.items()}
@@ -113,11 +114,12 @@ def _kept(real: Pixels, sets: list[PatchSet], made: Pixels) -> dict[str, float]:
 
 def _placed(real: Pixels, sets: list[PatchSet], made: Pixels, mask: Floats) -> dict[str, float]:
     union = _unions(sets, real.shape[1:3])
-    under = np.abs(_levels(made) * mask[..., None] - _levels(real) * union[..., None]).mean() / 2
+    under = np.abs(_levels(made) * mask[..., None] - _levels(real) * union[..., None]).mean(3) / 2
     inside, true = mask >= 0.5, union >= 0.5
     iou = (inside & true).sum((1, 2)) / np.maximum(1, (inside | true).sum((1, 2)))
     return {
-        "appearance": float(under),
+        "appearance": float(under.mean()),
+        "appearance_union": float((under.sum((1, 2)) / union.sum((1, 2))).mean()),
         "mask_l1": float(np.abs(mask - union).mean()),
         "mask_iou": float(iou.mean()),
     }

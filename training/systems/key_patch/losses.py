@@ -23,7 +23,7 @@ def judged(logits: Tensor, real: bool) -> Tensor:
 
 def composite(inside: Tensor, outside: Tensor, mask: Tensor) -> Tensor:
     """M o a + (1 - M) o b of images [N, 3, H, W] under masks [N, 1, H, W]."""
-    return outside + (inside - outside) * mask
+    return inside * mask + outside * (1 - mask)
 
 
 def norm(difference: Tensor, kind: L1) -> Tensor:

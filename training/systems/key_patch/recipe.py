@@ -23,7 +23,9 @@ class KeyPatchRecipe(Recipe):
     """A run of key patches. The defaults are those of the second author's code, which the paper does not contradict."""
 
     system: ClassVar[str] = "key-patch"
-    remedy: ClassVar[str] = "lower the learning rate (--set lr=1e-4) or compute in full precision (--set precision=fp32)"
+    remedy: ClassVar[str] = (
+        "lower the learning rate (--set lr=1e-4) or compute in full precision (--set precision=fp32)"
+    )
 
     data: str = Field("emoji-faces", description="Data set name or folder, unless --data names another.")
     model: KeyPatchConfig = Field(default_factory=KeyPatchConfig, description="The networks.")
@@ -32,7 +34,7 @@ class KeyPatchRecipe(Recipe):
         "edges",
         description="What patches are: edges, key patches by our own score; edgeboxes, by OpenCV's EdgeBoxes; or random.",
     )
-    candidates: int = Field(3, ge=1, le=64, description="Key patches of an image that its patches are drawn from.")
+    candidates: int = Field(3, ge=1, le=64, description="Key patches of an image that its own are drawn from.")
     replacement: bool = Field(
         False, description="Draw with replacement, so that one network learns any number of patches up to its own."
     )

@@ -59,7 +59,9 @@ def picture(seed: int = 0, side: int = 64) -> np.ndarray:
     y, x = np.mgrid[:side, :side] / side
     drawn = np.full((side, side, 3), 255, np.uint8)
     for _ in range(5):
-        cx, cy, r = random.uniform(0.2, 0.8, 2).tolist() + [random.uniform(0.05, 0.2)]
-        inside = (x - cx) ** 2 + (y - cy) ** 2 < r**2 if random.random() < 0.5 else (abs(x - cx) < r) & (abs(y - cy) < r)
+        (cx, cy), r = random.uniform(0.2, 0.8, 2), random.uniform(0.05, 0.2)
+        inside = (
+            (x - cx) ** 2 + (y - cy) ** 2 < r**2 if random.random() < 0.5 else (abs(x - cx) < r) & (abs(y - cy) < r)
+        )
         drawn[inside] = random.integers(0, 256, 3)
     return drawn
