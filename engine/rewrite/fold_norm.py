@@ -67,7 +67,7 @@ def fold_norms(network: nn.Module) -> None:
     for part in network.modules():
         if type(part) is not nn.Sequential:
             continue
-        steps: list[nn.Module] = []
+        steps: list[Any] = []
         for step in part:
             if type(step) is nn.BatchNorm2d and steps and type(steps[-1]) in (nn.Conv2d, nn.ConvTranspose2d):
                 steps[-1] = fold_norm(steps[-1], step)

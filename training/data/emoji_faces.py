@@ -67,7 +67,7 @@ class EmojiFaces:
         names = state["names"]
         assert isinstance(names, tuple)
         split: Split = "held-out" if names and _is_held_out(names[0]) else "train"
-        self.__init__(state["resolution"], split, state["seed"])  # type: ignore[misc, arg-type]
+        self.__init__(state["resolution"], split, state["seed"])  # type: ignore[misc]
 
     def on(self, split: Split) -> "EmojiFaces":
         """The emoji of the other side, under the same seed."""

@@ -156,7 +156,7 @@ class KeyPatch:
             ShapeError: no patch, a box outside of its image, or not as many boxes as files.
             TaskError: the model has no mask decoder.
         """
-        return self.compose_all([patches_of(self.read("patches", patches), box, self.config)], noise, seed)
+        return self.compose_all([patches_of(as_pictures(patches), box, self.config)], noise, seed)
 
     def complete(
         self, images: Images, patches: int = 3, select: str = "edges", area: float | None = None, noise: float = 0.0,
@@ -174,7 +174,7 @@ class KeyPatch:
         Raises:
             DataError: an image has no edges, so that no patch of it is a key patch. TaskError: no mask decoder.
         """
-        squares = self.read("images", images)
+        squares = cut_squares(images, self.config.resolution)
         sets = [
             key_patches(pixels, patches, select, _narrowed(self.config, area), np.random.default_rng((seed, index)))
             for index, pixels in enumerate(squares.pixels)
@@ -204,13 +204,13 @@ class KeyPatch:
 
     def masks(self, sets: Sequence[PatchSet]) -> npt.NDArray[np.float32]:
         """Where the patches of each set belong: float32 [N, R, R] in [0, 1]."""
-        self_made = [made.mask for made in self._made(sets, 0.0, 0)]
-        return np.concatenate([mask[:, 0].cpu().numpy() for mask in self_made if mask is not None])
+        masks = [made.mask for made in self._made(sets, 0.0, 0)]
+        return np.concatenate([mask[:, 0].cpu().numpy() for mask in masks if mask is not None])
 
     @own_modes()
     def features(self, images: Images) -> npt.NDArray[np.float32]:
         """What the last map of D says of images, float32 [N, C * 16]. Source: supplementary, section 4."""
-        critic, pixels = self.critic(), self.read("images", images).pixels
+        critic, pixels = self.critic(), cut_squares(images, self.config.resolution).pixels
         found = []
         with torch.inference_mode():
             for start in range(0, len(pixels), self.batch):
@@ -288,14 +288,12 @@ class KeyPatch:
 
 
 def _narrowed(config: KeyPatchConfig, area: float | None) -> KeyPatchConfig:
-    """The rules of key patches with another greatest area; sides shrink with it."""
+    """The rules of key patches with another greatest area; a smaller one shrinks their sides."""
     if area is None:
         return config
-    most = (
-        min(config.most_side, 1.0) if area >= config.most_area else config.most_side * (area / config.most_area) ** 0.5
-    )
-    least = config.least_side if area >= config.most_area else config.least_side * (area / config.most_area) ** 0.5
-    return config.model_copy(update={"most_area": area, "most_side": most, "least_side": least})
+    scale = min(1.0, (area / config.most_area) ** 0.5)
+    sides = {"most_side": config.most_side * scale, "least_side": config.least_side * scale}
+    return config.model_copy(update={"most_area": area} | sides)
 
 
 def _noisy(patches: Tensor, noise: float, seed: int, numbers: range) -> Tensor:

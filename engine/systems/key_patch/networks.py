@@ -143,7 +143,7 @@ class KeyPatchNetworks(nn.Module):
     def encode(self, patches: Tensor, counts: Tensor | None = None) -> Parts:
         """All patches of all images as one batch, then the sums over the patches of an image."""
         number = patches.shape[:2]
-        parts = self.encoder(patches.flatten(0, 1).to(self.image.first[0].weight.dtype))
+        parts = self.encoder(patches.flatten(0, 1).to(next(self.encoder.parameters()).dtype))
         maps = tuple(_summed(x.unflatten(0, number), counts) for x in parts.maps)
         return Parts(maps, _summed(parts.encoding.unflatten(0, number), counts))
 
@@ -192,7 +192,7 @@ def _up_steps(config: KeyPatchConfig, shares: int, outputs: int) -> nn.ModuleLis
     """Layers that double the side, each on `shares` maps of one width; the last has no norm and no activation."""
     kernel, pad = config.kernel, _padding(config)
     sides = (*reversed(config.channels), outputs)  # channels of the own maps, from 4 x 4 to the result
-    steps = []
+    steps: list[nn.Module] = []
     for own, following in pairwise(sides):
         last = len(steps) == len(config.channels) - 1
         conv = nn.ConvTranspose2d(shares * own, following, kernel, 2, pad, kernel - 4, bias=last)

@@ -74,7 +74,7 @@ def compare(model: KeyPatch, held_out: Pictures, training: Pictures, count: int,
     for kind, select in (("key", "edges"), ("random", "random")):
         sets = [_set(pixels, select, model, (seed, k)) for k, pixels in enumerate(real)]
         made = model.images(sets)
-        found = _kept(real, sets, made)
+        found: dict[str, Any] = dict(_kept(real, sets, made))
         if model.config.has_mask:
             found |= _placed(real, sets, made, model.masks(sets))
         else:

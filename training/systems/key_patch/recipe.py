@@ -32,7 +32,7 @@ class KeyPatchRecipe(Recipe):
     batch: int = Field(64, ge=2, le=65_536, description="Images a step; 64, or 32 for cars.")
     selection: Selection = Field(
         "edges",
-        description="What patches are: edges, key patches by our own score; edgeboxes, by OpenCV's EdgeBoxes; or random.",
+        description="What patches are: key patches by our own score (edges) or OpenCV's (edgeboxes), or random ones.",
     )
     candidates: int = Field(3, ge=1, le=64, description="Key patches of an image that its own are drawn from.")
     replacement: bool = Field(

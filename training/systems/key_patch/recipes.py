@@ -26,7 +26,7 @@ KEYS = KeyPatchRecipe(
 
 def _published(resolution: int, images: int, what: str, *, batch: int = 64, **model: float) -> KeyPatchRecipe:
     return KeyPatchRecipe(
-        description=what, data=f"{what}/", model=KeyPatchConfig(resolution=resolution, **model), batch=batch,  # type: ignore[arg-type]
+        description=what, data=f"{what}/", model=KeyPatchConfig(resolution=resolution, **model), batch=batch,
         steps=_steps(images, batch), checkpoint_every=2_000, sample_every=2_000,
     )  # fmt: skip
 

@@ -77,9 +77,9 @@ class KeyPatchTraining:
             made = self._compose(patches)
         if recipe.objective != "none":
             with self._autocast():
-                losses = self._critic_losses(real, other, union, made)
-            self._update("critic", torch.stack(list(losses.values())).sum())
-            metrics |= {name: loss.detach() for name, loss in losses.items()}
+                judging = self._critic_losses(real, other, union, made)
+            self._update("critic", torch.stack(list(judging.values())).sum())
+            metrics |= {name: loss.detach() for name, loss in judging.items()}
         for update in range(updates):
             with self._autocast():
                 losses = self._generator_losses(real, union, made if update == 0 else self._compose(patches), progress)
