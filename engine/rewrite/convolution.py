@@ -99,7 +99,11 @@ def plain(conv: PaddedConv) -> PaddedConv:
 
 
 def conv2d(
-    weight: Tensor, bias: Tensor | None, padding: int, like: nn.Conv2d, dtype: torch.dtype | None = None
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: int,
+    like: nn.Conv2d | nn.ConvTranspose2d,
+    dtype: torch.dtype | None = None,
 ) -> nn.Conv2d:
     """Make a convolution [K, C, R, R], zero padded and without gradients, in the dtype of a trained one or another."""
     outputs, inputs, *kernel = weight.shape
@@ -112,7 +116,7 @@ def fill(
     made: nn.Conv2d | nn.ConvTranspose2d,
     weight: Tensor,
     bias: Tensor | None,
-    like: nn.Conv2d,
+    like: nn.Conv2d | nn.ConvTranspose2d,
     dtype: torch.dtype | None = None,
 ) -> None:
     """Give a layer its weights, in the dtype of a trained one or another, and laid in memory like its."""

@@ -175,7 +175,7 @@ def _milliseconds(form: nn.Module, inputs: tuple[Tensor, ...]) -> float:
 
 def _key(layer: nn.Module, inputs: tuple[Tensor, ...]) -> str:
     """Everything that a choice depends on, as text that people can read in the file."""
-    assert isinstance(layer, nn.Conv2d)
+    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
     parts: list[Any] = [type(layer).__name__, "x".join(map(str, layer.weight.shape)), layer.weight.dtype]
     mode = "replicate" if getattr(layer, "replicate", False) else layer.padding_mode
     parts += [layer.padding, mode, getattr(layer, "spare", 0), layer.bias is not None]
