@@ -62,9 +62,9 @@ def up_conv(conv: nn.Conv2d, form: Literal["phases", "transposed"] = "phases") -
 def transposed_phases(layer: nn.ConvTranspose2d) -> "PhaseUpConv":
     """Rewrite a transposed convolution that doubles the side as four 2x2 convolutions, one for each phase.
 
-    y[2h] = w3 x[h - 1] + w1 x[h] and y[2h + 1] = w2 x[h] + w0 x[h + 1]: as many multiplications, in one convolution that
-    libraries run well where they run transposed ones badly. At 256 pixels and 3 outputs it took a fifth to a tenth of
-    the time on 2 cores, and 0.7 to 2 times as long at 64 outputs and more.
+    y[2h] = w3 x[h - 1] + w1 x[h] and y[2h + 1] = w2 x[h] + w0 x[h + 1]: as many multiplications, in a convolution
+    of a kind that libraries run well on any machine. To 3 outputs at 256 pixels it took a fifth to a tenth of the time
+    on 2 cores, and at 64 outputs and more 0.6 to 2 times as long.
 
     Args:
         layer: 4x4, stride 2, padded by 1, in one group; it is not changed.

@@ -15,6 +15,7 @@ class Parts(Options):
         description="X,Y,WIDTH,HEIGHT of a patch in pixels of its image; once for every file, or all of one file. "
         "Without one, files are patches.",
     )
+    boxes: str | None = Field(None, description="A text file of boxes, one a line, in place of --box.")
     noise: float = Field(0.0, ge=0, le=2, description="Deviation of noise on the last patch; pixels are -1 to 1.")
     seed: int = Field(0, ge=0, description="Of the noise, and of z if the model takes one.")
 

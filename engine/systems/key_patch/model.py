@@ -25,7 +25,7 @@ from ...runtimes import checked_name, converted
 from ...runtimes.graph_file import GraphFile
 from .config import KeyPatchConfig
 from .networks import Composition, Discriminator, KeyPatchNetworks, Parts
-from .parts import PatchSet, Pictures, as_pictures, key_patches, patches_of
+from .parts import PatchSet, Pictures, as_pictures, key_patches, patches_of, read_boxes
 from .rows import row_of
 
 __all__ = ["RUNS", "Composed", "KeyPatch", "build", "example", "open_graph", "open_model"]
@@ -141,13 +141,17 @@ class KeyPatch:
             blank = np.zeros((self.config.patches, *self.size, 3), np.uint8)
             self.images([PatchSet(blank)] * count)
 
-    def compose(self, patches: Any, box: Sequence[str] | None = None, noise: float = 0.0, seed: int = 0) -> Composed:
+    def compose(
+        self, patches: Any, box: Sequence[str] | None = None, boxes: str | None = None, noise: float = 0.0,
+        seed: int = 0,
+    ) -> Composed:  # fmt: skip
         """One image from patches, in whatever order.
 
         Args:
             patches: files or arrays uint8 [h, w, 3], one or more: patches as they are, or with `box` the images that
                 they are cut out of.
             box: x,y,width,height in pixels of the image, one for every file, or all of them for a single file.
+            boxes: a text file of boxes, one a line, in place of `box`.
             noise: deviation of normal noise on the last patch, whose pixels are -1 to 1.
             seed: of the noise, and of z.
         Returns:
@@ -156,6 +160,8 @@ class KeyPatch:
             ShapeError: no patch, a box outside of its image, or not as many boxes as files.
             TaskError: the model has no mask decoder.
         """
+        if boxes is not None:
+            box = read_boxes(boxes, box)
         return self.compose_all([patches_of(as_pictures(patches), box, self.config)], noise, seed)
 
     def complete(

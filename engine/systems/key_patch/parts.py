@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,17 @@ import numpy.typing as npt
 
 from zellige.errors import DataError, ShapeError
 
+from ...files.hostile import open_regular
 from ...files.squares import cut_squares
 from .boxes import Boxes, checked_boxes, cut_patches, rounded_out, stretched
 from .config import KeyPatchConfig
 from .selection import edge_boxes, key_boxes, random_boxes
 
-__all__ = ["PatchSet", "Pictures", "as_pictures", "key_patches", "patches_of"]
+__all__ = ["PatchSet", "Pictures", "as_pictures", "key_patches", "patches_of", "read_boxes"]
 
 Pixels = npt.NDArray[np.uint8]
+
+_MOST_BYTES = 2**20  # of a file of boxes
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,25 @@ def patches_of(pictures: Pictures, box: Sequence[str] | None, config: KeyPatchCo
     same = all(picture is pictures[0] for picture in pictures)
     shown = cut_squares([pictures[0]], side).pixels[0] if same else None
     return PatchSet(np.stack(cut), np.stack(placed), shown)
+
+
+def read_boxes(path: str, given: Sequence[str] | None) -> list[str]:
+    """The boxes of a text file, one a line.
+
+    Raises:
+        ShapeError: boxes were given too, or it holds none. DataError: it cannot be read.
+    """
+    if given:
+        raise ShapeError("boxes come from --box or from the file of --boxes, and not from both; leave one out")
+    try:
+        with open_regular(Path(path)) as file:
+            text = file.read(_MOST_BYTES).decode("utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a text of boxes: {error}") from None
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise ShapeError(f"{path} holds no box; write X,Y,WIDTH,HEIGHT in a line for each patch")
+    return lines
 
 
 def key_patches(

@@ -86,6 +86,16 @@ def test_boxes_are_in_pixels_of_the_image(model: KeyPatch) -> None:
     assert np.abs(model.compose([large], box=["32,16,40,40"]).image - small).mean() < 4  # resampled
 
 
+def test_boxes_come_from_a_file(model: KeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "boxes.txt").write_text("8,8,20,20\n\n30,30,18,24\n")
+    read = model.compose([picture()], boxes=str(tmp_path / "boxes.txt"))
+    np.testing.assert_array_equal(read.image, model.compose([picture()], box=["8,8,20,20", "30,30,18,24"]).image)
+    with pytest.raises(ShapeError, match="from --box or from the file of --boxes, and not from both"):
+        model.compose([picture()], box=["1,1,9,9"], boxes=str(tmp_path / "boxes.txt"))
+    with pytest.raises(DataError, match="cannot be read as a text of boxes"):
+        model.compose([picture()], boxes=str(tmp_path / "none.txt"))
+
+
 def test_each_file_has_its_box(model: KeyPatch) -> None:
     made = model.compose([picture(0), picture(0), picture(1)], box=["8,8,20,20", "30,30,18,24", "4,4,20,20"])
     cut = [cut_patches(picture(k), np.array([box]))[0]
