@@ -84,7 +84,6 @@ def edge_boxes(picture: Pixels, count: int, config: KeyPatchConfig) -> Boxes:
     asked = cv2.ximgproc.createEdgeBoxes()  # a new one a picture: asked again, one answers otherwise
     asked.setMaxBoxes(_ASKED * 10)
     asked.setMinBoxArea((config.least_side * len(edges)) ** 2)
-    asked.setMaxAspectRatio(config.most_aspect)
     found, _ = asked.getBoundingBoxes((edges / edges.max()).astype(np.float32), angles.astype(np.float32))
     boxes = rounded_out(np.asarray(found, np.float64).reshape(-1, 4), edges.shape)
     allowed = boxes[_allowed(boxes, len(edges), config)]
@@ -97,8 +96,7 @@ def edge_boxes(picture: Pixels, count: int, config: KeyPatchConfig) -> Boxes:
 
 def random_boxes(random: np.random.Generator, count: int, config: KeyPatchConfig) -> Boxes:
     """Boxes at random places, of the sizes that key patches may have: int64 [count, 4]."""
-    windows = _windows(config.resolution, config)
-    sizes = np.unique(windows[:, 2:], axis=0)
+    sizes = _sizes(config.resolution, config)
     w, h = sizes[random.integers(len(sizes), size=count)].T
     x, y = (np.floor(random.random(count) * (config.resolution - side + 1)).astype(np.int64) for side in (w, h))
     return np.stack([x, y, w, h], axis=1)
@@ -120,6 +118,12 @@ def _gradient(picture: Pixels) -> tuple[Floats, Floats]:
     dx, dy = (np.take_along_axis(t, strongest, 2)[..., 0] for t in (across, down))
     # The orientation of the edge, which is across the gradient, in [0, pi).
     return lengths.max(2), np.mod(np.arctan2(dy, dx) + np.pi / 2, np.pi)
+
+
+@cache
+def _sizes(side: int, config: KeyPatchConfig) -> Boxes:
+    """Widths and heights of these windows, each pair once: [M, 2]."""
+    return np.unique(_windows(side, config)[:, 2:], axis=0)
 
 
 @cache
