@@ -6,8 +6,8 @@
 #   docker run --rm --volume "$PWD/out:/work" zellige panorama planet --size 16384x --memory 512MiB --seed 3 --out /work/p.tif
 #
 # The mounted folder must be writable by the user 10001, or give --user "$(id -u):$(id -g)" --env HOME=/tmp.
-# The usual index has torch with CUDA, for --build-arg EXTRAS=cuda,export,tiff. For CPUs alone torch's makers have an index
-# of smaller builds: --build-arg TORCH_INDEX=URL.
+# The usual index has torch with CUDA, for --build-arg EXTRAS=cuda,export,tiff. Torch's makers have an index of smaller
+# builds for CPUs alone: --build-arg TORCH_INDEX=URL.
 
 FROM python:3.12-slim AS build
 
@@ -22,8 +22,8 @@ ENV PATH=/opt/zellige/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK
 WORKDIR /source
 COPY constraints.txt ./
 
-# torch comes first and alone: the index decides which build it is, and has not all that torch depends on; that comes
-# with the package.
+# torch comes first and alone, because the index decides which build it is. An index of torch's makers lacks some of
+# the packages that torch depends on; those come with the package.
 ARG TORCH_INDEX=
 RUN pip install --constraint constraints.txt --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 RUN pip install --constraint constraints.txt cmake nanobind ninja scikit-build-core setuptools
@@ -50,9 +50,7 @@ RUN useradd --create-home --uid 10001 zellige && install --directory --owner zel
 USER zellige
 WORKDIR /work
 
-EXPOSE 8000
-
-# Loads torch and the kernels; an HTTP service would be asked instead.
+# Loads torch and the kernels. Nothing listens on a port.
 HEALTHCHECK --interval=5m --timeout=60s CMD ["zellige", "info", "--json"]
 
 ENTRYPOINT ["zellige"]

@@ -1,1 +1,1 @@
-"""Measurements: every figure in one run with what it is compared to, and with its conditions."""
+"""Measurements. Every figure is taken in one run with the figures it is compared to, and names its conditions."""

@@ -15,7 +15,7 @@ __all__ = ["conditions"]
 
 
 def conditions() -> dict[str, Any]:
-    """Date, command, machine, versions."""
+    """Return date, command, machine and versions."""
     facts = describe()
     return {
         "date": datetime.now(UTC).date().isoformat(),

@@ -1,4 +1,4 @@
-"""The panorama to disk against the bare generator: what scheduling, blending and writing cost."""
+"""Compares a panorama to disk with the bare generator, to find the cost of scheduling, blending and writing."""
 
 import statistics
 import tempfile
@@ -27,14 +27,14 @@ def measure(
 
     Args:
         model: the model.
-        width, height: of the panorama in pixels, as of the task `panorama`.
+        width, height: of the panorama in pixels, as in the task `panorama`.
         memory: budget; both run with the batch that it allows.
         seed: of the panorama.
-        rounds: of both; medians are reported, and the median of the ratios of neighbouring rounds.
+        rounds: number of rounds; medians are reported, and the median of the ratios of neighbouring rounds.
     Returns:
         report with `generator_patches_per_second`, `render_patches_per_second`, `render_share_of_generator` (the rate
-        of the render over that of the generator, 1.0 is no overhead), megapixels per second, the render's last report,
-        and the conditions.
+        of the render over that of the generator; 1.0 means no overhead), megapixels per second, the render's last
+        report, and the conditions.
     """
     maker = model.patches
     scene = model.scene(width, height, seed)
@@ -45,7 +45,7 @@ def measure(
         plan, tiles = plan_render(maker, scene, canvas, budget, model.name)
         strip = Region(0, 0, min(canvas.tile[0], scene.height), min(tiles * canvas.tile[1], scene.width))
         size = len(scene.work(strip))
-        # The render splits a chunk into equal parts, and fills them up.
+        # The render splits a chunk into equal parts and fills these up, so the bare generator takes the same batch.
         batch = filled(maker, -(-size // -(-size // plan.batch)))
         bare, full, reports = [], [], []
         area = scene.block[0] * scene.block[1]
@@ -76,7 +76,7 @@ def measure(
 
 @torch.inference_mode()
 def _bare_rate(maker: PatchMaker, block: Block, batch: int, calls: int) -> float:
-    """Patches a second of the maker alone, in blocks, on random inputs that are already on the device."""
+    """Return the patches a second of the maker alone, in blocks, on random inputs that are already on the device."""
     random = np.random.default_rng(0)
     latents = torch.from_numpy(random.uniform(-1, 1, (batch, maker.latent))).to(maker.device, torch.float32)
     places = random.uniform(0, 2, (2, batch))

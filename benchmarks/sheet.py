@@ -1,9 +1,9 @@
-"""Every task of a model as one picture.
+"""Draws the results of all tasks of a model as one picture.
 
     python -m zellige.benchmarks.sheet emoji --set translate.child=0 --out emoji.png
 
-Columns are images: those given, or held-out pictures of the data that the model was trained on. Rows are the images
-themselves, new ones under a seed, and what each task makes of them; a task that reads a second image gets the next one.
+A column is an image: a given one, or a held-out picture of the model's training data. Rows are the images, new ones
+under a seed, and the results of each task. A task that reads a second image gets the next one.
 """
 
 import argparse
@@ -32,9 +32,9 @@ def sheet(model: Any, images: Any, options: dict[str, dict[str, Any]] | None = N
     """Lay the results of every task for some images below them.
 
     Args:
-        model: whose tasks they are.
+        model: the model.
         images: files, or uint8 [N, H, W, 3].
-        options: of the tasks, by the names of task and option.
+        options: options of the tasks, by the names of task and option.
         seed: of new images.
     Returns:
         uint8 [H, W, 3], N pictures a row with gaps between them; tables are left out, and so are panoramas and results
@@ -66,7 +66,7 @@ def _checked(task: Task, chosen: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_images(model: Any, task: Task, images: Any, chosen: dict[str, Any]) -> list[list[Pixels]]:
-    """A row for each kind of picture that a task makes."""
+    """Return a row for each kind of picture that a task makes."""
     columns = []
     for index in range(len(images)):
         following = [images[(index + 1) % len(images)]]

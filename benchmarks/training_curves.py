@@ -1,8 +1,8 @@
-"""Curves of a training run, from its log.
+"""Draws curves of a training run from its log.
 
     python -m zellige.benchmarks.training_curves runs/emoji/log.jsonl --out curves.png critic,adversarial mask_share
 
-Each word is a panel, with the keys of the log that are drawn in it.
+Each word is a panel, and lists the keys of the log that are drawn in it.
 """
 
 import argparse
@@ -22,10 +22,11 @@ def draw(log: Path, out: Path, panels: Sequence[Sequence[str]]) -> None:
 
     Args:
         log: `log.jsonl` of a run.
-        out: the PNG file; appears when it is complete.
-        panels: keys of the log; each is drawn from the step on where it first appears.
+        out: the PNG file, which appears when it is complete.
+        panels: keys of the log; each is drawn from the step at which it first appears.
     Raises:
-        DataError: the log has no such key; MissingExtraError: matplotlib is not installed.
+        DataError: the log lacks a key.
+        MissingExtraError: matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure

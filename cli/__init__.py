@@ -24,11 +24,11 @@ from .train import train
 
 __all__ = ["main", "make_app"]
 
-CLOSED, REFUSED, STOPPED = 1, 2, 130  # exit statuses; the first is for a reader that went away
+CLOSED, REFUSED, STOPPED = 1, 2, 130  # exit statuses; the first is for a pipe whose reader went away
 
 
 def make_app() -> typer.Typer:
-    """The command with the verbs of all systems in the table."""
+    """Make the command, with the verbs of all systems in the table."""
     app = typer.Typer(
         name="zellige",
         help="Run and train GANs that compose images out of parts.",
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def _status(arguments: list[str]) -> int:
-    """Run the command and say what went wrong; its exit status."""
+    """Run the command, report what went wrong, and return the exit status."""
     debug, output = "--debug" in arguments, Output(sys.stdout)
     try:
         with redirect_stdout(output):
@@ -77,7 +77,7 @@ def _status(arguments: list[str]) -> int:
         _complain(str(stop) or "stopped")
         return STOPPED
     except typer.TyperException as error:
-        if message := _usage(error):  # without arguments the help was shown, and there is no more to say
+        if message := _usage(error):  # a command without arguments showed its help, and there is no more to say
             _complain(message)
         return REFUSED
     except ZelligeError as error:
@@ -88,7 +88,7 @@ def _status(arguments: list[str]) -> int:
     except OSError:
         if output.fault is None or debug:
             raise
-        if isinstance(output.fault, BrokenPipeError):  # who closed the pipe has seen enough
+        if isinstance(output.fault, BrokenPipeError):  # the reader closed the pipe because it has seen enough
             return CLOSED
         _complain(f"standard output cannot be written: {output.fault.strerror}; free some space or write elsewhere")
         return REFUSED
@@ -104,19 +104,20 @@ def _run(arguments: list[str]) -> None:
 def _options(
     context: typer.Context, debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False
 ) -> None:
-    # Before torch loads OpenMP, whose threads spin while they wait for each other, for so long that beside another busy
-    # process images take many times as long. This is enough to lose nothing alone. Benchmarks leave it to who measures.
+    # OpenMP's threads spin while they wait for each other. By default they spin for so long that images take many times
+    # as long beside another busy process. This count costs nothing when the process is alone. It must be set before
+    # torch loads OpenMP. Benchmarks leave it to the person who measures.
     if context.invoked_subcommand != "bench" and "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def _complain(message: str) -> None:
-    with suppress(OSError):  # nobody is left to be told
+    with suppress(OSError):  # standard error is closed, so nobody can be told
         say(f"zellige: {visible(message)}", error=True)
 
 
 def _usage(error: typer.TyperException) -> str:
-    """A sentence of ours for an option or argument that the command does not take."""
+    """Say in a sentence of ours which option or argument the command does not take."""
     cause, param = error.__cause__, getattr(error, "param", None)
     text = " ".join(error.format_message().split()).rstrip(".")
     if isinstance(cause, ValidationError) and param is not None:

@@ -1,4 +1,4 @@
-"""The command as `python -m zellige.cli`."""
+"""Runs the command for `python -m zellige.cli`."""
 
 from . import main
 

@@ -1,4 +1,4 @@
-"""The verbs of `zellige bench`."""
+"""The verbs of `zellige bench`, which measure panoramas, generators and kernels."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -42,7 +42,7 @@ def bench_panorama(
 
     width, height = parse_size(size)
     generator: Any = load_checkpoint(model, device, precision)
-    system_of(generator.system).task("panorama")  # refuses a model without
+    system_of(generator.system).task("panorama")  # refuses a model without this task
     report(measure(generator, width, height, memory, seed, rounds), as_json)
 
 
@@ -60,7 +60,7 @@ def bench_generate(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Compare a generator with its peers: correct first, then how fast. Ctrl-C ends it with what it has."""
+    """Compare a generator with its peers: first the images, then the times. Ctrl-C keeps the results so far."""
     from ..benchmarks.generate.compare import compare
     from ..benchmarks.generate.table import table_of
     from ..engine.device import pick_device
@@ -86,7 +86,7 @@ def bench_kernels(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Compare kernels with their peers: correct first, then how fast, and of what limit. Ctrl-C keeps what it has."""
+    """Compare kernels with peers: first results, then times and shares of limits. Ctrl-C keeps the results so far."""
     import torch
 
     from ..benchmarks.kernels.compare import compare
@@ -114,7 +114,7 @@ def _collect(
     as_json: bool,
     least: int = 140,
 ) -> dict[str, Any]:
-    """Save each report as it comes, and print the last, which stays true if the run was stopped or a peer was wrong."""
+    """Save each report as it comes, and print the last. It is valid even if the run was stopped or a peer was wrong."""
     write, found = save_json(save), dict[str, Any]()
     try:
         for found in reports:
@@ -128,7 +128,7 @@ def _collect(
 
 
 def _refuse(files: Mapping[str, Path | None], overwrite: bool, inputs: Mapping[str, list[Path]]) -> None:
-    """Refuse output files that exist, that are the same, or that cannot be written, before anything is measured."""
+    """Refuse, before anything is measured, output files that exist, are the same, or cannot be written."""
     from ..engine.files.atomic import AtomicFile
 
     outputs = {flag: [path] for flag, path in files.items() if path is not None}

@@ -50,7 +50,7 @@ def evaluate(
 
 
 def _refuse_record(path: Path) -> None:
-    """Refuse what cannot take the metrics, before minutes of work."""
+    """Refuse a file that cannot take the metrics, before minutes of work."""
     from ..engine.files.atomic import AtomicFile
     from ..engine.library import BUNDLED
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["export"]
 
 MOST_BATCH = 65536
-# By format the options that it alone has no use for.
+# For each format, the options that it does not use.
 UNUSED = {
     "onnx": ("target", "profile", "max_batch", "instances", "serve_on"),
     "tensorrt": ("max_batch", "instances", "serve_on"),
@@ -62,8 +62,8 @@ def export(
         *most, last = UNUSED
         raise TaskError(f"there is no export to {to!r}; use {', '.join(most)} or {last}")
     refuse_unused(context, f"--to {to}", UNUSED[to])
-    if to != "triton-repository":  # whose own check names the model in it
-        beside = out.with_name(f"{out.name}.data")  # weights that are too large for the file
+    if to != "triton-repository":  # a repository is checked later, by an error that names the model in it
+        beside = out.with_name(f"{out.name}.data")  # external data, for weights that are too large for the file
         refuse_same({"--out": [out, beside]}, {"the model": [find(model)]})
         refuse_existing([out], overwrite)
     chosen: dict[str, Any] = {"task": task, "precision": precision, "output": output}
@@ -96,7 +96,7 @@ def _profile(text: str) -> "Profile":
 
 
 def _show(found: dict[str, Any], as_json: bool) -> None:
-    """For people the inputs and outputs of a graph on a line each, and nothing that takes a page."""
+    """Report the export. For people inputs and outputs take a line each, and long lists are left out."""
     if not as_json:
         found = {key: value for key, value in found.items() if key not in ("config", "metadata")}
         for key in ("inputs", "outputs"):

@@ -26,16 +26,16 @@ __all__ = [
 ]
 
 Verb = Callable[..., None]
-Offer = tuple[System, Task]  # a system, and its task of the verb's name
+Offer = tuple[System, Task]  # a system, and its task that has the verb's name
 
 
 def number(help: str, *flags: str, least: int, most: int | None = None) -> Any:
-    """An option that takes numbers within bounds, which its help shows.
+    """Make an option that takes numbers within bounds, which its help shows.
 
     Args:
         help: a sentence for people.
         flags: such as "--count"; by default the parameter's name.
-        least, most: the bounds; None is none.
+        least, most: the bounds; None is no bound.
     """
     bounds = _bounds(least, most)
 
@@ -48,12 +48,12 @@ def number(help: str, *flags: str, least: int, most: int | None = None) -> Any:
 
 
 def with_options(verb: Verb, offers: Sequence[Offer]) -> Verb:
-    """A verb whose `**options` are the options of its task in every system."""
+    """Return a verb whose `**options` are the options of its task in every system."""
     return with_parameters(verb, option_parameters(offers))
 
 
 def with_parameters(verb: Verb, parameters: Iterable[inspect.Parameter]) -> Verb:
-    """A verb whose `**options` are these parameters; arguments come first in its help, then its own options."""
+    """Return a verb whose `**options` are these parameters; its help has arguments first, then its own options."""
     own = [p for p in inspect.signature(verb).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
 
     @functools.wraps(verb)
@@ -66,9 +66,9 @@ def with_parameters(verb: Verb, parameters: Iterable[inspect.Parameter]) -> Verb
 
 
 def option_parameters(offers: Sequence[Offer]) -> list[inspect.Parameter]:
-    """The fields of a task's options in all its systems, as parameters of the verb.
+    """Return the fields of a task's options in all its systems, as parameters of the verb.
 
-    A field that only some systems have says which ones in its help. An option is required if every system asks for it.
+    If only some systems have a field, its help names them. An option is required if every system requires it.
     """
     fields: dict[str, list[tuple[System, FieldInfo]]] = {}
     for system, task in offers:
@@ -78,13 +78,13 @@ def option_parameters(offers: Sequence[Offer]) -> list[inspect.Parameter]:
 
 
 def given_options(context: typer.Context, task: Task, values: Mapping[str, Any], model: str) -> Options:
-    """The options of a model's task as they were given; those left out have their defaults and count as unset.
+    """Return the options of a model's task; those that were left out have their defaults and count as unset.
 
     Args:
-        context: of the verb.
-        task: of the model's system.
-        values: of all options of the verb that come from fields.
-        model: its name, for errors.
+        context: context of the verb.
+        task: the task of the model's system.
+        values: values of all options of the verb that come from fields.
+        model: name of the model, for errors.
     Raises:
         TaskError: an option was given that this task does not have, one is missing, or a value is out of bounds.
     """
@@ -101,12 +101,12 @@ def given_options(context: typer.Context, task: Task, values: Mapping[str, Any],
 
 
 def refuse_unused(context: typer.Context, choice: str, names: Iterable[str]) -> None:
-    """Refuse options that were given and that a choice does not use.
+    """Refuse options that were given although a choice does not use them.
 
     Args:
-        context: of the verb.
-        choice: as it was given, such as "--to onnx".
-        names: of the parameters that it does not use.
+        context: context of the verb.
+        choice: the choice as it was typed, such as "--to onnx".
+        names: names of the parameters that the choice does not use.
     Raises:
         TaskError: one of them was given.
     """
@@ -118,7 +118,7 @@ def refuse_unused(context: typer.Context, choice: str, names: Iterable[str]) -> 
 
 
 def _given(context: typer.Context) -> dict[str, str]:
-    """The flags of options that the caller gave, by their parameters' names."""
+    """Return the flags of options that the caller gave, by their parameters' names."""
     found = {}
     for param in context.command.params:
         source = context.get_parameter_source(param.name)
@@ -152,7 +152,7 @@ def _parameter(name: str, found: list[tuple[System, FieldInfo]], shared: bool) -
 
 
 def _limits(field: FieldInfo) -> str:
-    """The bounds of a field as a sentence behind its description."""
+    """Return a field's bounds as a sentence that follows its description."""
     least, most = _extremes(field)
     bounds = _bounds(least, most) if least is not None or most is not None else ""
     return f" {bounds[0].upper()}{bounds[1:]}." if bounds else ""

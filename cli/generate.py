@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["generate_verb"]
 
-MOST = 1_000_000  # images of a run: their names are held, and listed in the report
-ON_SHEET = 64  # the contact sheet has the first ones, so that its memory does not grow with their number
+MOST = 1_000_000  # images of a run, whose names are kept in memory and listed in the report
+ON_SHEET = 64  # images on the contact sheet: the first ones, so that its memory does not grow with their number
 
 
 def generate_verb() -> Verb:
-    """The verb, with the options that systems declare for their task `generate`."""
+    """Return the verb, with the options that systems declare for their task `generate`."""
     return with_options(generate, offers_of("generate"))
 
 
@@ -82,7 +82,7 @@ def generate(
 def _write(
     model: "Loaded", files: Sequence[Path], sheet: Path, first: int, make: Callable[[int, int], Any], advance: Advance
 ) -> None:
-    """Make images in batches, and write each as soon as it is there; only the sheet's are kept."""
+    """Make images in batches, and write each as soon as it is made; only those on the sheet are kept."""
     from ..engine.files.pictures import contact_sheet
 
     kept: list[Any] = []

@@ -1,4 +1,4 @@
-"""The verbs that look: `zellige info` and `zellige models`."""
+"""The verbs that describe: `zellige info` and `zellige models`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,7 +58,7 @@ def models(
 
 
 def _listed(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What people are told of a model in a list."""
+    """Return a model's row in a list for people."""
     return {
         "name": row["name"],
         "system": row["system"],

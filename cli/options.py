@@ -24,7 +24,7 @@ __all__ = [
     "parse_size",
 ]
 
-MOST_SEED = 2**63 - 1  # what torch takes, without a sign
+MOST_SEED = 2**63 - 1  # the largest seed that torch takes
 
 Model = Annotated[str, typer.Argument(help="A bundled model's name, or the path of a checkpoint or exported file.")]
 OutFolder = Annotated[Path, typer.Option(help="Folder for the PNG files; made when missing.")]
@@ -39,7 +39,7 @@ Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels; 16384x t
 
 
 def parse_size(text: str | None) -> tuple[int | None, int | None]:
-    """Width and height of WIDTHxHEIGHT; a side that is left out, or called native, is the model's."""
+    """Return width and height of WIDTHxHEIGHT; a side that is left out or called native is None, the model's own."""
     if text is None:
         return None, None
     sides = text.lower().split("x")

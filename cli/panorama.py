@@ -17,7 +17,7 @@ __all__ = ["panorama_verb"]
 
 
 def panorama_verb() -> Verb:
-    """The verb, with the options that systems declare for their task `panorama`."""
+    """Return the verb, with the options that systems declare for their task `panorama`."""
     return with_options(panorama, offers_of("panorama"))
 
 
@@ -50,7 +50,7 @@ def panorama(
     refuse_same(outputs, {"the model": [find(model)]})
     refuse_existing([path for paths in outputs.values() for path in paths], overwrite)
     if preview is not None:
-        AtomicFile(preview)  # a refusal comes before the rendering
+        AtomicFile(preview)  # refuses a path that cannot be written, before the rendering
     generator: Any = load_task("panorama", model, device, precision, runtime)
     options = given_options(context, system_of(generator.system).task("panorama"), values, generator.name)
 

@@ -1,7 +1,7 @@
-"""All that the command prints: reports for people and for programs, sentences, lines of logs.
+"""Everything that the command prints: reports for people and for programs, sentences, lines of logs.
 
-Names of files and texts of models come from outside. They are printed as they are: no markup and no emoji are read in
-them, a pipe gets them whole, and control characters are shown instead of obeyed.
+Names of files and texts of models come from outside. They are printed unchanged: no markup or emoji codes are read in
+them, and a pipe gets them whole. Control characters are shown instead of obeyed.
 """
 
 import io
@@ -19,11 +19,11 @@ from rich.table import Table
 
 __all__ = ["LogLines", "Output", "facts", "finite", "grid", "report", "say", "show", "visible"]
 
-_WIDE = 100_000  # characters a line where no terminal limits them
+_WIDE = 100_000  # characters a line if no terminal limits them
 
 
 class LogLines(logging.Handler):
-    """Log records as lines on standard error, looked up anew because a progress bar takes its place for a while."""
+    """Log records as lines on standard error, looked up each time because a progress bar may have replaced it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
@@ -43,7 +43,7 @@ class Output(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """That of the stream."""
+        """The encoding of the stream."""
         return self._stream.encoding or "utf-8"
 
     def write(self, text: str) -> int:
@@ -57,11 +57,11 @@ class Output(io.TextIOBase):
             self._stream.flush()
 
     def isatty(self) -> bool:
-        """Whether the stream is a terminal."""
+        """Tell whether the stream is a terminal."""
         return self._stream.isatty()
 
     def fileno(self) -> int:
-        """Number of the stream's file."""
+        """Return the number of the stream's file."""
         return self._stream.fileno()
 
     @contextmanager
@@ -70,17 +70,17 @@ class Output(io.TextIOBase):
             yield
         except OSError as fault:
             self.fault = fault
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())  # or Python would try again when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())  # else Python would write again when it ends
             raise
 
 
 def visible(text: str) -> str:
-    """Text in one line; its control characters, which could move a terminal's cursor, become escapes."""
+    """Return text in one line; its control characters, which could move a terminal's cursor, become escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Print lines on standard output or standard error; characters that it cannot encode become escapes."""
+    """Print lines on standard output or standard error; characters that the stream cannot encode become escapes."""
     stream = sys.stderr if error else sys.stdout
     encoding = stream.encoding or "utf-8"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
@@ -91,8 +91,8 @@ def show(*parts: RenderableType, least: int = 0) -> None:
     """Print tables and texts below each other for people.
 
     Args:
-        parts: tables, or texts whose strings are taken as they are.
-        least: characters a line; a narrower terminal breaks them itself.
+        parts: tables, or texts, whose strings are printed unchanged.
+        least: least number of characters in a line; a narrower terminal breaks the lines itself.
     """
     console = Console(markup=False, emoji=False, highlight=False)
     console.width = max(console.width, least) if console.is_terminal else _WIDE
@@ -102,7 +102,7 @@ def show(*parts: RenderableType, least: int = 0) -> None:
 
 
 def report(values: Mapping[str, Any], as_json: bool) -> None:
-    """Print what a verb found: one JSON object, or a table for people with lists of rows as tables below it."""
+    """Print a verb's report: one JSON object, or for people a table, and below it a table for each list of rows."""
     if as_json:
         say(json.dumps(finite(values), allow_nan=False))
         return
@@ -112,7 +112,7 @@ def report(values: Mapping[str, Any], as_json: bool) -> None:
 
 
 def facts(values: Mapping[str, Any], title: str | None = None) -> Table:
-    """Two columns: names and values."""
+    """Make a table of two columns: names and values."""
     table = Table(show_header=False, box=None, title=title, title_justify="left", title_style="bold", pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -122,7 +122,7 @@ def facts(values: Mapping[str, Any], title: str | None = None) -> Table:
 
 
 def grid(rows: list[dict[str, Any]], title: str | None = None) -> Table:
-    """A table of rows with the same keys; numbers stand on the right."""
+    """Make a table of rows with the same keys; numbers are aligned on the right."""
     table = Table(box=None, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for key in rows[0]:
         numbers = all(isinstance(row[key], int | float | None) for row in rows)
@@ -133,7 +133,7 @@ def grid(rows: list[dict[str, Any]], title: str | None = None) -> Table:
 
 
 def finite(value: Any) -> Any:
-    """A value for JSON, which has neither infinity nor NaN: they become null."""
+    """Return a value for JSON, which has neither infinity nor NaN: they become null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -146,7 +146,7 @@ def _is_table(value: Any) -> bool:
 
 
 def _named(key: str, value: Any) -> tuple[str, str]:
-    """A name and its value for people; bytes in a unit that is read at a glance."""
+    """Return a name and its value for people; bytes get a unit that can be read at a glance."""
     if isinstance(value, int) and (key == "bytes" or key.endswith("_bytes")):
         return key.removesuffix("_bytes") if key != "bytes" else "size", _size(value)
     return key, _plain(value)

@@ -1,22 +1,22 @@
-"""Progress bars on a terminal; nothing when the output is piped."""
+"""Progress bars on a terminal, which are left out when the output is piped."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 __all__ = ["Advance", "progress"]
 
-Advance = Callable[[int, int], None]  # takes how much is done, and how much there is
+Advance = Callable[[int, int], None]  # takes the amount that is done, and the whole amount
 
 
 @contextmanager
 def progress(title: str, status: Callable[[float], str]) -> Iterator[Advance]:
-    """A bar with the remaining time and a status.
+    """Show a bar with the remaining time and a status.
 
     Args:
-        title: what is going on.
-        status: from how much was done in a second to a few words.
+        title: the name of the work.
+        status: makes a few words of the amount that was done in a second.
     Yields:
-        what is called with the progress.
+        the function to call with the progress.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn

@@ -1,4 +1,4 @@
-"""Files that verbs write: their names, which ones may be replaced, and the pictures and tables in them."""
+"""The files that verbs write: their names, the rules for replacing them, and the pictures and tables in them."""
 
 import csv
 import io
@@ -36,13 +36,13 @@ Paths = Sequence[Path]
 
 
 def refuse_same(outputs: Mapping[str, Iterable[Path]], inputs: Mapping[str, Iterable[Path]]) -> None:
-    """Refuse to write over an input, or over another output, by whatever path or link it is named.
+    """Refuse to write over an input or over another output, even if a link or another path names the file.
 
     Args:
-        outputs: what will be written, by the flag that named it.
-        inputs: what is read, likewise.
+        outputs: the files that will be written, by the flags that named them.
+        inputs: the files that are read, likewise.
     Raises:
-        OutputError: two are the same file.
+        OutputError: two of the names mean the same file.
     """
     taken = {_identity(path): flag for flag, paths in inputs.items() for path in paths}
     for flag, paths in outputs.items():
@@ -53,10 +53,10 @@ def refuse_same(outputs: Mapping[str, Iterable[Path]], inputs: Mapping[str, Iter
 
 
 def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
-    """Refuse to replace files unasked.
+    """Refuse to replace files unless `overwrite` allows it.
 
     Raises:
-        OutputError: one of them exists.
+        OutputError: a file exists.
     """
     if overwrite:
         return
@@ -66,7 +66,7 @@ def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
 
 
 def picture_names(files: Sequence[str], endings: Sequence[str], out: Path) -> list[list[Path]]:
-    """Names STEM-ENDING.png of the results of image files, a list for each ending.
+    """Return the names STEM-ENDING.png of the results of image files, a list for each ending.
 
     Raises:
         OutputError: two files would get the same names.
@@ -84,19 +84,19 @@ def picture_names(files: Sequence[str], endings: Sequence[str], out: Path) -> li
 
 
 def listed(files: Sequence[Path], as_json: bool) -> list[str] | str:
-    """Files in a report: all of them for programs, the first and the last for people."""
+    """Return files for a report: all of them for programs, the first and the last for people."""
     if as_json:
         return [str(path) for path in files]
     return str(files[0]) if len(files) == 1 else f"{files[0]} ... {files[-1].name}"
 
 
 def stem_of(file: str) -> str:
-    """The name of a file without folder and extension, fit to be part of another name."""
+    """Return the name of a file without folder and extension, made fit to be part of another name."""
     return fit(Path(file).stem)
 
 
 def fit(value: Any) -> str:
-    """A value as part of a file's name."""
+    """Return a value as text that can be part of a file's name."""
     return re.sub(r"[/\\:\0]", "-", str(value))
 
 
@@ -111,15 +111,15 @@ def write_pictures(
     """Run a task on some rows of its inputs at a time, and write its pictures as they are made.
 
     Args:
-        run: from rows to pictures, uint8 [H, W, 3] or [H, W], for each ending a sequence with one a row.
-        rows: of a length, and cut by slices.
+        run: turns rows into pictures, uint8 [H, W, 3] or [H, W]; for each ending a sequence with one for each row.
+        rows: the inputs, which have a length and can be sliced.
         batch: most rows in a call.
-        files: what the rows were read from.
-        targets: paths of the pictures, for each ending one a row.
+        files: the files that the rows were read from.
+        targets: paths of the pictures, for each ending one for each row.
         advance: called with (rows done, rows in all).
     Raises:
         OutputError: a picture cannot be written.
-        KeyboardInterrupt: the run was stopped; says what was written.
+        KeyboardInterrupt: the run was stopped; the message says how much was written.
     """
     out, written = targets[0][0].parent, 0
     try:
@@ -138,7 +138,7 @@ def write_pictures(
 
 
 def make_folder(out: Path) -> None:
-    """Make a folder for results. Called when the first are there, so that a refusal leaves no folder behind."""
+    """Make a folder for results. Callers wait for the first results, so that a refusal leaves no folder behind."""
     from ..engine.files.atomic import output_errors
 
     with output_errors(out):
@@ -146,7 +146,7 @@ def make_folder(out: Path) -> None:
 
 
 def write_picture(path: Path, picture: Any) -> None:
-    """Write a picture, uint8 [H, W, 3] or [H, W], as PNG; it appears complete or not at all."""
+    """Write a picture, uint8 [H, W, 3] or [H, W], as a PNG file, which appears complete or not at all."""
     import numpy as np
     from PIL import Image
 
@@ -158,14 +158,14 @@ def write_picture(path: Path, picture: Any) -> None:
 
 
 def columns_of(found: Any) -> dict[str, Any]:
-    """The fields of a dataclass by name, in their order."""
+    """Return the fields of a dataclass by name, in their order."""
     from dataclasses import fields
 
     return {field.name: getattr(found, field.name) for field in fields(found)}
 
 
 def write_table(output: "AtomicFile", files: Sequence[str], columns: Mapping[str, Any]) -> None:
-    """Write CSV with the names of files and a column for each array; fractions have six digits."""
+    """Write a CSV file with the names of files and a column for each array; fractions have six digits."""
     from ..engine.files.atomic import output_errors
 
     text = io.StringIO(newline="")
@@ -174,11 +174,11 @@ def write_table(output: "AtomicFile", files: Sequence[str], columns: Mapping[str
     for file, *values in zip(files, *columns.values(), strict=True):
         table.writerow([file, *(_cell(value) for value in values)])
     with output as opened, output_errors(output.path):
-        opened.write(text.getvalue().encode("utf-8", "surrogateescape"))  # names of files may be no UTF-8
+        opened.write(text.getvalue().encode("utf-8", "surrogateescape"))  # names of files may not be UTF-8
 
 
 def save_json(path: Path | None) -> Callable[[Mapping[str, Any]], None]:
-    """A function that writes a report into a file, anew at every call; it does nothing if there is no path."""
+    """Return a function that writes a report into a file, anew at every call; without a path it does nothing."""
     from ..engine.files.atomic import AtomicFile
 
     output = None if path is None else AtomicFile(path)
@@ -197,7 +197,7 @@ def _cell(value: Any) -> Any:
 
 
 def _identity(path: Path) -> tuple[int, int] | str:
-    """The same for all names of one file: links of both kinds, relative and absolute paths."""
+    """Return a value that all names of a file share: hard and symbolic links, relative and absolute paths."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A verb for each task that a system declares, on files."""
+"""The verbs that are made from the tasks that systems declare; they read and write files."""
 
 import inspect
 import time
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 
 __all__ = ["OWN_VERBS", "TaskVerb", "offers_of", "task_verbs"]
 
-OWN_VERBS = ("generate", "panorama")  # tasks whose verbs take more than files and options; their modules have them
+OWN_VERBS = ("generate", "panorama")  # tasks whose verbs take more than files and options; each has a module
 
 
 def offers_of(name: str) -> list[Offer]:
-    """The systems that have a task of a name, with their tasks."""
+    """Return the systems that have a task of this name, with their tasks."""
     return [(system, task) for system in all_systems() for task in system.tasks if task.name == name]
 
 
 @dataclass(frozen=True)
 class TaskVerb:
-    """A verb, and how the help shows it: in which panel, by which line, and on its own page."""
+    """A verb, and its places in the help: the panel, the line in it, and the verb's own page."""
 
     name: str
     panel: str
@@ -55,7 +55,7 @@ class TaskVerb:
 
 
 def task_verbs() -> Iterator[TaskVerb]:
-    """A verb for each task that has none of its own."""
+    """Make a verb for each task that has no module of its own."""
     names = dict.fromkeys(task.name for system in all_systems() for task in system.tasks)
     for name in names:
         if name not in OWN_VERBS:
@@ -98,7 +98,7 @@ def _verb(offers: Sequence[Offer]) -> Verb:
 
 
 def _inputs(task: Task, given: Mapping[str, Any], model: str) -> dict[str, list[str]]:
-    """The files of each source that the model's task reads; one that only other systems read is refused."""
+    """Return the files of each source that the model's task reads; refuse a source that only other systems read."""
     read = {source.name for source in task.reads}
     for name, value in given.items():
         if value and name not in read:
@@ -133,7 +133,7 @@ def _write_table(
 ) -> dict[str, Any]:
     from ..engine.files.atomic import AtomicFile
 
-    output = AtomicFile(out)  # refused before anything is read
+    output = AtomicFile(out)  # refuses a path that cannot be written, before anything is read
     _refuse(model, task, inputs, [out], overwrite)
     began = time.perf_counter()
     read = {name: model.read(name, paths) for name, paths in inputs.items()}
@@ -157,9 +157,9 @@ def _endings(task: Task, inputs: Mapping[str, list[str]], options: Any) -> list[
 
 
 def _rows_of(task: Task, inputs: Mapping[str, list[str]], model: str) -> tuple[str | None, list[str]]:
-    """The source whose files the results belong to one by one, and these files.
+    """Return the source that gives one result for each of its files, and these files.
 
-    A task without such a source has one result, which is named after its first input, or else after the model.
+    A task without a source of many files has one result, named after its first input, or else after the model.
     """
     for source in task.reads:
         if source.many and not source.together:
@@ -186,14 +186,14 @@ def _keyword(name: str, annotation: Any, default: Any = inspect.Parameter.empty)
 
 
 def _help(offers: Sequence[Offer], texts: Sequence[str]) -> str:
-    """One text if all systems have the same, else one for each system."""
+    """Return one text if all systems have the same, else one for each system."""
     if len(set(texts)) == 1:
         return escape(texts[0])
     return " ".join(f"{system.title}: {escape(text)}" for (system, _), text in zip(offers, texts, strict=True))
 
 
 def _written(task: Task) -> str:
-    """What the results are called, such as STEM-child-CHILD.png."""
+    """Say in the help how the results are called, such as STEM-child-CHILD.png."""
     if task.table:
         return ""
     names = [f"STEM-{ending.format_map(_Upper())}.png" for ending in task.makes]
@@ -202,7 +202,7 @@ def _written(task: Task) -> str:
 
 
 class _Upper(dict[str, str]):
-    """Every key in capitals."""
+    """A dictionary that gives every key in capitals."""
 
     def __missing__(self, key: str) -> str:
         return key.upper()

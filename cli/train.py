@@ -91,7 +91,7 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def _refuse_data_folder(out: Path, data: str) -> None:
-    """The samples of a run that lies among its data would be learned from when it goes on."""
+    """Refuse a run's folder inside its data, because the run would learn from its own samples when it is resumed."""
     folder = Path(data)
     if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
         raise OutputError(

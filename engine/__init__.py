@@ -1,1 +1,1 @@
-"""From a checkpoint to pixels: networks, runtimes, panoramas."""
+"""The engine, from a checkpoint to pixels: networks, runtimes, panoramas."""

@@ -1,4 +1,4 @@
-"""Which device and which precision a model runs in, and how much memory there is."""
+"""The device and the precision that a model runs in, and the memory that the device has left."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device for a name: "auto" takes CUDA where there is one, else the CPU.
+    """The device that a name means; "auto" takes CUDA if this machine has it, else the CPU.
 
     Raises:
         DeviceError: the device does not exist here.
@@ -54,7 +54,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
         DeviceError: no such precision, or float16 on a CPU.
     """
     if name == "auto":
-        # torch's own question counts emulation as support, and is about the current device.
+        # torch.cuda.is_bf16_supported() counts emulation as support, and asks the current device only.
         native = _is_ampere(device) if device.type == "cuda" else cpu_has_bf16()
         return torch.bfloat16 if native else torch.float32
     if name not in DTYPES:
@@ -80,11 +80,11 @@ def cpu_has_bf16() -> bool:
 
 
 def available_memory(device: torch.device, root: Path = Path("/")) -> int:
-    """Free bytes of the device's memory; on a CPU what the kernel calls available, within the control groups' limits.
+    """Free bytes of the device's memory; on a CPU the kernel's MemAvailable, within the limits of control groups.
 
     Args:
         device: a CPU or a CUDA device.
-        root: of the file system in which the kernel tells.
+        root: the folder below which proc/ and sys/ are read.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
@@ -100,9 +100,9 @@ class _Groups:
 
     Attributes:
         entry: its line in /proc/self/cgroup, up to the group's path.
-        folder: it is mounted there.
-        limit, used: files of a group, in bytes; a limit may be a word, such as "max".
-        cached: keys of memory.stat for the page cache, which is counted as used and given back on demand.
+        folder: the place where the groups are mounted.
+        limit, used: names of a group's files that hold its limit and its use in bytes; a limit may be the word "max".
+        cached: keys of memory.stat for the page cache, which the kernel counts as used and frees on demand.
     """
 
     entry: str
@@ -122,12 +122,12 @@ _GROUPS = (
 
 
 def _left_in_groups(root: Path) -> Iterator[int]:
-    """What is left in this process's control group and in those around it, as far as each has a limit."""
+    """The bytes left in this process's control group and in each group around it that has a limit."""
     own = _read(root / "proc/self/cgroup")
     for version in _GROUPS:
         if match := re.search(rf"^{version.entry}(/.*)$", own, re.MULTILINE):
             path = PurePosixPath(match[1])
-            # Inside of a container its own group may be mounted as the root, and the path then leads nowhere.
+            # A container may see its own group mounted as the root. No folder lies at the group's path then.
             for group in (path, *path.parents):
                 folder = root / version.folder / str(group).lstrip("/")
                 limit, used = _read(folder / version.limit).strip(), _read(folder / version.used).strip()
@@ -137,7 +137,7 @@ def _left_in_groups(root: Path) -> Iterator[int]:
 
 
 def _read(path: Path) -> str:
-    """A file of the kernel; empty if there is none, as on other systems."""
+    """The text of a file of the Linux kernel; empty on systems that lack the file."""
     try:
         return path.read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -148,22 +148,22 @@ def parse_bytes(text: str | int) -> int:
     """Bytes from "512MiB", "2GiB" or plain bytes.
 
     Raises:
-        BudgetError: it is no positive size in these units.
+        BudgetError: the text is not a positive size in these units.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(text).lower())
-    # Up to 20 digits, because a float of 400 is infinite.
+    # At most 20 digits, because a float of 400 digits is infinite.
     if match and match[2] in _UNITS and len(match[1]) <= 20 and (size := int(float(match[1]) * _UNITS[match[2]])) > 0:
         return size
     raise BudgetError(f"{text!r} is no amount of memory; write it as 512MiB, 2GiB or a number of bytes")
 
 
 def show_bytes(count: int) -> str:
-    """Bytes for people, rounded up to whole MiB so that a size that is shown always suffices."""
+    """Bytes as text for people, rounded up to whole MiB so that a size from an error message suffices as a budget."""
     return f"{-(-count // 2**20)}MiB"
 
 
 def processor() -> str:
-    """The CPU's name, as the system has it."""
+    """The CPU's name as the operating system reports it."""
     lines = _read(Path("/proc/cpuinfo")).splitlines()
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())

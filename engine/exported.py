@@ -1,4 +1,4 @@
-"""Files that `zellige export --to onnx` wrote, as models that generate."""
+"""Opens the files that `zellige export --to onnx` wrote as models that generate."""
 
 from pathlib import Path
 from typing import Any
@@ -19,24 +19,25 @@ __all__ = ["describe_exported", "is_exported", "open_exported"]
 
 
 def is_exported(path: Path) -> bool:
-    """Whether a path is that of an exported file, by its name."""
+    """Whether a path's name ends as an exported file's does."""
     return path.suffix.lower() == ".onnx"
 
 
 def open_exported(path: Path, device: torch.device, precision: str = "auto", runtime: str = "auto") -> Any:
-    """Open a file that `zellige export` wrote of a task whose inputs a seed can draw.
+    """Open a file that `zellige export` wrote for a task whose inputs can be drawn from a seed.
 
     Args:
         path: a .onnx file.
-        device: where it shall run.
-        precision: "auto", or that of the file.
+        device: the device to run it on.
+        precision: "auto", or the precision that the file was exported in.
         runtime: "auto" or "onnx" for ONNX Runtime, "tensorrt" on CUDA.
     Returns:
         a `Model`, with the tasks that the file allows.
     Raises:
-        CheckpointError: the file is damaged (see engine/onnx/file.py), or is not what it says of itself.
-        UnknownModelError: it was not written by `zellige export`, or is of a system without a row in the table.
-        TaskError: it holds another task; DeviceError: it has another precision, or cannot run so.
+        CheckpointError: the file is damaged (see engine/onnx/file.py), or its graph contradicts its metadata.
+        UnknownModelError: `zellige export` did not write the file, or its system has no row in the table.
+        TaskError: the inputs of the file's task cannot be drawn from a seed.
+        DeviceError: the file has another precision, or the runtime cannot run it on this device.
     """
     chosen = checked_name("onnx" if runtime == "auto" else runtime, device=device)
     if chosen == "torch":
@@ -46,27 +47,27 @@ def open_exported(path: Path, device: torch.device, precision: str = "auto", run
     system = system_of(said.system).part("model")
     if said.task not in system.RUNS:
         raise TaskError(
-            f"{path} holds the task {said.task!r} of a {said.system} model, whose inputs come from no seed; "
-            "run it by onnxruntime as docs/deploying.md shows, or load the checkpoint that it was exported from"
+            f"{path} holds the task {said.task!r} of a {said.system} model, whose inputs cannot be drawn from a seed; "
+            "run it with onnxruntime as docs/deploying.md shows, or load the checkpoint that it was exported from"
         )
     if precision not in ("auto", said.precision):
         raise DeviceError(
             f"{path} computes in {said.precision}; take the precision auto, or export the model in {precision}"
         )
     if (chosen, device.type, said.precision) == ("onnx", "cpu", "bf16"):
-        raise DeviceError(f"{path} computes in bf16, which ONNX Runtime does not on CPUs; export it in fp32 or fp16")
+        raise DeviceError(f"{path} computes in bf16, which ONNX Runtime cannot on CPUs; export it in fp32 or fp16")
     header = Header(path, said.system, dict(said.config), {}, {})
     return system.open_graph(said.task, header, GraphFile(path, model, chosen, device, DTYPES[said.precision]))
 
 
 def describe_exported(path: Path) -> dict[str, Any]:
-    """What an exported file is.
+    """The properties of an exported file, for `zellige info`.
 
     Returns:
         name, system, task, flavour, precision, output, resolution (WIDTHxHEIGHT of one turn), bytes, licence, model
-        (that it was exported from), inputs and outputs (name, shape with N for the batch), config, path.
+        (the one that was exported), inputs and outputs (names, shapes with N for the batch), config, path.
     Raises:
-        CheckpointError, UnknownModelError: as of `open_exported`.
+        CheckpointError, UnknownModelError: as in `open_exported`.
     """
     model = open_model(path)
     said = _metadata(path, model)
@@ -86,5 +87,5 @@ def describe_exported(path: Path) -> dict[str, Any]:
 def _metadata(path: Path, model: Any) -> Metadata:
     said = Metadata.read(model, path)
     if said.precision not in DTYPES:
-        raise CheckpointError(f"{path} has the precision {said.precision!r}, which is none; {EXPORT_AGAIN}")
+        raise CheckpointError(f"{path} has the unknown precision {said.precision!r}; {EXPORT_AGAIN}")
     return said

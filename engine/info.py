@@ -1,4 +1,4 @@
-"""What this installation is and what it can use here, and what a model is."""
+"""The properties of this installation (versions, devices, backends) and of a model, as dictionaries."""
 
 import math
 import os
@@ -25,7 +25,7 @@ _PACKAGES = ("torch", "triton", "numpy", "safetensors", "pillow", "tifffile", "b
 
 
 def describe() -> dict[str, Any]:
-    """Versions, devices, kernel backends by device, and the precision that `auto` picks on each."""
+    """Versions of packages, and for every device its kernel backends and the precision that `auto` picks."""
     devices = [torch.device("cpu")] + [torch.device("cuda", k) for k in range(torch.cuda.device_count())]
     return {
         "zellige": __version__,
@@ -49,15 +49,18 @@ def describe() -> dict[str, Any]:
 def describe_model(
     model: str | os.PathLike[str], device: str = "auto", precision: str = "auto", *, rewrites: bool = False
 ) -> dict[str, Any]:
-    """What a model is, and on request which form each of its layers runs in here.
+    """The properties of a model and, on request, the form in which each of its layers runs here.
 
     Args:
-        model, device, precision: those of `load_checkpoint`, whose errors are raised.
-        rewrites: measure the forms of layers, unless that was done before.
+        model, device, precision: as in `load_checkpoint`.
+        rewrites: also tell each layer's choice of forms, which is measured if the cache lacks it.
     Returns:
         name, system, resolution (WIDTHxHEIGHT), parameters, bytes, licence, description, path, config, device and
-        precision; with `rewrites` a list of `Choice.row()` under that name. An exported file has the keys of
+        precision; with `rewrites` also "rewrites", a list of `Choice.row()`. An exported file has the keys of
         `describe_exported`.
+    Raises:
+        TaskError: `rewrites` is asked of an exported file.
+        ZelligeError: as in `load_checkpoint`.
     """
     path = find(model)
     if is_exported(path):
@@ -85,7 +88,7 @@ def describe_model(
 
 
 def rewrites_table(rows: list[dict[str, Any]]) -> Table:
-    """Rows of `Choice.row()` for people: a column of milliseconds a form, the chosen one in bold."""
+    """A table for people of rows from `Choice.row()`: one column of milliseconds for each form, the chosen one bold."""
     forms = list(dict.fromkeys([AS_TRAINED, *(form for row in rows for form in row["milliseconds"])]))
     table = Table("layer", "given", "dtype", *forms, "gain", "measured", title="milliseconds by form", box=None)
     for row in rows:

@@ -1,4 +1,4 @@
-"""Models by name: the bundled ones, and any checkpoint or exported file."""
+"""Loads and lists models: bundled ones by name, checkpoints and exported files by path."""
 
 import logging
 import math
@@ -30,20 +30,20 @@ def load(
 
     Args:
         model: name or path.
-        device: "auto" (CUDA where there is one), "cpu" or "cuda".
-        precision: "auto" (bf16 where the hardware has it, else fp32), "fp32", "bf16", or on CUDA "fp16".
-        runtime: "auto", which is "torch", and of an exported file "onnx"; "onnx" for ONNX Runtime, of a checkpoint in
-            fp32; "tensorrt", on CUDA.
-        rewrite: run with the exact rewrites of layers that are faster here. The first time they are measured, in a
-            second or two; what won is kept in the user's cache folder, or where ZELLIGE_CACHE says.
+        device: "auto" (CUDA if this machine has it, else the CPU), "cpu" or "cuda".
+        precision: "auto" (bf16 if the hardware multiplies in it, else fp32), "fp32", "bf16", or on CUDA "fp16".
+        runtime: "auto" ("torch" for a checkpoint, "onnx" for an exported file), "torch", "onnx" (ONNX Runtime; runs
+            checkpoints in fp32 only) or "tensorrt" (on CUDA).
+        rewrite: run layers in the exact rewrites that are faster here. The first load measures them in a second or
+            two and keeps the winners in the user's cache folder, or in the folder ZELLIGE_CACHE.
     Returns:
-        a `Model` (engine/systems/system.py), ready to generate, with a method for each task of its system; of an
-        exported file, with those that its one task allows.
+        a `Model` (engine/systems/system.py), ready to generate. It has a method for each task of its system; the
+        model of an exported file has only the methods that its one task allows.
     Raises:
-        UnknownModelError: neither a bundled name nor a file, or of a system that this version cannot run.
-        CheckpointError: the file is damaged or not ours.
-        DeviceError: no such device or precision here.
-        TaskError: an exported file of a task that begins with images.
+        UnknownModelError: the model is neither a bundled name nor a file, or this version cannot run its system.
+        CheckpointError: the file is damaged or not a Zellige model.
+        DeviceError: this machine has no such device or precision.
+        TaskError: the file was exported for a task that begins with images.
     """
     path = find(model)
     if is_exported(path):
@@ -56,7 +56,7 @@ def load_checkpoint(
     model: str | os.PathLike[str], device: str = "auto", precision: str = "auto", *,
     rewrite: bool = True, runtime: str = "auto",
 ) -> Any:  # fmt: skip
-    """Open a model that has its weights as they were trained; arguments as of `load`."""
+    """Open a checkpoint, with arguments as in `load`; an exported file is refused because it lacks trained weights."""
     path = find(model)
     if is_exported(path):
         raise TaskError(
@@ -79,14 +79,15 @@ def load_task(
     *,
     weights: bool = False,
 ) -> Any:
-    """Open a model for one of its tasks, and refuse others before their tensors are read.
+    """Open a model for one of its tasks; a model without that task is refused before its tensors are read.
 
     Args:
-        task: its name.
-        model, device, precision, runtime: as of `load`.
-        weights: whether it must have its weights as they were trained.
+        task: the task's name.
+        model, device, precision, runtime: as in `load`.
+        weights: whether the model must have its weights as they were trained; exported files do not.
     Raises:
-        TaskError: the model's system has no such task, or an exported file does not allow it; what `load` raises.
+        TaskError: the model's system has no such task, or the exported file does not allow it.
+        ZelligeError: as in `load`.
     """
     path = find(model)
     if is_exported(path) and not weights:
@@ -109,7 +110,7 @@ def load_task(
 
 
 def find(model: str | os.PathLike[str]) -> Path:
-    """The checkpoint file that a name or a path means; a path has a separator or a suffix."""
+    """The file that a bundled name or a path means; text with a separator or a suffix is a path."""
     text = os.fspath(model)
     if os.sep in text or Path(text).suffix:
         return Path(text)
@@ -123,7 +124,7 @@ def find(model: str | os.PathLike[str]) -> Path:
 
 
 def list_models(folder: Path | None = None) -> list[dict[str, Any]]:
-    """The bundled models, and the checkpoints of a folder if one is given, one dictionary each.
+    """The bundled models and, if a folder is given, its checkpoints; one dictionary for each.
 
     Keys: name, system, resolution (WIDTHxHEIGHT of one turn; None for systems that this version cannot run),
     parameters, bytes, licence, description, path.

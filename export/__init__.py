@@ -1,1 +1,1 @@
-"""PyTorch to ONNX and TensorRT, each file checked against PyTorch."""
+"""Export of models from PyTorch to ONNX and TensorRT; every file is checked against PyTorch."""

@@ -1,4 +1,4 @@
-"""What a model becomes by way of a verified ONNX file: TensorRT engines, and model repositories."""
+"""The formats that are made from a verified ONNX file: TensorRT engines, and model repositories."""
 
 import tempfile
 from collections.abc import Sequence
@@ -35,21 +35,21 @@ def export_engine(
     targets: Sequence[str] = (),
     profiles: Sequence[Profile] = (BUCKETS,),
 ) -> dict[str, Any]:
-    """Build a TensorRT engine of a task; the ONNX file that it is built of is verified as `export_onnx` does it.
+    """Build a TensorRT engine of a task from an ONNX file, which is verified as in `export_onnx`.
 
     Full TensorRT gets our kernels as plugins, TensorRT-RTX standard operators alone.
 
     Args:
-        model, task, precision, output: as of `export_onnx`.
-        out: an existing file is replaced.
-        flavour: "rtx", "full", or None for the one that fits of those installed.
-        targets, profiles: as of `build_engine`.
+        model, task, precision, output: as in `export_onnx`.
+        out: the file; an existing one is replaced.
+        flavour: "rtx", "full", or None for an installed one that fits.
+        targets, profiles: as in `build_engine`.
     Returns:
-        the report of the ONNX file, its `flavour` as `graph`, with that of the engine over it.
+        the report of the ONNX file, whose `flavour` becomes `graph`, updated with the report of the engine.
     Raises:
-        what `export_onnx` and `export_tensorrt` raise.
+        the errors of `export_onnx` and `export_tensorrt`.
     """
-    # What can be refused without the model, before it is exported.
+    # The model is not needed to refuse these, so they are checked before it is exported.
     AtomicFile(out)
     check_ascending(profiles)
     way = way_to_build(flavour, targets)
@@ -78,17 +78,17 @@ def export_repository(
     instances: int = 1,
     device: Literal["cpu", "gpu"] = "gpu",
 ) -> dict[str, Any]:
-    """Write a model repository for NVIDIA's Triton Inference Server, of one model.
+    """Write a model repository of one model for NVIDIA's Triton Inference Server.
 
     Args:
-        model, task, precision, output: as of `export_onnx`.
-        out: the repository; made when missing.
+        model, task, precision, output: as in `export_onnx`.
+        out: the repository; made if it is missing.
         flavour: "portable" for an ONNX file, "full" for an engine that full TensorRT builds for the GPU at hand.
-        max_batch, instances, device: as of `write_repository`.
+        max_batch, instances, device: as in `write_repository`.
     Returns:
-        the report of the file in it, with `name`, `backend`, `config`, `files` and `bytes` of the repository.
+        the report of the model's file, with `name`, `backend`, `config`, `files` and `bytes` of the repository.
     Raises:
-        TaskError: there is no such flavour of repositories; what the exports raise.
+        TaskError: repositories do not have this flavour. The exports' errors are raised too.
     """
     if flavour not in ("portable", "full"):
         raise TaskError(f"there are no repositories of the flavour {flavour!r}; use portable (ONNX) or full (TensorRT)")
@@ -114,7 +114,7 @@ def export_repository(
 
 
 def _with_plugins(draft: Path, library: Any) -> bytes:
-    """The model with a node for each plugin and no functions, whose plugins TensorRT knows now."""
+    """Return the model with a node for each plugin and no functions; its plugins are now registered with TensorRT."""
     model = split_for_plugins(open_model(draft))
     del model.functions[:]
     register_plugins(library)

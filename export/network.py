@@ -1,4 +1,4 @@
-"""A task of a model as one network in a precision, and the same as it was trained."""
+"""A task of a model as one network in a precision, and as the network that was trained."""
 
 import copy
 from collections.abc import Callable
@@ -25,10 +25,10 @@ class TaskNetwork:
 
     Attributes:
         system, task: their names.
-        module: from the inputs, in their order, to a tuple of the outputs; on a CPU, in evaluation, rewritten.
-        trained: the same in float32, as it was trained: what an exported file is held against.
-        example: inputs of a batch by name, those of a number of rows; the same at every call.
-        outputs: names.
+        module: takes the inputs in their order and returns a tuple of the outputs; on a CPU, in evaluation, rewritten.
+        trained: the network as it was trained, in float32: exported files are compared with it.
+        example: takes a number of rows and returns inputs by name; the same at every call.
+        outputs: names of the outputs.
     """
 
     system: str
@@ -40,15 +40,15 @@ class TaskNetwork:
 
 
 def task_network(model: Any, task: str, output: Output, precision: str) -> TaskNetwork:
-    """A task of a loaded model, with weights of its own.
+    """Make the network of a loaded model's task, with weights of its own.
 
     Args:
-        model: loaded in float32.
+        model: the model, loaded in float32.
         task: one of the graphs of its system.
-        output: as of `Graph.compute`.
+        output: as in `Graph.compute`.
         precision: of convolutions and of the norms behind them; inputs and outputs are the same in all.
     Raises:
-        TaskError: its system has no such graph; names those that it has.
+        TaskError: the system has no graph of this name; the error lists those that it has.
     """
     system = system_of(model.system)
     graph = system.part("graphs").GRAPHS.get(task)

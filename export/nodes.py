@@ -1,7 +1,7 @@
 """Our kernels as nodes of the domain `zellige`, with functions of standard operators for runtimes that lack them.
 
-Each folder in `zellige.kernels` with a graph.py declares its nodes there; this module collects them. A node means what
-the function of `zellige.kernels` means whose folder declares it.
+Each folder in `zellige.kernels` with a graph.py declares its nodes there; this module collects them. A node computes
+the same as the function of its folder.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ _KINDS = {float: "FLOAT", int: "INT", str: "STRING"}
 
 @cache
 def _graphs() -> dict[str, ModuleType]:
-    """The module graph.py of each kernel that has one, by the name of its folder, which is that of its custom op."""
+    """Return the modules graph.py by their folders' names, which are also the names of the custom ops."""
     folders = sorted(path.parent.name for path in Path(kernels.__file__).parent.glob("*/graph.py"))
     return {folder: import_module(f"{kernels.__name__}.{folder}.graph") for folder in folders}
 
@@ -52,7 +52,7 @@ def functions_of(model: Any) -> list[Any]:
     Returns:
         onnx.FunctionProto, in the order of their first nodes.
     Raises:
-        ExportError: two nodes of one kind differ in an attribute that decides what their function consists of.
+        ExportError: two nodes of one kind differ in an attribute that decides which operators their function has.
     """
     import onnx
 
@@ -72,7 +72,7 @@ def functions_of(model: Any) -> list[Any]:
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Return what the exporter writes for each operator of `zellige.kernels`, for its `custom_translation_table`."""
+    """Return the exporter's `custom_translation_table` for the operators of `zellige.kernels`."""
     import onnxscript
 
     _register()
@@ -86,7 +86,7 @@ def _value(value: Any) -> Any:
 
 @cache
 def _register() -> None:
-    """Tell onnx of the nodes, once a process; onnxscript writes no others."""
+    """Register the nodes with onnx, once a process, because onnxscript writes no nodes that onnx does not know."""
     from onnx import defs
 
     parameter, attribute, of = defs.OpSchema.FormalParameter, defs.OpSchema.Attribute, defs.OpSchema.AttrType

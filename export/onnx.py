@@ -1,4 +1,4 @@
-"""Models as ONNX files, each run beside PyTorch before it gets its name."""
+"""Export of models to ONNX files, each of which is compared with PyTorch before it gets its name."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ __all__ = ["EXTERNAL_BYTES", "FLAVOURS", "export_onnx", "written_onnx"]
 Flavour = Literal["portable", "fused"]
 FLAVOURS = ("portable", "fused")
 EXTERNAL_BYTES = 2**31 - 2**20  # a file of protobuf ends at 2 GiB; larger weights lie beside it
-_SMALL = 1024  # bytes of a tensor that stays in the file in any case
+_SMALL = 1024  # bytes of tensors that always stay in the file
 
 
 def export_onnx(
@@ -40,8 +40,8 @@ def export_onnx(
 ) -> dict[str, Any]:
     """Export a task of a model to a .onnx file for batches of any size.
 
-    Inputs and outputs are named, and the same in every precision: latents and coordinates float32, classes int64,
-    images uint8 [N, H, W, 3]. All numerics before and after the network are in the file.
+    Inputs and outputs have names, and the same dtypes in every precision: latents and coordinates are float32, classes
+    int64, images uint8 [N, H, W, 3]. All arithmetic before and after the network is in the file.
 
     Args:
         model: a bundled name, or the path of a checkpoint.
@@ -51,25 +51,26 @@ def export_onnx(
             a function of standard operators for each.
         precision: "fp32", "fp16" or "bf16", of convolutions and of the norms behind them.
         output: "image" for bytes, "float" for float32 images in [-1, 1].
-        batches: numbers of rows at which it is compared with PyTorch.
+        batches: numbers of rows at which the file is compared with PyTorch.
     Returns:
         report: out, format, flavour, precision, task, output, opset, bytes, sha256, inputs and outputs (name, dtype,
         shape), verification (rows of `export.verify.Difference`), seconds.
     Raises:
-        ExportError: it cannot be exported, or computes something else; no file is left.
-        TaskError, DeviceError: no such task, flavour, output or precision.
-        OutputError: the file cannot be written; MissingExtraError: a package of the extra `export` is missing.
+        ExportError: the network cannot be exported, or the file computes something else; no file is left.
+        TaskError, DeviceError: the task, flavour, output or precision does not exist.
+        OutputError: the file cannot be written.
+        MissingExtraError: a package of the extra `export` is missing.
     """
     began = time.perf_counter()
     path = Path(out)
-    AtomicFile(path)  # refuses what cannot be written before minutes of work
+    AtomicFile(path)  # refuses a path that cannot be written, before minutes of work
     graph, described = written_onnx(model, task=task, flavour=flavour, precision=precision, output=output)
-    place = path.resolve()  # a symbolic link stays, and data beside the file lie beside its target
+    place = path.resolve()  # a symbolic link stays a link, and external data lie beside its target
     with output_errors(path), tempfile.TemporaryDirectory(prefix=".zellige-", dir=place.parent) as folder:
         draft = Path(folder) / place.name
         files = _save(graph.model, draft)
         checked = verify(graph, str(draft), described, precision, batches)
-        for file in reversed(files):  # the model last: it must not be there without its weights
+        for file in reversed(files):  # the model comes last, because it must not be there without its weights
             take_name(file, place.with_name(file.name))
     return {
         "out": str(path), "format": "onnx", "flavour": flavour, "precision": precision, "task": task,
@@ -83,7 +84,7 @@ def export_onnx(
 def written_onnx(
     model: str | os.PathLike[str], *, task: str, flavour: Flavour, precision: str, output: Output
 ) -> tuple[OnnxGraph, TaskNetwork]:
-    """The model of a task with its metadata, and what it was made of; arguments as of `export_onnx`."""
+    """Return the model of a task with its metadata, and the network it was made of; arguments as in `export_onnx`."""
     if flavour not in FLAVOURS:
         raise TaskError(f"there is no flavour {flavour!r} of ONNX files; use {' or '.join(FLAVOURS)}")
     if output not in OUTPUTS:
@@ -107,7 +108,7 @@ def written_onnx(
 
 
 def _save(model: Any, path: Path) -> list[Path]:
-    """Write a model into a folder of its own; returns its files, the model first."""
+    """Write a model into a folder of its own, and return its files, the model first."""
     import onnx
 
     if model.ByteSize() < EXTERNAL_BYTES:

@@ -1,4 +1,4 @@
-"""ONNX to TensorRT: an engine's file, and what was built as a report."""
+"""Export from ONNX to TensorRT: the file of an engine, and a report on it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,12 +23,12 @@ def export_tensorrt(
     """Build an engine from an ONNX model and write it to a file, which appears complete or not at all.
 
     Args:
-        model, flavour, targets, profile: as of `build_engine`.
-        out: an existing file is replaced.
+        model, flavour, targets, profile: as in `build_engine`.
+        out: the file; an existing one is replaced.
     Returns:
         the report of `EngineFile`, and `path`.
     Raises:
-        OutputError: the path cannot be written, which is looked at first; what `build_engine` raises.
+        OutputError: the path cannot be written, which is checked first. The errors of `build_engine` are raised too.
     """
     file = AtomicFile(out)
     built = build_engine(model, flavour=flavour, targets=targets, profile=profile)

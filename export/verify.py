@@ -1,4 +1,4 @@
-"""An exported file against the network in PyTorch: how far apart they are, and where they part."""
+"""Comparison of an exported file with the network in PyTorch: how far apart they are, and at which node they part."""
 
 import copy
 import math
@@ -21,12 +21,12 @@ __all__ = ["BATCHES", "Difference", "in_float32", "verify"]
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 BATCHES = (1, 3, 8)
-# In float32, of values around 1; bytes may fall on the other side of a rounding. Seen: 2e-6 for OneGANs and 4e-6 for
-# COCO-GANs, and a byte in ten thousand. In float16 ONNX Runtime rounds more often than PyTorch does.
+# Bounds of the error in float32, for values around 1: the largest, and in levels of bytes, which may fall on the other
+# side of a rounding, the largest and the mean. Seen: 2e-6 for OneGANs, 4e-6 for COCO-GANs, and a byte in ten thousand.
 _MOST, _MOST_LEVELS, _MEAN_LEVELS = 1e-4, 1, 0.002
-_LEAST_PSNR = 40.0  # of float16 in decibels; seen: 55 and more
-_WIDTH, _LEVELS = 2.0, 255.0  # of images in [-1, 1], and of bytes
-_PARTED = 1e-3  # root mean square error of a value in float32, in units of the value's own
+_LEAST_PSNR = 40.0  # decibels in float16, in which ONNX Runtime rounds more often than PyTorch; seen: 55 and more
+_WIDTH, _LEVELS = 2.0, 255.0  # ranges of images in [-1, 1], and of bytes
+_PARTED = 1e-3  # root mean square error in float32 of a value that is wrong, relative to the value's own
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Difference:
 
     Attributes:
         batch: number of rows.
-        output: its name.
+        output: name of the output.
         what: "file", or the file with all its maps in float32.
-        max_error, mean_error: absolute; of bytes in levels of 255.
-        psnr_db: against the range of the output; None where nothing differs.
+        max_error, mean_error: absolute errors; those of bytes in levels of 255.
+        psnr_db: against the range of the output; None if nothing differs.
     """
 
     batch: int
@@ -52,22 +52,23 @@ class Difference:
 def verify(
     graph: OnnxGraph, model: str | bytes, task: TaskNetwork, precision: str, batches: Sequence[int] = BATCHES
 ) -> list[dict[str, Any]]:
-    """Run an exported model in ONNX Runtime beside the network as it was trained.
+    """Run an exported model in ONNX Runtime, and compare it with the network as it was trained.
 
-    A file in float16 or bfloat16 is judged twice: with all maps in float32, beside the network with the same rounded
-    weights, where no error of the export hides behind rounding; and against the trained network, to 40 dB. For bfloat16
-    that too is with maps in float32, as ONNX Runtime has no bfloat16 on CPUs.
+    A file in float16 or bfloat16 is compared twice. First with all maps in float32, with the network that has the same
+    rounded weights, so that no error of the export hides behind rounding. Then with the trained network, to 40 dB. In
+    bfloat16 the second comparison has maps in float32 too, because ONNX Runtime has no bfloat16 on CPUs.
 
     Args:
-        graph: with the model, and what it was exported from.
+        graph: the exported model, and the program that it was exported from.
         model: the path of the file, or its bytes.
-        task: what was exported.
+        task: the exported task.
         precision: of the file.
         batches: numbers of rows to run.
     Returns:
         `Difference` as dictionaries, one an output and batch.
     Raises:
-        ExportError: an output is further from PyTorch's than rounding explains; names the node where they part.
+        ExportError: an output is further from PyTorch's than rounding explains; the error names the node where they
+            part.
         MissingExtraError: ONNX Runtime is not installed.
     """
     found = []
@@ -88,7 +89,7 @@ def verify(
 def _comparisons(
     graph: OnnxGraph, model: str | bytes, task: TaskNetwork, precision: str
 ) -> Iterator[tuple[str, nn.Module, str | bytes, float | None]]:
-    """What is compared: its name, the network, the file, and the least PSNR where rounding is allowed to show."""
+    """Yield the comparisons: a name, the network, the file, and the least PSNR, or None if rounding must not show."""
     if precision == "fp32":
         yield "file", task.trained, model, None
         return
@@ -101,7 +102,7 @@ def _comparisons(
 
 
 def in_float32(model: Any) -> Any:
-    """A copy of a model (onnx.ModelProto) whose float16 and bfloat16 numbers are all float32."""
+    """Return a copy of a model (onnx.ModelProto) whose float16 and bfloat16 numbers are all float32."""
     import onnx
 
     half, single = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16), onnx.TensorProto.FLOAT
@@ -143,7 +144,7 @@ def _session(model: str | bytes) -> Any:
     options.log_severity_level = 4
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no common class
+    except Exception as error:  # ONNX Runtime's errors have no common class
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ExportError(f"ONNX Runtime {onnxruntime.__version__} cannot open the exported model: {reason}") from error
 
@@ -180,7 +181,7 @@ def _sentence(difference: Difference, place: str) -> str:
 
 
 def _parting(graph: OnnxGraph, inputs: Mapping[str, Tensor]) -> str:
-    """The node that goes wrong although all that it is given is right, found by bisecting what outputs come from."""
+    """Name the node whose inputs are right and whose output is wrong, by bisecting the values behind the outputs."""
     model = in_float32(graph.model)
     right = _values(graph, inputs)
     arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
@@ -192,7 +193,7 @@ def _parting(graph: OnnxGraph, inputs: Mapping[str, Tensor]) -> str:
         return [name for name, values in made if _parts(values, right[name])]
 
     def behind(names: Sequence[str]) -> list[str]:
-        """Values that these come from and that PyTorch has too, in the order of the model."""
+        """Return the values that `names` depend on and that PyTorch has too, in the order of the model."""
         seen, waiting = set[str](), list(names)
         while waiting:
             name = waiting.pop()
@@ -203,7 +204,7 @@ def _parting(graph: OnnxGraph, inputs: Mapping[str, Tensor]) -> str:
 
     candidates = behind([value.name for value in model.graph.output])
     while True:
-        low, high = 0, len(candidates)  # finds the first wrong one, if right ones do not follow it
+        low, high = 0, len(candidates)  # this finds the first wrong value if no right one follows it
         while low < high:
             middle = (low + high) // 2
             low, high = (low, middle) if wrong([candidates[middle]]) else (middle + 1, high)
@@ -218,7 +219,7 @@ def _parting(graph: OnnxGraph, inputs: Mapping[str, Tensor]) -> str:
 
 
 def _values(graph: OnnxGraph, inputs: Mapping[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
-    """What PyTorch computes, by the names of the model's values; in float32."""
+    """Return the values that PyTorch computes in float32, by their names in the model."""
     found: dict[str, npt.NDArray[Any]] = {}
 
     class Recorder(torch.fx.Interpreter):
@@ -244,7 +245,7 @@ def _values(graph: OnnxGraph, inputs: Mapping[str, Tensor]) -> dict[str, npt.NDA
 
 
 def _probed(model: Any, inputs: Arrays, names: Sequence[str]) -> list[npt.NDArray[Any]]:
-    """Values of a model by their names."""
+    """Run a model, and return its values of these names."""
     import onnx
 
     probe = onnx.ModelProto()

@@ -17,7 +17,7 @@ try:
 
     fork.register()
 except ModuleNotFoundError as error:
-    # Without torch there is still `launcher`, which runs kernels that were built ahead of time.
+    # `launcher` works without torch: it runs kernels that were built ahead of time.
     if error.name != "torch":
         raise
 

@@ -1,4 +1,4 @@
-"""docs/deploying.md: what it shows runs, with the files that it tells of."""
+"""The examples of docs/deploying.md run, with the files that they name."""
 
 import re
 from pathlib import Path
@@ -68,6 +68,13 @@ def test_the_container_s_commands_are_those_of_the_dockerfile() -> None:
         line for line in TEXT.splitlines() if re.match(r"docker (build|run --rm (--volume .*:/work\" )?zellige)", line)
     ]
     assert len(commands) == 4 and all(f"#   {line}\n" in dockerfile for line in commands)
+
+
+def test_every_precision_of_an_export_is_in_the_table_of_runtimes() -> None:
+    (header,) = re.findall(r"^\| runtime \|(.*)\|$", TEXT, re.MULTILINE)
+    assert [word.strip() for word in header.split("|")] == ["fp32", "fp16", "bf16"]
+    for runtime in ("ONNX Runtime", "OpenVINO", "OpenCV", "TensorRT-RTX"):
+        assert re.search(rf"^\| {runtime} \d+\.\d+", TEXT, re.MULTILINE), f"{runtime} is without the version seen"
 
 
 def test_what_was_not_verified_is_said() -> None:

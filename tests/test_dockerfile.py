@@ -1,4 +1,4 @@
-"""The Dockerfile, read: it was never built where these tests run, so what can be wrong with it is checked by hand."""
+"""The Dockerfile is read, instruction by instruction, because no image can be built where these tests run."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def installs() -> list[list[str]]:
 
 
 def copied() -> list[str]:
-    """What is copied from the checkout."""
+    """Names in the checkout that are copied into the image."""
     return [source for rest in of("COPY") if not rest.startswith("--from") for source in rest.split()[:-1]]
 
 
@@ -55,7 +55,7 @@ def parsed(arguments: list[str]) -> Any:
 
 
 def test_every_line_is_an_instruction() -> None:
-    known = {"ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "RUN", "USER", "WORKDIR"}
+    known = {"ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "FROM", "HEALTHCHECK", "RUN", "USER", "WORKDIR"}
     assert {word for word, _ in instructions()} <= known and instructions()[0][0] == "FROM"
 
 
@@ -66,7 +66,7 @@ def test_what_is_copied_exists_and_is_not_ignored() -> None:
     assert "*" in lines and not set(lines) & set(copied())
 
 
-def test_all_that_the_package_is_built_from_is_copied() -> None:
+def test_every_source_of_the_package_is_copied() -> None:
     project = PROJECT["project"]
     packages = PROJECT["tool"]["scikit-build"]["wheel"]["packages"].values()
     assert {*packages, "CMakeLists.txt", "pyproject.toml", project["readme"], *project["license-files"]} <= set(
@@ -115,6 +115,11 @@ def test_it_does_not_run_as_root() -> None:
     assert of("USER") == ["zellige"] and words.index("USER") < words.index("ENTRYPOINT")
     assert any(re.search(r"useradd .*--uid 10001 zellige", rest) for rest in of("RUN"))
     assert "RUN" not in words[words.index("USER") :]
+
+
+def test_a_port_is_open_only_if_a_verb_listens() -> None:
+    command: Any = typer.main.get_command(make_app())
+    assert bool(of("EXPOSE")) == ("serve" in command.commands)
 
 
 def test_it_starts_the_command_and_a_verb_that_exists() -> None:

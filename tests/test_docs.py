@@ -1,5 +1,6 @@
 """The documents show what exists: their snippets run, their commands parse, their links lead somewhere."""
 
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -137,7 +138,7 @@ def test_command_in_a_sentence_exists_with_its_options(page):
         assert [word for word in words if word.startswith("--") and word.partition("=")[0] not in known] == [], line
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", ["README.md", *PAGES])
 def test_link_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)]+)\)", (ROOT / page).read_text()):
         if target.startswith("https://"):
@@ -157,6 +158,19 @@ def test_named_file_exists(page):
     ):
         if "NAME" not in name and "SYSTEM" not in name and name != "engine/runtimes/":
             assert (ROOT / name).exists(), name
+
+
+def test_pages_for_users_name_no_source_file():
+    """Moves would break such names; public names of Python and commands stay."""
+    for page in ["README.md", "docs/deploying.md", *(page for page in PAGES if page.startswith("docs/"))]:
+        text = (ROOT / page).read_text()
+        assert not re.findall(r"\b(?:engine|export|training|cli|zellige)/[\w/*]+\.(?:py|cpp|hpp)\b", text), page
+
+
+def test_changelog_names_what_exists_now():
+    for row in re.findall(r"^\| `zellige\.\S.*\|$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE):
+        for name in re.findall(r"`(zellige\.[\w.]+)", row.split("|")[2]):
+            pkgutil.resolve_name(name)  # raises if there is none
 
 
 def test_training_page_names_every_recipe():

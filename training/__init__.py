@@ -1,1 +1,1 @@
-"""Data, losses, one loop, one recipe file a system, metrics."""
+"""Training of models: data, losses, one loop for all systems, a recipe for each, and metrics."""

@@ -1,4 +1,4 @@
-"""What every training does beside its steps: weights are averaged, and learning rates fade."""
+"""Averaged weights and fading learning rates, which every training has beside its steps."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,10 +19,10 @@ def follow(average: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor
     Args:
         average, current: floating tensors of the same shapes.
         updates: int64 scalar, the number of updates so far; it is raised by one.
-        ema: decay that the average ends with, 0 to 1.
+        ema: the decay that is reached in the end, 0 to 1.
     """
     updates += 1
-    # A short memory at first, because the untrained weights must not linger in the average.
+    # The decay is small at first, because the untrained weights must not linger in the average.
     k = int(updates)
     get_ema_multi_avg_fn(min(ema, (1 + k) / (10 + k)))(average, current, None)
 
@@ -33,10 +33,10 @@ def fade_rates(
     """Set learning rates that fall linearly to 0 at the end of a run.
 
     Args:
-        optimisers: by name.
-        rates: full rate of each.
+        optimisers: the optimisers by name.
+        rates: the full rate of each.
         progress: share of the run that is done, 0 to 1.
-        decay_from: share of the run up to which rates are full.
+        decay_from: share of the run after which rates fall.
     """
     fade = 1.0 if progress <= decay_from else (1 - progress) / (1 - decay_from)
     for name, optimiser in optimisers.items():

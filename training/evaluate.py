@@ -1,4 +1,4 @@
-"""What evaluations of all systems share: bounds, the data that a model was trained on, reports that are JSON."""
+"""The shared part of all systems' evaluations: bounds, the data that a model was trained on, reports that are JSON."""
 
 import logging
 import math
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 def measured(
     model: Any, evaluate: Callable[[Any, str, int, int], dict[str, Any]], data: str | None, count: int, seed: int
 ) -> dict[str, Any]:
-    """Run a system's evaluation, and add under which conditions it was run; as `training.systems.evaluate`."""
+    """Run a system's evaluation and add its conditions; arguments as in `training.systems.evaluate`."""
     if count < 2:
         raise DataError(f"{count} images cannot be compared; use --count 2 or more")
     if not 0 <= seed < 2**63:
@@ -33,7 +33,7 @@ def measured(
 
 
 def trained_on(model: Any) -> str:
-    """The data set or folder that a model was trained on, by its header.
+    """Return the data set or folder that a model was trained on, from its header.
 
     Raises:
         DataError: the header names none.
@@ -45,14 +45,14 @@ def trained_on(model: Any) -> str:
 
 
 def said(model: Any, name: str, data: Pictures | Scenes) -> dict[str, Any]:
-    """What a report says of the files of its data: their numbers, and whether the model was trained on others.
+    """Report the files of the data: their numbers, and whether the model was trained on others.
 
     Args:
         model: the model.
-        name: of the data; another than the model's own is no surprise, and not compared.
-        data: either side of it.
+        name: name of the data; it is compared with the model's files only if the model was trained on this name.
+        data: either split of the data.
     Returns:
-        `pictures`, numbers by part, and `data_changed`; nothing of data that is computed.
+        `pictures`, numbers by part, and `data_changed`; nothing if the data are computed.
     """
     if not data.listings:
         return {}
@@ -73,10 +73,10 @@ def said(model: Any, name: str, data: Pictures | Scenes) -> dict[str, Any]:
 
 
 def as_json(report: dict[str, Any]) -> dict[str, Any]:
-    """A report whose infinite values are None, with their keys under `missing`, since JSON has no word for them.
+    """Return a report whose infinite values are None, with their keys under `missing`, because JSON has no infinity.
 
     Raises:
-        DataError: a value is not a number, which no sound measurement gives.
+        DataError: a value is NaN, which no sound measurement gives.
     """
     infinite: list[str] = []
 
@@ -99,10 +99,10 @@ def as_json(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_recordable(header: Header) -> None:
-    """Refuse to write into a model of the package, which an update would undo and others may share.
+    """Refuse to write into a model of the package, because an update would undo it and others may share the model.
 
     Raises:
-        TaskError: the file lies, links followed, in the package.
+        TaskError: the file, or the target of its link, lies in the package.
     """
     if header.path.resolve().parent == BUNDLED.resolve():
         raise TaskError(
@@ -115,8 +115,8 @@ def record_metrics(header: Header, report: dict[str, Any]) -> None:
     """Write a report into the checkpoint that it measures, under details.metrics; the weights stay as they are.
 
     Raises:
-        TaskError: the checkpoint is a bundled one.
-        OutputError: it cannot be written.
+        TaskError: the checkpoint is bundled with the package.
+        OutputError: the file cannot be written.
     """
     check_recordable(header)
     tensors = read_tensors(header)

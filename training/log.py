@@ -1,4 +1,4 @@
-"""The log of a run: one JSON object a line, and TensorBoard where it is installed."""
+"""The log of a run: one JSON object a line, and TensorBoard if it is installed."""
 
 import json
 import logging
@@ -19,8 +19,8 @@ class Log:
     """The open log of a run.
 
     Args:
-        folder: of the run.
-        step: how many steps are done already.
+        folder: folder of the run.
+        step: number of steps that are done already.
     """
 
     def __init__(self, folder: RunFolder, step: int) -> None:
@@ -33,12 +33,12 @@ class Log:
             from torch.utils.tensorboard import SummaryWriter
 
             with output_errors(self.folder.path):
-                # Steps after the last checkpoint are done, and logged, again.
+                # Steps after the last checkpoint will be done and logged again.
                 self.board = SummaryWriter(str(self.folder.path), purge_step=self.step + 1)
         return self
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
-        """Write a line, at once.
+        """Write a line at once.
 
         Raises:
             OutputError: the disk is full, or the file cannot be written for another reason.
@@ -46,7 +46,7 @@ class Log:
         with output_errors(self.folder.log):
             print(json.dumps({"step": step, **values}, allow_nan=False), file=self.file, flush=True)
         if self.board is not None:
-            with output_errors(self.folder.path):  # another thread writes, and its error comes with a later line
+            with output_errors(self.folder.path):  # TensorBoard's thread may report an earlier error
                 for name, value in values.items():
                     self.board.add_scalar(name, value, step)
 
@@ -63,7 +63,7 @@ class Log:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Closing writes what a full disk has refused before, which was said then.
+        # Closing writes bytes that a full disk refused before; that error was reported then.
         with suppress(OSError):
             self.file.close()
         if self.board is not None:
@@ -72,13 +72,13 @@ class Log:
 
 
 def forget_after(folder: RunFolder, step: int) -> None:
-    """Drop log lines of steps that will be done again, and set aside lines that are none.
+    """Drop log lines of steps that will be done again, and set damaged lines aside.
 
-    A last line that a crash left half-written is dropped. Others that are no JSON object with a step go to
+    A last line that a crash left half-written is dropped. Other lines that are no JSON object with a step go to
     `log.jsonl.damaged`, and a warning says so.
 
     Raises:
-        OutputError: the log cannot be written; it then stays as it was.
+        OutputError: the log cannot be written; it stays as it was.
     """
     if not folder.log.exists():
         return
@@ -101,7 +101,7 @@ def forget_after(folder: RunFolder, step: int) -> None:
 
 
 def _step_of(line: bytes) -> int | None:
-    """The step of a line; None if it is no JSON object that has one."""
+    """Return the step of a line, or None if it is no JSON object with a step."""
     try:
         values = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError):

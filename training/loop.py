@@ -1,4 +1,4 @@
-"""The one training loop: steps, logs, samples, checkpoints, and the way back from a NaN."""
+"""The training loop of all systems: steps, logs, samples, checkpoints, and the way back from a NaN."""
 
 import logging
 import time
@@ -36,7 +36,7 @@ _MOST_WORKERS = 256
 
 @dataclass(frozen=True)
 class _Run:
-    """Everything of a run that stays the same while it goes on."""
+    """The parts of a run that stay the same while it goes on."""
 
     recipe: Recipe
     training: Training
@@ -60,29 +60,29 @@ def train(
     workers: int = 1,
     details: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Train a model into a folder, or go on with what is there.
+    """Train a model into a folder, or go on with the run that is there.
 
     The folder receives `log.jsonl` (one object a line), `samples/STEP.png`, `state.safetensors` (everything; replaced
-    every `checkpoint_every` steps) and `model.safetensors` (what `zellige.load` opens). A run that is killed and
-    resumed ends with the same weights as one that was not, bit for bit on a CPU.
+    every `checkpoint_every` steps) and `model.safetensors` (the file that `zellige.load` opens). A run that is killed
+    and resumed ends with the same weights as one that is not, bit for bit on a CPU.
 
     Args:
-        recipe: what to train, and for how many steps.
-        data: what to train on, as `recipe.open_data` gives it.
-        out: folder of the run; made when missing.
-        resume: go on from its state file. Without it, a folder that holds a run is refused. If the pictures of a folder
-            have changed since, a warning says how many.
-        start_from: another run's folder whose networks to begin with.
+        recipe: the networks to train, and the number of steps.
+        data: the training data, as `recipe.open_data` gives it.
+        out: folder of the run; made if it is missing.
+        resume: go on from the run's state file. Otherwise a folder that holds a run is refused. If a data folder's
+            pictures have changed since, a warning says how many.
+        start_from: folder of another run, whose networks the run begins with.
         seed: of weights, latents and data order; 0 or more, below 2^63.
         device: default CPU.
         workers: processes that load data, 0 to 256; the result does not depend on them.
         details: written into the model file (name, licence, command).
     Returns:
-        report: steps, seconds, steps_per_second, recoveries, device, precision, seed, model, and of data in files
+        report: steps, seconds, steps_per_second, recoveries, device, precision, seed, model, and for data in files
         `pictures`: how many were found, trained on, held out and left out.
     Raises:
-        TrainingError: nothing to resume, a damaged state, or a run of another model or seed; a run in the way; a seed
-            or a number of workers out of bounds; NaN too many times.
+        TrainingError: there is nothing to resume, the state is damaged or of another model or seed, the folder holds a
+            run already, the seed or the number of workers is out of bounds, or NaN came too many times.
         OutputError: the folder cannot be written, or its disk is full. The last state stays, and can be resumed.
     """
     if not 0 <= seed < 2**63:
@@ -131,20 +131,20 @@ def train(
 
 
 def _advanced(run: _Run, progress: Progress, record: Log, advance: Any) -> Progress:
-    """Train until the end, or until a NaN; then everything is as at the last good progress, which is returned."""
+    """Train until the end, or until a NaN, after which the last good state is loaded. Return the progress reached."""
     recipe, training = run.recipe, run.training
-    # After a NaN other data and other latents follow, or the same one would come again.
+    # After a NaN the run takes other data and latents, because with the same ones the NaN would come again.
     items = recipe.items(run.data, progress.seed + 1_000_003 * progress.recoveries)
     batches = stream(items, first=progress.step * recipe.batch, batch=recipe.batch, workers=run.workers)
     sums: dict[str, Tensor] = {}
-    counts: Counter[str] = Counter()  # some values come with a later phase, or in some steps alone
+    counts: Counter[str] = Counter()  # some values come in a later phase, or in some steps only
     began, start = time.monotonic(), progress.step
     try:
         for step in range(progress.step + 1, recipe.steps + 1):
             metrics = training.step(next(batches), (step - 1) / recipe.steps)
             if not bool(torch.stack(list(metrics.values())).isfinite().all()):
                 return _recovered(run, progress, step, record)
-            # In double precision, in which no sum of finite values overflows.
+            # Sums are in double precision, in which they cannot overflow if the values are finite.
             sums |= {name: sums.get(name, 0.0) + value.double() for name, value in metrics.items()}
             counts.update(metrics.keys())
             advance(step)
@@ -182,9 +182,9 @@ def _recovered(run: _Run, progress: Progress, step: int, record: Log) -> Progres
 
 
 def _check_same(saved: Saved, recipe: Recipe, seed: int, data: Pictures | Scenes) -> None:
-    """Refuse to go on with another model, whose weights may fit and yet mean something else, or with another seed.
+    """Refuse to go on with another seed, or with another model, whose weights might fit but would mean something else.
 
-    Pictures may have changed, and a warning says by how many.
+    Pictures may have changed; a warning says how many.
     """
     out, began = saved.header.path.parent, saved.progress.seed
     if began != seed:
@@ -211,7 +211,7 @@ def _check_same(saved: Saved, recipe: Recipe, seed: int, data: Pictures | Scenes
 
 @contextmanager
 def _bar(steps: int, done: int) -> Iterator[Any]:
-    """A progress bar with rate, remaining time and memory on a terminal; nothing when piped."""
+    """Show a progress bar with rate, remaining time and memory on a terminal, and nothing if output is piped."""
     console = Console(stderr=True)
     columns = (
         TextColumn("training"),

@@ -13,7 +13,7 @@ Adversarial = Literal["wasserstein", "hinge"]
 
 
 def critic_loss(kind: Adversarial, real: Tensor, fake: Tensor) -> Tensor:
-    """What the critic minimises: E[fake] - E[real] (Wasserstein), or E[relu(1 - real)] + E[relu(1 + fake)] (hinge).
+    """Return the critic's loss: E[fake] - E[real] (Wasserstein), or E[relu(1 - real)] + E[relu(1 + fake)] (hinge).
 
     Args:
         kind: "wasserstein" or "hinge".
@@ -26,7 +26,7 @@ def critic_loss(kind: Adversarial, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """What the generator minimises under either kind: -E[fake], from critic values [N]."""
+    """Return the generator's loss, which is -E[fake] for both kinds, from critic values [N]."""
     return -fake.mean()
 
 
@@ -35,14 +35,14 @@ def gradient_penalty(
 ) -> Tensor:
     """Pull the slope of the critic between real and fake samples to 1.
 
-    E[(||grad D(s)||_2 - 1)^2] at s = eps fake + (1 - eps) real, one eps and one norm a sample. With `quirks`, eps is
-    drawn for every number, and the norm is taken over the height alone: one slope for each sample, column and channel.
+    E[(||grad D(s)||_2 - 1)^2] at s = eps fake + (1 - eps) real, with one eps and one norm a sample. With `quirks`, eps
+    is drawn for every number, and norms run over the height alone: one for each sample, column and channel.
 
     Args:
         critic: images [N, C, H, W] to values [N]; bind the coordinates before the call.
         real, fake: [N, C, H, W].
         random: source of eps.
-        quirks: the variant of published code that leaves the paper.
+        quirks: take the variant of the published code, which differs from the paper.
     Returns:
         a scalar that can be differentiated.
     Source: Gulrajani et al. 2017, equation 3.

@@ -1,4 +1,4 @@
-"""What a training run is: networks, data, losses, schedule; every field is a line of the paper's table or ours."""
+"""The recipe of a run: networks, data, losses, schedule; every field is a line of the paper's table or ours."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,21 +18,21 @@ from .data.sources import located
 __all__ = ["Betas", "Rate", "Recipe", "Training", "broken_rule", "with_settings"]
 
 RecipeT = TypeVar("RecipeT", bound="Recipe")
-Rate = Annotated[float, Field(gt=0, le=1)]  # of learning
+Rate = Annotated[float, Field(gt=0, le=1)]  # a learning rate
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Betas = tuple[Beta, Beta]
 Steps = Annotated[int, Field(ge=1, le=10**9)]
 
 
 class Training(Protocol):
-    """What the loop and the state file need of a system's training.
+    """The interface of a system's training for the loop and the state file.
 
     Attributes:
-        system: its name.
-        recipe: the run.
-        device: where it happens.
-        optimisers: by name.
-        random: the source of all draws of its steps.
+        system: name of the system.
+        recipe: recipe of the run.
+        device: the device that it runs on.
+        optimisers: the optimisers by name.
+        random: the source of all random draws of its steps.
     """
 
     system: str
@@ -42,32 +42,32 @@ class Training(Protocol):
     random: torch.Generator
 
     def modules(self) -> dict[str, nn.Module]:
-        """Every network by name."""
+        """Return every network by name."""
         ...
 
     def numbers(self) -> dict[str, Tensor]:
-        """Further tensors that a run carries along, none below 0, updated in place on loading."""
+        """Return further tensors that a run must save; none is below 0, and loading updates them in place."""
         ...
 
     def step(self, batch: tuple[Tensor, ...], progress: float, /) -> dict[str, Tensor]:
-        """Advance by one step on a batch of the recipe's items, at a share of the run; scalars to log."""
+        """Take one step on a batch of the recipe's items, at a share of the run, and return scalars to log."""
         ...
 
     def samples(self) -> Any:
-        """A sheet of samples, uint8 [H, W, 3]."""
+        """Return a sheet of samples, uint8 [H, W, 3]."""
         ...
 
     def model(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and configuration of the model file."""
+        """Return tensors and configuration of the model file."""
         ...
 
 
 class Recipe(BaseModel, ABC):
-    """What the recipes of all systems have, and what the command and the loop ask of them."""
+    """The fields that the recipes of all systems share, and the methods that the command and the loop call."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     system: ClassVar[str]
-    remedy: ClassVar[str]  # against values that are not finite
+    remedy: ClassVar[str]  # advice for a run whose values are not finite
 
     description: str = Field("", description="What the model makes, for people who list models.")
     data: str = Field("earth", description="Data set name or folder, unless --data names another.")
@@ -86,27 +86,27 @@ class Recipe(BaseModel, ABC):
 
     @abstractmethod
     def start(self, device: torch.device, seed: int) -> Training:
-        """A training at its beginning, with weights drawn under a seed of 0 or more."""
+        """Make a training before its first step, with weights drawn under a seed of 0 or more."""
 
     @abstractmethod
     def open_data(self, seed: int) -> Any:
-        """The data set or folder that the run learns from, of the model's resolution."""
+        """Open the data set or folder that the run learns from, at the model's resolution."""
 
     @abstractmethod
     def items(self, data: Any, seed: int) -> Dataset[tuple[Tensor, ...]]:
-        """Items of a batch, each a tuple of tensors of any length that the system's step takes stacked.
+        """Return the items of which batches are made: tuples of tensors, which the system's step takes stacked.
 
-        An item is a function of its number and the seed alone, so that a resumed run goes on with the same.
+        An item is a function of its number and the seed alone, so that a resumed run goes on with the same items.
         """
 
 
 def with_settings(recipe: RecipeT, settings: dict[str, Any]) -> RecipeT:
-    """A copy of a recipe with dotted settings replaced, such as {"model.width": 32, "steps": 1000}.
+    """Return a copy of a recipe with dotted settings replaced, such as {"model.width": 32, "steps": 1000}.
 
-    A folder of data is recorded by its absolute path, so that it is found from elsewhere later.
+    A folder of data is recorded with its absolute path, so that it can be found from anywhere.
 
     Raises:
-        UnknownRecipeError: a setting that does not exist or a value that it does not take.
+        UnknownRecipeError: a setting does not exist, or does not take the value.
     """
     values = recipe.model_dump()
     for key, value in settings.items():
@@ -123,14 +123,14 @@ def with_settings(recipe: RecipeT, settings: dict[str, Any]) -> RecipeT:
         made = type(recipe).model_validate(values)
     except ValidationError as error:
         raise UnknownRecipeError(broken_rule(error)) from error
-    for key, value in _leaves(made.model_dump()):  # configurations of networks may take any float
+    for key, value in _leaves(made.model_dump()):  # configurations of networks accept infinity and NaN
         if isinstance(value, float) and not math.isfinite(value):
             raise UnknownRecipeError(f"the setting {key} cannot be {value}: only finite numbers are allowed")
     return made.model_copy(update={"data": located(made.data)})
 
 
 def broken_rule(error: ValidationError) -> str:
-    """The first rule that given values break, in a sentence."""
+    """Say in a sentence which rule the given values break first."""
     fault = error.errors(include_url=False)[0]
     where, given = ".".join(str(part) for part in fault["loc"]), fault["input"]
     reason = fault["msg"].removeprefix("Value error, ")
@@ -138,7 +138,7 @@ def broken_rule(error: ValidationError) -> str:
         return f"{shown(given)} are no settings"
     if fault["type"] == "missing":
         return f"the setting {where} is missing"
-    # A rule about several settings is broken by all of them together, and its own sentence names them.
+    # A rule about several settings has a sentence of its own, which names them.
     if fault["type"] == "value_error" and isinstance(given, dict | BaseModel):
         return reason
     return f"the setting {where} cannot be {shown(given)}: {reason}"

@@ -1,4 +1,4 @@
-"""The folder of a run: which files it has, and that they are files."""
+"""The folder of a run: the names of its files, and the check that nothing else has these names."""
 
 import stat
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ __all__ = ["RunFolder", "regular"]
 
 
 def regular(path: Path) -> bool:
-    """Whether there is a file of this name; a missing one is none.
+    """Tell whether there is a file of this name.
 
     Raises:
-        TrainingError: something else has the name, such as a folder, or a pipe, which would block when it is opened.
+        TrainingError: the name belongs to a folder, or to a pipe, which would block when it is opened.
     """
     try:
         mode = path.stat().st_mode
@@ -34,24 +34,24 @@ class RunFolder:
     """Names of the files of a run.
 
     Args:
-        path: of the folder.
+        path: the folder.
     """
 
     path: Path
 
     @property
     def state(self) -> Path:
-        """Everything that the next step depends on."""
+        """The state, with everything that the next step depends on."""
         return self.path / "state.safetensors"
 
     @property
     def model(self) -> Path:
-        """What `zellige.load` opens."""
+        """The model, which `zellige.load` opens."""
         return self.path / "model.safetensors"
 
     @property
     def log(self) -> Path:
-        """One JSON object a line."""
+        """The log, with one JSON object a line."""
         return self.path / "log.jsonl"
 
     @property
@@ -60,21 +60,21 @@ class RunFolder:
         return self.path / "log.jsonl.damaged"
 
     def sheet(self, step: int) -> Path:
-        """The picture of samples after a step."""
+        """Return the path of the samples after a step."""
         return self.path / "samples" / f"{step:07d}.png"
 
     def holds_run(self) -> bool:
-        """Whether there is a state, and nothing else has the name of a file of the run.
+        """Tell whether the folder holds the state of a run.
 
         Raises:
-            TrainingError: a folder, a pipe or a device has one of the names.
+            TrainingError: a folder, a pipe or a device has the name of one of the run's files.
         """
         for path in (self.model, self.log, self.damaged):
             regular(path)
         return regular(self.state)
 
     def prepare(self) -> None:
-        """Make the folder, and remove what a process that was killed while it wrote has left there.
+        """Make the folder, and remove unfinished files that a killed process left there.
 
         Raises:
             OutputError: the folder cannot be made or changed.

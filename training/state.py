@@ -1,4 +1,4 @@
-"""Saving a training run so that it goes on bit for bit: networks, optimisers, random numbers; no pickle."""
+"""Saves a training run so that it goes on bit for bit: networks, optimisers, random numbers, without pickle."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from .recipe import Recipe, Training, broken_rule
 
 __all__ = ["Progress", "Saved", "load_networks", "load_state", "pictures_of", "read_saved", "save_state"]
 
-# What Adam keeps of a parameter. It keeps nothing of one that has had no gradient yet.
+# The values that Adam keeps for a parameter. It keeps none for a parameter that has had no gradient yet.
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 _PICTURES = "pictures."
 _ADVICE = "copy the file again, or start the run anew with another --out"
 
 
 class Progress(BaseModel):
-    """How far a run has come: finished steps, times it was set back by a NaN, the seed it started from."""
+    """The progress of a run: steps finished, times that a NaN set it back, the seed that it started from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -35,7 +35,7 @@ class Progress(BaseModel):
 
 
 class _Written(Progress):
-    """Progress as a file has it: whole, because a step that is missing is not step 0."""
+    """The progress in a file, which must name every field: a missing step does not mean step 0."""
 
     step: int = Field(ge=0, le=10**9)
     recoveries: int = Field(ge=0, le=10**9)
@@ -44,12 +44,12 @@ class _Written(Progress):
 
 @dataclass(frozen=True)
 class Saved:
-    """What a state file says of its run, before a tensor is read.
+    """The description of a run in its state file, which is read before any tensor.
 
     Attributes:
-        header: of the file.
-        progress: how far the run had come.
-        recipe: the run.
+        header: header of the file.
+        progress: progress of the run.
+        recipe: recipe of the run.
     """
 
     header: Header
@@ -62,12 +62,12 @@ def save_state(path: Path, training: Training, progress: Progress, listings: Map
 
     Args:
         path: of the state file.
-        training: what is saved.
-        progress: how far it has come.
-        listings: the pictures that it learns from, if they are files, so that a resume can say how they changed.
+        training: the training to save.
+        progress: its progress.
+        listings: the pictures that it learns from, if they are files, so that a resumed run can say how they changed.
     Raises:
-        TrainingError: a network or an optimiser holds a value that is not finite; a good state is never
-            replaced by a bad one.
+        TrainingError: a network or an optimiser holds a value that is not finite. A bad state never replaces a good
+            one.
         OutputError: the file cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _named(training)}
@@ -80,14 +80,14 @@ def save_state(path: Path, training: Training, progress: Progress, listings: Map
 
 
 def read_saved(path: Path, kind: type[Recipe]) -> Saved:
-    """Read and check what a state file says of its run.
+    """Read and check the description of a run in its state file.
 
     Args:
         path: of the state file.
-        kind: recipes of the system that goes on with it.
+        kind: class of the system's recipes.
     Raises:
         CheckpointError: the file is damaged.
-        TrainingError: it is no state of this system, or its progress or recipe cannot be.
+        TrainingError: the file is no state of this system, or its progress or recipe is impossible.
     """
     header = read_header(path)
     if header.system != kind.system or not {"progress", "recipe"} <= header.details.keys():
@@ -103,11 +103,11 @@ def read_saved(path: Path, kind: type[Recipe]) -> Saved:
 
 
 def load_state(path: Path, training: Training) -> Progress:
-    """Bring networks, optimisers and random numbers to a saved state, once everything in it has been checked.
+    """Check everything in a saved state, then bring networks, optimisers and random numbers to it.
 
     Raises:
         CheckpointError: the file is damaged.
-        TrainingError: it belongs to another recipe, or holds what no training of this recipe would.
+        TrainingError: the file belongs to another recipe, or holds values that no training of this recipe reaches.
     """
     saved = read_saved(path, type(training.recipe))
     _check_tensors(saved.header, training, optimisers=True)
@@ -134,7 +134,7 @@ def load_networks(path: Path, training: Training) -> None:
 
     Raises:
         CheckpointError: the file is damaged.
-        TrainingError: its networks are others, or hold values that are not finite.
+        TrainingError: the file holds other networks, or values that are not finite.
     """
     header = read_header(path)
     _check_tensors(header, training, optimisers=False)
@@ -144,7 +144,7 @@ def load_networks(path: Path, training: Training) -> None:
 
 
 def pictures_of(header: Header) -> dict[str, list[int]]:
-    """The marks of the pictures that a run was learning from, by part."""
+    """Return the marks of the pictures that a run was learning from, by part."""
     tensors = read_tensors(header)
     return {
         name.removeprefix(_PICTURES): [int(mark) for mark in tensor.flatten()]
@@ -154,7 +154,7 @@ def pictures_of(header: Header) -> dict[str, list[int]]:
 
 
 def _named(training: Training) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a training, under its name in the state file."""
+    """Yield every tensor of a training, with its name in the state file."""
     yield "random", training.random.get_state()
     for name, number in training.numbers().items():
         yield f"number.{name}", number
@@ -172,7 +172,7 @@ def _networks(training: Training) -> Iterator[tuple[str, Tensor]]:
 
 
 def _check_tensors(header: Header, training: Training, optimisers: bool) -> None:
-    """Refuse a file whose tensors are not, by name, shape and dtype, those of a training, before one is read."""
+    """Refuse, before a tensor is read, a file whose tensors differ from a training's in name, shape or dtype."""
     path, found = header.path, header.tensors
     for name, tensor in _networks(training):
         part = name.split(".", 1)[0]
@@ -199,20 +199,20 @@ def _check_tensors(header: Header, training: Training, optimisers: bool) -> None
             )
     own = tuple(f"optimiser.{name}." for name in training.optimisers)
     for name in found:
-        # Settings may have changed so that an optimiser is gone.
+        # An optimiser may be gone, because settings may have changed.
         ignored = name.startswith(_PICTURES) or (name.startswith("optimiser.") and not name.startswith(own))
         if name not in allowed and not ignored:
             raise TrainingError(f"{path} is no sound state: nothing in this run is called {shown(name)}; {_ADVICE}")
 
 
 def _parameters(training: Training) -> Iterator[tuple[str, list[Tensor]]]:
-    """Parameters of each optimiser in the order of their indices, behind the prefix of their moments."""
+    """Yield the prefix of each optimiser's moments, with its parameters in the order of their indices."""
     for name, optimiser in training.optimisers.items():
         yield f"optimiser.{name}.", [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
 
 def _check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse values that no run arrives at, and that the next step would stumble over."""
+    """Refuse values that no run reaches, because the next step would fail on them."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise TrainingError(f"{path} is no sound state: {name} is not finite; {_ADVICE}")

@@ -1,4 +1,4 @@
-"""Every exception that Zellige raises on purpose: each names what was given, what is allowed, and what to do."""
+"""Every exception that Zellige raises on purpose. Each says what was given, what is allowed, and what to do."""
 
 __all__ = [
     "BudgetError",
@@ -83,11 +83,11 @@ class TaskError(ZelligeError):
 
 
 class SizeError(ZelligeError):
-    """An image size that the model cannot render; names the nearest sizes that it can."""
+    """An image size that the model cannot render; the error names the nearest sizes that it can."""
 
 
 class BudgetError(ZelligeError):
-    """A memory budget too small for a single patch; names the smallest that would do."""
+    """A memory budget too small for a single patch; the error names the smallest budget that would do."""
 
 
 class OutputError(ZelligeError):
@@ -99,4 +99,4 @@ class TrainingError(ZelligeError):
 
 
 class ExportError(ZelligeError):
-    """A network that could not be exported, or a file that does not compute what the network does."""
+    """A network that cannot be exported, or an exported file that computes something else."""

@@ -1,1 +1,1 @@
-"""Whole generators against the runtimes that people use: compared first, then timed in turns."""
+"""Whole generators and the runtimes that people use: their images are compared first, then they are timed in turns."""

@@ -1,4 +1,4 @@
-"""A generator by Zellige and by its peers, in one run: images compared first, then timed in turns."""
+"""Compares a generator in Zellige with its peers in one run: first the images, then the times, measured in turns."""
 
 import gc
 import math
@@ -29,11 +29,11 @@ from .timing import alternate, matrix_product, prepare
 __all__ = ["compare", "judged", "speedup"]
 
 Row = dict[str, Any]
-_LARGEST_ERROR = 1e-3  # of fp32 images in [-1, 1]
-_LEAST_PSNR = 30.0  # dB of bf16 ones
-_MOST_PSNR = 200.0  # where images are equal
+_LARGEST_ERROR = 1e-3  # allowed in fp32 images in [-1, 1]
+_LEAST_PSNR = 30.0  # dB, required of bf16 images
+_MOST_PSNR = 200.0  # reported if images are equal
 _OURS = "zellige"
-PRECISIONS = ("fp32", "bf16")  # that are measured
+PRECISIONS = ("fp32", "bf16")  # the precisions that are measured
 _FIGURES = ("calls", "p50_ms", "p95_ms", "p99_ms", "images_per_second", "peak_memory_bytes", "percent_of_matrix_rate")
 
 
@@ -49,22 +49,23 @@ def compare(
 
     `results` has a row for each runner, batch and precision: `p50_ms`, `p95_ms` and `p99_ms` of `calls`;
     `images_per_second` at the median; `peak_memory_bytes`; `max_error` and `psnr` in dB against plain PyTorch in
-    float32; `gflop_per_image` of the plain network, and its share of what `matmul` reached in the same rounds,
-    `percent_of_matrix_rate`. A runner that is missing, fails or is wrong has no times but a `reason`.
-    `speedup_same_precision` and `speedup_any_precision` have the best peer's median over ours, the latter with the peer
-    free in its precision. `rates` has what `matmul` reached, in GFLOP/s.
+    float32; `gflop_per_image` of the plain network, and `percent_of_matrix_rate`, its rate as a share of the rate of
+    `matmul` in the same rounds. A runner that is missing, fails or is wrong has a `reason` instead of times.
+    `speedup_same_precision` and `speedup_any_precision` have the best peer's median over ours; in the latter the peer
+    may have another precision. `rates` has the rates of `matmul`, in GFLOP/s.
 
     Args:
         model: a bundled name, a checkpoint's path, or a reference network.
-        batches: images a call.
-        precisions: of PRECISIONS.
-        device: to run on.
-        against: peers, of PEERS.
-        rounds: of turns.
+        batches: numbers of images a call.
+        precisions: some of PRECISIONS.
+        device: the device to run on.
+        against: some of PEERS.
+        rounds: number of rounds, in each of which all take turns.
 
     Raises:
-        SizeError: a batch is not positive; TaskError: an unknown precision or peer.
-        UnknownModelError, CheckpointError: as of `subject_of`.
+        SizeError: a batch is not positive.
+        TaskError: a precision or peer does not exist.
+        UnknownModelError, CheckpointError: as in `subject_of`.
     """
     if not batches or min(batches) < 1:
         raise SizeError(f"a batch of {min(batches, default='no')} images cannot be measured; give 1 or more")
@@ -98,10 +99,10 @@ def compare(
 
 
 def judged(images: Tensor, wanted: Tensor, precision: str) -> tuple[float, float]:
-    """The largest error of images, and their peak signal-to-noise ratio in dB of the peak-to-peak value, 2.
+    """Return the largest error of images, and their peak signal-to-noise ratio in dB for the peak-to-peak value 2.
 
     Raises:
-        Unmeasured: they are wrong: of another shape, or further from what is wanted than the precision excuses.
+        Unmeasured: the images have another shape, or are further from the wanted ones than their precision allows.
     """
     if images.shape != wanted.shape:
         raise Unmeasured(f"wrong: the images are {list(images.shape)}, not {list(wanted.shape)}")
@@ -115,11 +116,11 @@ def judged(images: Tensor, wanted: Tensor, precision: str) -> tuple[float, float
 
 
 def speedup(rows: Sequence[Row], kind: str) -> dict[str, dict[str, float | None]]:
-    """The best peer's p50 over ours, by our precision and batch; None where one of both was not timed.
+    """Return the best peer's p50 over ours, by our precision and batch; None if either was not timed.
 
     Args:
-        rows: of `results`.
-        kind: "same", peers in our precision, or "any".
+        rows: rows of `results`.
+        kind: "same" for peers in our precision, or "any".
     """
     found: dict[str, dict[str, float | None]] = {}
     for own in rows:
@@ -138,7 +139,7 @@ def speedup(rows: Sequence[Row], kind: str) -> dict[str, dict[str, float | None]
 def _measure(
     subject: Subject, precision: str, batch: int, against: Sequence[str], rounds: int, folder: Path
 ) -> tuple[list[Row], float]:
-    """Rows of one precision and batch, and the rate of matrix products in GFLOP/s."""
+    """Return the rows of one precision and batch, and the rate of matrix products in GFLOP/s."""
     device = subject.device
     with FlopCounterMode(display=False) as counter:
         wanted = plain(subject.network)(*subject.inputs(batch))

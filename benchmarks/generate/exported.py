@@ -1,4 +1,4 @@
-"""A generator in ONNX Runtime and in OpenVINO, with as many threads as torch has, and in TensorRT on CUDA devices."""
+"""A generator in ONNX Runtime and OpenVINO, with as many threads as torch has, and in TensorRT on CUDA devices."""
 
 import time
 from collections.abc import Callable
@@ -26,15 +26,16 @@ __all__ = [
 ]
 
 _OPSET = 20
-_TRIALS = 3  # of each graph, to find the faster one
+_TRIALS = 3  # calls of each graph, to find the faster one
 
 
 def onnxruntime_function(
     subject: Subject, precision: str, inputs: Inputs, folder: Path
 ) -> tuple[Callable[..., Tensor], str]:
-    """The network in ONNX Runtime with all of its graph optimisations, as the faster of two graphs; and which it is.
+    """Return the network in ONNX Runtime with all graph optimisations, as the faster of two graphs, and its name.
 
-    They are the network as it was trained, for this batch; and what `zellige export` writes, rewritten, for any batch.
+    One graph is the network as it was trained, for this batch. The other is the rewritten one that `zellige export`
+    writes, for any batch.
     """
     found = []
     for form, graph in onnx_graphs(subject, precision, inputs, folder).items():
@@ -69,9 +70,9 @@ def _seconds(call: Callable[..., Tensor], inputs: Inputs) -> float:
 
 
 def openvino_function(subject: Subject, precision: str, inputs: Inputs, folder: Path) -> Callable[..., Tensor]:
-    """The network in OpenVINO, from torch.export; for bf16 the weights of fp32 and its hint for the precision.
+    """Return the network in OpenVINO, from torch.export; bf16 has the weights of fp32 and OpenVINO's precision hint.
 
-    Read from ONNX it lost a third of its speed on OneGAN, whose group norms become instance norms there.
+    It is not read from ONNX, because OneGAN's group norms become instance norms there, which cost a third of the speed.
     """
     import openvino
 
@@ -94,7 +95,7 @@ def openvino_function(subject: Subject, precision: str, inputs: Inputs, folder: 
 def tensorrt_function(
     subject: Subject, precision: str, inputs: Inputs, folder: Path
 ) -> tuple[Callable[..., Tensor], str]:
-    """The network in TensorRT or TensorRT-RTX, in a CUDA graph of this batch; and the library with its version."""
+    """Return the network in TensorRT or TensorRT-RTX, captured for this batch, and the library with its version."""
     engine, batch = tensorrt_engine(subject, precision, inputs, folder), len(inputs[0])
     runtime = TensorRtRuntime(engine, subject.device, (batch,))
 
@@ -106,7 +107,7 @@ def tensorrt_function(
 
 
 def onnx_graphs(subject: Subject, precision: str, inputs: Inputs, folder: Path) -> dict[str, Path]:
-    """Both graphs that ONNX Runtime is measured with, by name."""
+    """Return both graphs that ONNX Runtime is measured with, by name."""
     return {
         "as trained": onnx_graph(subject, precision, inputs, folder),
         "zellige export": exported_graph(subject, precision, inputs, folder),
@@ -114,13 +115,13 @@ def onnx_graphs(subject: Subject, precision: str, inputs: Inputs, folder: Path) 
 
 
 def onnx_graph(subject: Subject, precision: str, inputs: Inputs, folder: Path) -> Path:
-    """The network as ONNX for this batch, exported unless it is there.
+    """Return the network as an ONNX file for this batch; export it unless the file is there.
 
-    Inputs are named x0, x1 and so on, without those that the result ignores.
+    Inputs are named x0, x1 and so on; inputs that do not change the result are left out.
     """
     path = folder / f"{precision}-{len(inputs[0])}.onnx"
     if not path.exists():
-        # The exporter without dynamo needs no packages but onnx, and writes the same operators.
+        # The exporter without dynamo needs only the package onnx, and writes the same operators.
         with plain_operators():
             torch.onnx.export(
                 subject.at(precision), inputs, path, dynamo=False, opset_version=_OPSET,
@@ -130,7 +131,7 @@ def onnx_graph(subject: Subject, precision: str, inputs: Inputs, folder: Path) -
 
 
 def exported_graph(subject: Subject, precision: str, inputs: Inputs, folder: Path) -> Path:
-    """The network as `zellige export` writes it, for any batch, exported unless it is there; the same inputs' names."""
+    """Return the file that `zellige export` writes, for any batch, with inputs x0, x1, ...; write it if missing."""
     path = folder / f"{precision}-exported.onnx"
     if not path.exists():
         network = subject.at(precision)
@@ -140,7 +141,7 @@ def exported_graph(subject: Subject, precision: str, inputs: Inputs, folder: Pat
 
 
 def openvino_graph(subject: Subject, precision: str, inputs: Inputs, folder: Path) -> Path:
-    """The network as OpenVINO's own graph for this batch, exported unless it is there; in fp32 for any precision."""
+    """Return the network in OpenVINO's format for this batch, always in fp32; export it unless the file is there."""
     import openvino
 
     path = folder / f"{len(inputs[0])}.xml"
@@ -152,7 +153,7 @@ def openvino_graph(subject: Subject, precision: str, inputs: Inputs, folder: Pat
 
 
 def tensorrt_engine(subject: Subject, precision: str, inputs: Inputs, folder: Path) -> Path:
-    """The network as an engine for this batch and the subject's device, built unless it is there."""
+    """Return the network as an engine for this batch and the subject's device; build it unless the file is there."""
     batch = len(inputs[0])
     path = folder / f"{precision}-{batch}.engine"
     if not path.exists():

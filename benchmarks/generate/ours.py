@@ -1,4 +1,4 @@
-"""The one place that says how Zellige makes the images that are measured."""
+"""The way in which Zellige makes the images that are measured."""
 
 from collections.abc import Callable
 
@@ -14,12 +14,12 @@ __all__ = ["ours"]
 
 @torch.inference_mode()
 def ours(subject: Subject, precision: str, batch: int) -> Callable[..., Tensor]:
-    """A function of the subject's inputs, a batch of them, that returns images in float32: as `zellige.load` has it."""
+    """Return a function from a batch of the subject's inputs to images in float32, made as by `zellige.load`."""
     network = subject.at(precision)
-    # One choice of rewrites for all batches, as everywhere.
+    # As everywhere, one choice of rewrites serves all batches.
     networks = network.task.network
     rewritten(networks, lambda: networks(*subject.example))
     if subject.device.type == "cpu":
         return network
-    runtime = open_runtime("torch", network, subject.device, (batch,))  # one graph
+    runtime = open_runtime("torch", network, subject.device, (batch,))  # one captured batch
     return lambda *inputs: joined(runtime.run(inputs, host=False), batch, lent=runtime.lends)

@@ -1,4 +1,4 @@
-"""The memory of one runner, in a process of its own: within one process freed memory of one would serve another."""
+"""The memory of a runner, measured in a process of its own, because it would reuse memory that another one freed."""
 
 import gc
 import json
@@ -23,19 +23,19 @@ _CALLS = 3
 
 
 def peak_bytes(model: str, device: torch.device, runner: str, precision: str, batch: int, folder: Path) -> int | None:
-    """What a runner adds at most to a process that has loaded its packages: weights, plans and all that a call needs.
+    """Return the most memory that a runner adds to a process with its packages: weights, plans, buffers of a call.
 
-    What was needed to get ready, and is free again, does not count. On CUDA: what torch's allocator reserves; of
-    TensorRT, which allocates by itself and keeps what it has, what the device has less of free memory.
+    Memory that was needed to get ready and is free again does not count. On CUDA devices it is the memory that torch's
+    allocator reserves. TensorRT allocates by itself and keeps its memory, so there it is the loss of free memory.
 
     Args:
         model: as for `subject_of`.
-        device: to run on.
+        device: the device to run on.
         runner, precision, batch, folder: as for `make_runner`; the folder has the graphs.
     Returns:
-        bytes; None where the runner raised something, which `make_runner` here will do too.
+        bytes; None if the runner raised an error, which `make_runner` will raise in this process too.
     Raises:
-        Unmeasured: a signal ended the process; here it would end the benchmark.
+        Unmeasured: a signal ended the process; in this process it would end the benchmark.
     """
     job = [model, str(device), runner, precision, batch, str(folder), torch.get_num_threads()]
     command = [sys.executable, "-m", __name__, json.dumps(job)]
@@ -70,7 +70,7 @@ def _measure(model: str, device_name: str, name: str, precision: str, batch: int
 
 
 def _free(device: torch.device) -> int:
-    """Bytes of a CUDA device that nobody has; 0 of others."""
+    """Return the free bytes of a CUDA device; 0 for other devices."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 

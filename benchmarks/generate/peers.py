@@ -34,11 +34,11 @@ Function = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Runner:
-    """Something to time.
+    """A way to make images that can be timed.
 
     Attributes:
         call: makes the images of the batch: float32 [N, 3, R, R] on the device.
-        form: which of its forms it is, where it has several.
+        form: the name of its form, if it has several.
     """
 
     call: Callable[[], Tensor]
@@ -50,22 +50,22 @@ def make_runner(name: str, subject: Subject, precision: str, batch: int, folder:
 
     Args:
         name: of the runner.
-        subject: what it runs.
+        subject: the generator that it runs.
         precision: "fp32" or "bf16".
         batch: number of images a call.
-        folder: for graphs; one that is there is taken.
+        folder: for graphs; those that are there are used.
     Raises:
-        Unmeasured: it is not installed, or fails.
+        Unmeasured: the runner is not installed, or fails.
     """
     with _unmeasured(name):
         return _make(name, subject, precision, subject.inputs(batch), folder)
 
 
 def write_graph(name: str, subject: Subject, precision: str, batch: int, folder: Path) -> None:
-    """Write the graph that a runner reads into the folder, if it reads one; arguments as of `make_runner`.
+    """Write the graph that a runner reads into the folder, if it reads one; arguments as in `make_runner`.
 
     Raises:
-        Unmeasured: its package is not installed, or the export fails.
+        Unmeasured: the runner's package is not installed, or the export fails.
     """
     writers: dict[str, dict[str, Callable[..., Any]]] = {
         "cpu": {"onnxruntime": onnx_graphs, "openvino": openvino_graph},
@@ -75,13 +75,13 @@ def write_graph(name: str, subject: Subject, precision: str, batch: int, folder:
     if write is None:
         return
     with _unmeasured(name):
-        if name != "tensorrt":  # whose package is one of two
+        if name != "tensorrt":  # TensorRT has one of two packages
             import_module(name)
         write(subject, precision, subject.inputs(batch), folder)
 
 
 def plain(network: Function) -> Function:
-    """The network as standard operators."""
+    """Return the network as standard operators."""
 
     def call(*inputs: Tensor) -> Tensor:
         with plain_operators():
@@ -120,22 +120,22 @@ def _bound(function: Function, inputs: Inputs, form: str = "") -> Runner:
 
 
 def _compiled(subject: Subject, precision: str, inputs: Inputs) -> Runner:
-    """The faster of torch.compile's default and max-autotune, with frozen weights; on GPUs max-autotune with graphs."""
+    """Return the faster of torch.compile's default and max-autotune, frozen; on GPUs max-autotune, captured."""
     tuned: dict[str, Any] = {"max_autotune": True}
     forms: dict[str, dict[str, Any]] = {"freezing": {}, "freezing, max-autotune": tuned}
     if subject.device.type == "cuda":
         graphs = {"triton.cudagraphs": True, "coordinate_descent_tuning": True}
         forms = {"freezing, max-autotune, CUDA graphs": tuned | graphs}
     network, found = subject.at(precision), []
-    # Runners of other batches and precisions share the code object, which torch compiles a few times only: without
-    # this the later ones would be eager.
+    # Runners of other batches and precisions share the code object, which torch compiles only a few times. Without the
+    # reset the later runners would be eager.
     torch.compiler.reset()
     for form, options in forms.items():
         compiled = torch.compile(network, fullgraph=True, dynamic=False, options=options | {"freezing": True})
         runner = _bound(plain(compiled), inputs, form)
-        for _ in range(3):  # on a GPU graphs are recorded in the second call
+        for _ in range(3):  # on a GPU the second call captures
             runner.call()
-        with torch.compiler.set_stance("fail_on_recompile"):  # or what is timed would be the compiler
+        with torch.compiler.set_stance("fail_on_recompile"):  # else the compiler would be timed
             found.append((_quick(runner.call, subject.device) if len(forms) > 1 else 0.0, runner))
     return min(found, key=lambda pair: pair[0])[1]
 
@@ -153,7 +153,7 @@ def _quick(call: Callable[[], Tensor], device: torch.device) -> float:
 
 @contextmanager
 def _unmeasured(name: str) -> Iterator[None]:
-    """Whatever a runner raises is why it is not measured; what compilers and exporters warn of is not shown."""
+    """Turn any error of a runner into the reason why it is not measured; hide warnings of compilers and exporters."""
     try:
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")

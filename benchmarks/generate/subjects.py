@@ -1,4 +1,4 @@
-"""What is measured: a generator, and the inputs of a batch. Models by name, and networks at the papers' full width."""
+"""The generators that are measured, with their inputs: models by name, and networks at the papers' full width."""
 
 import copy
 from collections.abc import Callable
@@ -23,21 +23,21 @@ __all__ = ["REFERENCES", "SEED", "Inputs", "Subject", "subject_of"]
 Inputs = tuple[Tensor, ...]
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
-SEED = 0  # of weights
+SEED = 0  # seed of random weights
 REFERENCES: dict[str, System] = {name: system for system in all_systems() for name in system.references}
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A generator whose call takes a batch of inputs to images [N, 3, R, R] in [-1, 1].
+    """A generator, which turns a batch of inputs into images [N, 3, R, R] in [-1, 1].
 
     Attributes:
-        name: a model's name or path, or that of a reference network.
-        system: its system.
-        network: in float32, in evaluation, channels-last, on the device.
-        device: where everything runs.
-        inputs: makes those of a batch, the same at every call.
-        example: arguments of the networks within, with which choices of rewrites are made.
+        name: a model's name or path, or the name of a reference network.
+        system: name of its system.
+        network: the network in float32, in evaluation, channels-last, on the device.
+        device: the device that everything runs on.
+        inputs: makes the inputs of a batch, the same at every call.
+        example: arguments of the inner networks, with which rewrites are chosen.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Subject:
     example: tuple[Any, ...]
 
     def at(self, precision: str) -> "OneOutput":
-        """A copy of the network whose maps are in this precision; codes, conditions and images are float32."""
+        """Return a copy of the network whose maps are in this precision; codes, conditions and images stay float32."""
         network = copy.deepcopy(self.network)
         cast_maps(network, DTYPES[precision])
         return network
@@ -59,7 +59,7 @@ class OneOutput(nn.Module):
 
     def __init__(self, task: GraphNetwork) -> None:
         super().__init__()
-        self.task = task  # "graph" is what exported programs call their own
+        self.task = task  # not `graph`, which is an attribute of exported programs
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Make images in float32."""
@@ -68,16 +68,16 @@ class OneOutput(nn.Module):
 
 
 def subject_of(model: str, device: torch.device) -> Subject:
-    """The generator of a bundled name, of a checkpoint's path, or of a reference network.
+    """Return the generator with a bundled name, of a checkpoint's path, or of a reference network.
 
     Raises:
-        UnknownModelError: there is none of this name; lists the reference networks.
+        UnknownModelError: there is none of this name; the error lists the reference networks.
         CheckpointError: the file is damaged or not ours.
     """
     if model in REFERENCES:
         system = REFERENCES[model]
         config = system.part("config").Config(**system.references[model])
-        with torch.device("meta"):  # starting weights that are replaced anyway can take most of a minute
+        with torch.device("meta"):  # drawing initial weights, which are replaced anyway, can take most of a minute
             networks = system.part("model").build(config)
         networks = _drawn(networks.to_empty(device="cpu"))
         fill_constants(networks)
@@ -103,7 +103,7 @@ def _subject(name: str, system: System, networks: nn.Module, config: Any, device
 
 
 def _drawn(network: NetworkT) -> NetworkT:
-    """Random weights under the seed; scales and shifts too, since those of a new network would hide their loss."""
+    """Draw weights under the seed. Scales and shifts are drawn too, because their initial values would hide a loss."""
     random = torch.Generator().manual_seed(SEED)
     for name, weight in network.named_parameters():
         if weight.dim() > 1:

@@ -10,7 +10,7 @@ __all__ = ["table_of"]
 
 
 def table_of(report: dict[str, Any]) -> Group:
-    """One line for each runner, a rule after each batch; below it what was not timed and why, and the speedups."""
+    """Return a line for each runner and a rule after each batch; below come runners not timed, reasons and speedups."""
     titles = ("p50 ms", "p95 ms", "p99 ms", "images/s", "MiB", "of matmul", "max error", "PSNR dB")
     columns = (Column(title, justify="right", no_wrap=True) for title in titles)
     table = Table("precision", Column("batch", justify="right"), "runner", *columns)

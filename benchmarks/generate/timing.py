@@ -1,4 +1,4 @@
-"""How long whole batches take, in alternating rounds: what a caller waits, from the call to the finished images."""
+"""Times whole batches in alternating rounds: the time that a caller waits, from the call to the finished images."""
 
 import time
 from collections.abc import Mapping
@@ -9,33 +9,33 @@ from ..kernels.measure import Call, keep_freed_memory, rest
 
 __all__ = ["alternate", "matrix_product", "prepare"]
 
-_TURN = 1.0  # seconds of a runner in each round, at least one call
-_MOST_CALLS = 50  # in one round
-_SHORT = 0.01  # seconds; of a longer call, waking the threads up is no part that counts
+_TURN = 1.0  # seconds of a runner in each round, in which it makes at least one call
+_MOST_CALLS = 50  # calls in one round
+_SHORT = 0.01  # seconds; in longer calls the time to wake threads up does not matter
 
 
 def prepare(device: torch.device) -> None:
-    """Set what holds for all runners of this process."""
+    """Make the settings for all runners of this process."""
     keep_freed_memory()
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # eager chooses its convolutions too
+        torch.backends.cudnn.benchmark = True  # so that eager chooses its fastest convolutions too
         torch.backends.cudnn.allow_tf32 = False
 
 
 def matrix_product(dtype: torch.dtype, device: torch.device) -> tuple[Call, int]:
-    """A large product, whose rate is what a machine computes at best, and its floating-point operations."""
+    """Return a large matrix product, whose rate is the machine's best, and its number of floating-point operations."""
     side = 8192 if device.type == "cuda" else 2048
     a, b = torch.randn(2, side, side, device=device).to(dtype)
     return lambda: torch.matmul(a, b), 2 * side**3
 
 
 def alternate(calls: Mapping[str, Call], device: torch.device, rounds: int) -> dict[str, list[float]]:
-    """Time calls in turns, so that whatever slows the machine for a while slows all of them.
+    """Time calls in turns, so that a disturbance of the machine slows all of them.
 
     Args:
-        calls: by name, each already called once.
-        device: that they run on; it has finished when a call's time is taken.
-        rounds: of turns; a turn is as many calls as take a second.
+        calls: the calls by name; each was called once before.
+        device: the device that they run on; it has finished when a call's time is taken.
+        rounds: number of rounds; a turn is as many calls as take a second.
     Returns:
         seconds of every call, by name.
     """

@@ -1,1 +1,1 @@
-"""All that needs a GPU, in one command and a bounded time: tests, tuning, measurements, a panorama (`make gpu`)."""
+"""Everything that needs a GPU, in one command of bounded time: tests, tuning, measurements, a panorama (`make gpu`)."""

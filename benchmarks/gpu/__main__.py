@@ -18,21 +18,21 @@ from .tables import closing_table, describe
 
 __all__ = ["main"]
 
-# Shares of the time. A part may use what the parts before it left over.
+# Shares of the time. A part may use the time that the parts before it left over.
 PARTS = {"conditions": 1, "tests": 7, "compile": 6, "tune": 2, "bench": 10, "generate": 6, "panorama": 2, "profile": 2}
 DEFAULT = ("conditions", "tests", "compile", "tune", "bench", "generate", "panorama")
-# Several processes share these; the others measure, and have the device to themselves.
+# Several processes share these parts. The others measure, so they have the device to themselves.
 SHARED = ("tests", "compile")
 _IMPORTED = ("numpy", "PIL", "pydantic", "rich", "safetensors", "torch", "typer")
 _IMPORTED_BY_TESTS = ("hypothesis", "pytest")
 _BYTES_A_PROCESS = 8 * 2**30
 _MOST_PROCESSES = 12
 _LONGEST_LOG = 8 * 2**20
-_ONCE_STARTED = 2.0  # seconds that a part gets at least, so that its file says what was cut short
+_ONCE_STARTED = 2.0  # seconds that a part gets at least, so that its file says which steps were cut short
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the chosen parts; 0 if all passed, 1 if one failed."""
+    """Run the chosen parts; return 0 if all passed, 1 if one failed."""
     parser = argparse.ArgumentParser("python -m zellige.benchmarks.gpu", description="Test and measure on a GPU.")
     parser.add_argument("--parts", default=",".join(DEFAULT), help=f"of {','.join(PARTS)}; default all but profile")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gpu"), help="folder of the JSON files")
@@ -104,7 +104,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _check(parts: list[str], device: str) -> None:
-    """Refuse before anything is started."""
+    """Refuse a run that cannot work, before anything is started."""
     needed = _IMPORTED + (_IMPORTED_BY_TESTS if "tests" in parts else ()) + (("triton",) if device == "cuda" else ())
     if missing := [name for name in needed if find_spec(name) is None]:
         raise ZelligeError(f"this Python lacks {', '.join(missing)}; put them on PYTHONPATH or install them.")
@@ -116,7 +116,7 @@ def _check(parts: list[str], device: str) -> None:
 
 
 def _processes(device: str) -> int:
-    """As many as there are cores, and 8 GiB of the device's memory for each."""
+    """Return the number of processes: as many as there are cores and as have 8 GiB of the device's memory each."""
     most = min(os.cpu_count() or 1, _MOST_PROCESSES)
     if device == "cuda":
         import torch

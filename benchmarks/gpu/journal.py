@@ -1,7 +1,7 @@
-"""Steps that survive their process: a line when one begins and one when it ends, and after a death it goes on behind.
+"""A journal of steps, with a line when a step begins and one when it ends, so that another process can go on after it.
 
 A kernel that writes outside its memory spoils every later CUDA call of its process, and a kernel that never ends can
-only be killed. Neither may cost the results before it, nor the steps behind it.
+only be killed. Neither may cost the results of earlier steps, or the later steps themselves.
 """
 
 import faulthandler
@@ -15,38 +15,38 @@ from typing import Any
 
 __all__ = ["SPOILED", "Journal", "read_steps"]
 
-SPOILED = 3  # exit status: CUDA is unusable in this process, another one has to go on
+SPOILED = 3  # exit status: CUDA is unusable in this process, so another one has to go on
 _LONGEST_ERROR = 4000
 
 
 class Journal:
-    """What a worker writes.
+    """The journal that a worker writes.
 
     Args:
-        path: of the journal; steps that ended in an earlier process are in it.
-        step_seconds: after which the process ends itself, with its stack on standard error.
+        path: of the journal, which holds the steps that ended in earlier processes.
+        step_seconds: longest time of a step, after which the process ends itself, with its stack on standard error.
     """
 
     def __init__(self, path: Path, step_seconds: float) -> None:
         self._path, self._step_seconds = path, step_seconds
-        # A descriptor of its own: pytest replaces the standard ones while tests run.
+        # The journal has a descriptor of its own, because pytest replaces the standard ones while tests run.
         self._stderr = os.fdopen(os.dup(2), "w")
         self._began = 0.0
         self.ended = {step["step"] for step in read_steps(path) if step["state"] != "began"}
 
     def begin(self, step: str) -> None:
-        """A step begins."""
+        """Note that a step begins."""
         self._write({"step": step, "state": "began"})
         faulthandler.dump_traceback_later(self._step_seconds, exit=True, file=self._stderr)
         self._began = time.perf_counter()
 
     def end(self, step: str, state: str, **facts: Any) -> None:
-        """A step that began has passed, failed or been skipped.
+        """Note that a step has passed, failed or been skipped.
 
         Args:
-            step: its name.
+            step: name of the step.
             state: "passed", "failed" or "skipped".
-            facts: `result` or `error`, and whatever else is worth keeping.
+            facts: `result` or `error`, and anything else that is worth keeping.
         """
         faulthandler.cancel_dump_traceback_later()
         if isinstance(facts.get("error"), str):
@@ -74,7 +74,7 @@ class Journal:
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:
-    """The last word on each step of a journal, in the order in which they began."""
+    """Return the last entry of each step of a journal, in the order in which the steps began."""
     steps: dict[str, dict[str, Any]] = {}
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():

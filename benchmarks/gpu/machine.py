@@ -1,4 +1,4 @@
-"""The part `conditions`: what the figures were measured on, and the two limits that they are held against."""
+"""The part `conditions`: the machine that the figures are measured on, and the two limits they are compared with."""
 
 import hashlib
 import shutil
@@ -30,7 +30,7 @@ _QUERY = (
 
 
 def condition_steps(options: Options) -> Iterator[tuple[str, Any]]:
-    """Facts first; then what a copy and a product of matrices reach here and now, in the same run as the kernels."""
+    """Yield the facts, then the rates of a copy and of a matrix product, measured in the same run as the kernels."""
     device = torch.device(options.device)
     yield "machine", lambda: _machine(device) | {"command": options.command}
     yield "source", _source
@@ -65,7 +65,7 @@ def _version(package: str) -> str | None:
 
 
 def _source() -> dict[str, Any]:
-    """Which source ran: its commit where git and its folder are there, and a hash of the files in any case."""
+    """Identify the source that runs: a hash of its files, and its commit if git and its folder are there."""
     digest = hashlib.sha256()
     folders = ("zellige", "engine", "kernels", "export", "training", "benchmarks", "tests")
     for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
@@ -82,7 +82,7 @@ def _source() -> dict[str, Any]:
 
 
 def _clocks() -> dict[str, Any]:
-    """The device's own report; asked for only, never set."""
+    """Return the clocks that the device reports; they are only read, never set."""
     if not shutil.which("nvidia-smi"):
         return {"nvidia-smi": None}
     command = ["nvidia-smi", f"--query-gpu={','.join(_QUERY)}", "--format=csv,noheader"]
@@ -109,7 +109,7 @@ def _product(device: torch.device) -> dict[str, Any]:
 
 
 def _median_seconds(call: Callable[[], Any], device: torch.device) -> float:
-    """Of 20 calls after 5, each far longer than its launch and on more data than a cache holds."""
+    """Return the median of 20 calls after 5, each far longer than its launch and on more data than a cache holds."""
     times = []
     for _ in range(25):
         if device.type == "cuda":

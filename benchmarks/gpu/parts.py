@@ -1,4 +1,4 @@
-"""The steps of each part but the tests: names, and calls that return what goes into its file."""
+"""The steps of all parts but the tests: their names, and calls that return their results."""
 
 import json
 import math
@@ -21,15 +21,15 @@ from .supervisor import Options
 __all__ = ["STEPS"]
 
 Steps = Iterator[tuple[str, Callable[[], dict[str, Any]]]]
-_OF_LIMIT = 85.0  # percent; the aim for kernels that stream
-_RUNNER_SECONDS = 0.06  # of the benchmark, for every pass and shape: about 40 calls of 0.2 ms
+_OF_LIMIT = 85.0  # percent of the limit, the aim for kernels that stream
+_RUNNER_SECONDS = 0.06  # time of a runner for every pass and shape: about 40 calls of 0.2 ms
 _ROWS = 12
 _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
 _GENERATING_ROUNDS = 3
 
 
 def _all_cases(options: Options) -> Iterator[tuple[str, Case, torch.dtype]]:
-    """Every case with a name; one dtype after the other, since time may run out."""
+    """Yield every case with a name, one dtype after the other, because time may run out."""
     device = torch.device(options.device)
     for dtype in options.dtypes:
         for kernel in options.kernels or KERNELS:
@@ -38,7 +38,7 @@ def _all_cases(options: Options) -> Iterator[tuple[str, Case, torch.dtype]]:
 
 
 def _once(case: Case, function: Callable[..., Any]) -> None:
-    """Forward, and forward with backward where the case has one."""
+    """Run forward, and forward with backward if the case has a backward pass."""
     inputs = case.inputs()
     with torch.no_grad():
         y = function(*inputs)
@@ -52,10 +52,11 @@ def _once(case: Case, function: Callable[..., Any]) -> None:
 def _compile_steps(options: Options) -> Steps:
     """Compare kernels and compiled peers with plain PyTorch, in the forms that are measured later.
 
-    Compilers keep what they built on disk, and many processes fill it faster than one. What torch.compile tuned while
-    others used the device is not kept; of matrix products that could not be helped, and they are left to the benchmark.
+    Compilers keep their builds on disk, and many processes build faster than one. Choices that torch.compile tuned
+    while other processes used the device are not kept. For matrix products they would be kept, so the benchmark
+    compiles these.
     """
-    from torch._inductor import config as inductor  # a second to import, for this part alone
+    from torch._inductor import config as inductor  # the import takes a second, and only this part needs it
 
     device = torch.device(options.device)
     for name, case, _ in _all_cases(options):
@@ -72,7 +73,7 @@ def _compile_steps(options: Options) -> Steps:
 
 
 def _tune_steps(options: Options) -> Steps:
-    """Let the kernels measure their configurations, alone on the device, and tell what they chose."""
+    """Let the kernels measure their configurations, alone on the device, and report their choices."""
     for name, case, _ in _all_cases(options):
 
         def call(case: Case = case) -> dict[str, Any]:
@@ -85,9 +86,10 @@ def _tune_steps(options: Options) -> Steps:
 
 
 def _chosen() -> dict[tuple[str, str], dict[str, Any]]:
-    """What the autotuners of our kernels have chosen in this process, by function and key.
+    """Return the choices of our kernels' autotuners in this process, by function and key.
 
-    The milliseconds of the candidates (median, and two quantiles) are those of the last key; a case has one a function.
+    The milliseconds of the candidates (median, and two quantiles) are those of the last key; a case has one for each
+    function.
     """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for name, module in list(sys.modules.items()):
@@ -105,14 +107,14 @@ def _chosen() -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def _finite(times: Any) -> Any:
-    """Times for JSON: a configuration that does not fit the device has infinite ones."""
+    """Return times for JSON, in which infinite ones, of configurations that do not fit the device, are None."""
     if isinstance(times, float):
         return times if math.isfinite(times) else None
     return [_finite(time) for time in times]
 
 
 def _bench_steps(options: Options) -> Steps:
-    """One shape a step, so that what is cut off or dies costs that shape alone."""
+    """Measure one shape in each step, so that a step that is cut off or dies costs only its shape."""
     device = torch.device(options.device)
     for name, case, dtype in _all_cases(options):
 
@@ -123,7 +125,7 @@ def _bench_steps(options: Options) -> Steps:
 
 
 def _generate_steps(options: Options) -> Steps:
-    """Reference networks at batch 1, 8 and 64 against eager and compiled PyTorch, one measurement a step."""
+    """Compare reference networks at batch 1, 8 and 64 with eager and compiled PyTorch, one measurement a step."""
     device = torch.device(options.device)
     precisions = [_PRECISIONS[dtype] for dtype in options.dtypes if dtype in _PRECISIONS]
     for precision in precisions:
@@ -139,7 +141,7 @@ def _generated(model: str, batch: int, precision: str, device: torch.device) -> 
 
 
 def _profile_steps(options: Options) -> Steps:
-    """Where the time goes in the cases that missed their aims in OUT/bench.json."""
+    """Profile the cases that missed their aims in OUT/bench.json."""
     file = Path(options.out) / "bench.json"
     report = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"steps": []}
     rows = [row for step in report["steps"] for row in step.get("result", {}).get("results", [])]

@@ -1,4 +1,4 @@
-"""The part `panorama`: the bundled model at work on the device, and beside it the same model on the CPU."""
+"""The part `panorama`: the bundled model on the device, compared with the same model on the CPU."""
 
 import tempfile
 from collections.abc import Iterator
@@ -16,20 +16,20 @@ from .supervisor import Options
 __all__ = ["panorama_steps"]
 
 MODEL = "planet"
-_WIDTHS = {"cuda": (16384, 131072), "cpu": (2048, 2048)}  # of the render that warms up, and of the one that is told
+_WIDTHS = {"cuda": (16384, 131072), "cpu": (2048, 2048)}  # of a warm-up, and of the render
 _COMPARED = {"cuda": 1024, "cpu": 64}  # columns of pixels
 
 
 def panorama_steps(options: Options) -> Iterator[tuple[str, Any]]:
-    """Right first, then fast."""
+    """Compare pixels with the CPU's first, then measure the time."""
     yield f"{MODEL} against the CPU", lambda: _against_the_cpu(options.device)
     yield f"{MODEL} to disk", lambda: _to_disk(options.device)
 
 
 def _against_the_cpu(device: str) -> dict[str, Any]:
-    """Part of two turns in bf16 on the device and on the CPU, both against fp32 on the CPU.
+    """Compare part of two turns in bf16, on the device and on the CPU, with fp32 on the CPU.
 
-    Errors are root mean squares, in steps of a byte. Devices round differently, and twice the error of the CPU is
+    Errors are root mean squares, in steps of a byte. Devices round differently, so twice the error of the CPU is
     allowed, as for kernels.
     """
     pixels = []

@@ -1,4 +1,4 @@
-"""One part in processes of its own: started, restarted behind a step that killed one, and stopped in time."""
+"""Runs a part in processes of its own: starts them, replaces one that a step has killed, and stops them in time."""
 
 import json
 import os
@@ -22,19 +22,19 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Options:
-    """What parts are told.
+    """The options of all parts.
 
     Attributes:
         device: "cuda", or "cpu" for a rehearsal.
-        kernels: to compile, tune and measure; empty means all.
-        dtypes: of their inputs.
+        kernels: names of kernels to compile, tune and measure; empty means all.
+        dtypes: of the kernels' inputs.
         against: peers to measure beside them.
         select: pytest's arguments that choose tests.
         out: folder of the results.
-        command: that was given, for the record.
-        step_seconds: after which a step counts as hung.
+        command: the command that was given, for the record.
+        step_seconds: seconds after which a step counts as hung.
         shard: number of this process among those that share the part's steps.
-        shards: how many they are.
+        shards: number of processes that share the part's steps.
     """
 
     device: str
@@ -53,13 +53,13 @@ def run_part(part: str, options: Options, seconds: float, work: Path) -> dict[st
     """Run a part and write OUT/PART.json, anew whenever a step ends.
 
     Args:
-        part: its name.
+        part: name of the part.
         options: `shards` processes share its steps.
-        seconds: after which what still runs is killed.
+        seconds: time limit, after which processes that still run are killed.
         work: folder for journals and logs.
     Returns:
-        What the file holds: `part`, `passed`, `seconds`, `limit_seconds`, `stopped` (whether time ran out), `steps`,
-        each with `step`, `state`, `seconds`, and `result` or `error`. While the part runs, `passed` is false.
+        The content of the file: `part`, `passed`, `seconds`, `limit_seconds`, `stopped` (whether time ran out), and
+        `steps`, each with `step`, `state`, `seconds`, and `result` or `error`. While the part runs, `passed` is false.
     """
     began = time.monotonic()
     shards = [replace(options, shard=k, shards=options.shards) for k in range(options.shards)]
@@ -71,7 +71,7 @@ def run_part(part: str, options: Options, seconds: float, work: Path) -> dict[st
         states = [step["state"] for step in steps.values()]
         return {
             "part": part,
-            # A part in which nothing passed has shown nothing, except that there may be nothing to profile.
+            # If no step passed, the part has shown nothing, so it fails. But there may be nothing to profile.
             "passed": stopped is False and "failed" not in states and ("passed" in states or part == "profile"),
             "seconds": round(time.monotonic() - began, 1),
             "limit_seconds": round(seconds, 1),
@@ -98,12 +98,12 @@ def run_part(part: str, options: Options, seconds: float, work: Path) -> dict[st
 
 
 def _work(part: str, options: Options, journal: Path, deadline: float, cancelled: threading.Event) -> bool:
-    """Run one shard to its end, in as many processes as it takes; whether it was stopped."""
+    """Run one shard to its end, in as many processes as it takes, and return whether it was stopped."""
     log = journal.with_suffix(".log")
     command = [sys.executable, "-m", "zellige.benchmarks.gpu.worker", part, json.dumps(asdict(options)), str(journal)]
     threads = max(1, (os.cpu_count() or 1) // options.shards)
-    # Tuned once, by the part of that name, and then read by the parts behind it; what was tuned while other processes
-    # used the device is not kept.
+    # The part `tune` tunes once, and later parts read its choices. Choices that were tuned while other processes used
+    # the device are not kept.
     environment = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     environment["TRITON_CACHE_AUTOTUNING"] = str(int(options.shards == 1))
     ended = -1
@@ -117,7 +117,7 @@ def _work(part: str, options: Options, journal: Path, deadline: float, cancelled
         while process.poll() is None and time.monotonic() < deadline and not cancelled.is_set():
             time.sleep(_POLL_SECONDS / 5)
         stopped = process.poll() is None
-        # The group: compilers and other children of the worker end with it.
+        # The whole process group is killed, so that compilers and other children of the worker end too.
         _kill(process)
         steps = read_steps(journal)
         open_steps = [step["step"] for step in steps if step["state"] == "began"]
@@ -130,7 +130,7 @@ def _work(part: str, options: Options, journal: Path, deadline: float, cancelled
         _append(journal, [{"step": step, "state": "failed", "error": error} for step in open_steps])
         now = sum(step["state"] != "began" for step in steps) + len(open_steps)
         if now <= ended or (process.returncode != SPOILED and not open_steps):
-            # It did not die of a step: another process would end the same way.
+            # It did not die of a step, so another process would end the same way.
             _append(journal, [{"step": part, "state": "failed", "error": error}])
             return False
         ended = now
@@ -143,7 +143,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _how_it_ended(status: int, said: str) -> str:
-    if "Timeout (" in said:  # faulthandler's word, with the innermost function first
+    if "Timeout (" in said:  # faulthandler writes this, with the innermost function first
         return f"no end within the limit of a step\n{said[said.index('Timeout (') :][:2000]}"
     how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     return f"the process {how}\n{said[-2000:]}"
@@ -151,12 +151,12 @@ def _how_it_ended(status: int, said: str) -> str:
 
 def _append(journal: Path, entries: list[dict[str, Any]]) -> None:
     with journal.open("a", encoding="utf-8") as file:
-        # A line that was cut off by a kill ends here.
+        # The first newline ends a line that a kill cut off.
         file.writelines("\n" + json.dumps(entry) + "\n" for entry in entries)
 
 
 def _write(file: Path, report: dict[str, Any]) -> None:
-    """Whole or not at all."""
+    """Write a report whole or not at all."""
     temporary = file.with_suffix(".part")
     temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     temporary.replace(file)

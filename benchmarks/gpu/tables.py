@@ -1,4 +1,4 @@
-"""What a person reads: a line a step worth telling, and the short table at the end."""
+"""The text for people: lines for notable steps, and the short table at the end."""
 
 from collections import Counter
 from typing import Any
@@ -9,7 +9,7 @@ _MOST_FAILURES = 12
 
 
 def describe(report: dict[str, Any]) -> list[str]:
-    """Lines for what did not pass, for configurations that were chosen and for functions that take the time."""
+    """Return lines for steps that did not pass, for chosen configurations and for functions that take long."""
     lines = _troubles(report["steps"], ("failed", "stopped", "skipped"))
     for step in report["steps"]:
         result = step.get("result", {})
@@ -23,7 +23,7 @@ def describe(report: dict[str, Any]) -> list[str]:
 
 
 def closing_table(reports: list[dict[str, Any]]) -> str:
-    """What passed, how long it took, the figures in brief, and the first failures."""
+    """Return a table: which parts passed, how long they took, the figures in brief, and the first failures."""
     lines = []
     for report in reports:
         counts = Counter(step["state"] for step in report["steps"])
@@ -67,7 +67,7 @@ def _figures(report: dict[str, Any]) -> list[str]:
 
 
 def _generate_line(name: str, result: dict[str, Any]) -> str:
-    """Our median, and the best peer's over it."""
+    """Return a line with our median, and the best peer's median over it."""
     own = next(row for row in result["results"] if row["runner"] == "zellige")
     if own["p50_ms"] is None:
         return f"{name}: {own['reason']}"
@@ -89,7 +89,7 @@ def _conditions(results: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _bench_line(name: str, rows: list[dict[str, Any]]) -> str:
-    """Of each pass, over the shapes: our share of the limit, and the ratio of the best peer's time to ours."""
+    """Return for each pass, over the shapes, our share of the limit, and the ratio of the best peer's time to ours."""
     parts = []
     for stage in dict.fromkeys(row["pass"] for row in rows):
         best: dict[str, float] = {}
@@ -107,7 +107,7 @@ def _bench_line(name: str, rows: list[dict[str, Any]]) -> str:
 
 
 def _troubles(steps: list[dict[str, Any]], states: tuple[str, ...]) -> list[str]:
-    """One line for each test that did not pass, however many sets of parameters it has."""
+    """Return one line for each test that did not pass, however many sets of parameters failed."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for step in steps:
         if step["state"] in states:
@@ -120,7 +120,7 @@ def _troubles(steps: list[dict[str, Any]], states: tuple[str, ...]) -> list[str]
 
 
 def _reason(step: dict[str, Any]) -> str:
-    """The line of an error that says most: pytest marks it with E, others begin or end with it."""
+    """Return the line of an error that says most: pytest marks it with E, other errors begin or end with it."""
     lines = [line for line in step.get("error", "").splitlines() if line.strip()] or [""]
     marked = [line[1:].strip() for line in lines if line.startswith("E ")]
     return (marked or lines)[0][:160]

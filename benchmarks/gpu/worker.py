@@ -18,7 +18,7 @@ def main(part: str, options_json: str, journal_path: str) -> None:
     options = Options(**given)
     journal = Journal(Path(journal_path), options.step_seconds)
     if part == "tests":
-        # The tests decide whether Triton interprets, before any kernel is imported: nothing else may come first.
+        # This import comes first, because tests decide whether Triton interprets before any kernel is imported.
         from .suite import run_tests
 
         sys.exit(run_tests(journal, options))

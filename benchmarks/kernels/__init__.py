@@ -1,1 +1,1 @@
-"""Kernels against their peers: correctness first, then time, then the share of the measured limit."""
+"""Kernels compared with their peers: first correctness, then time, then the share of the measured limit."""

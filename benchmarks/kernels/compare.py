@@ -1,4 +1,4 @@
-"""Kernels and their peers, in one run, on the same inputs: compared first, then timed in turns."""
+"""Compares kernels with their peers in one run on the same inputs: first the results, then the times, in turns."""
 
 import gc
 import os
@@ -22,7 +22,7 @@ from .runners import PEERS, Inputs, Runner, makers
 __all__ = ["PASSES", "compare", "compare_case", "inputs_of", "runners_of"]
 
 PASSES = ("forward", "forward+backward")
-_PEER_TOLERANCE = 10  # times the kernel's: a peer that rounds more is measured still, and its row says so
+_PEER_TOLERANCE = 10  # times the kernel's tolerance: peers that round more are still measured, and their rows say so
 
 
 def compare(
@@ -37,22 +37,22 @@ def compare(
 
     `results` has a row for each kernel, shape, dtype, pass and runner: `seconds` is the median of `calls`, with the
     tenth and ninetieth percentile; `ratio` the runner's time over the kernel's; `error` the largest error relative to
-    the largest value (of gradients: the mean error over the mean value), measured against plain PyTorch in a wider
-    type; `gigabytes_per_second` the fewest bytes over the time; `percent_of_copy` the share of what `clone` of as many
-    bytes reaches from memory in the same rounds; `percent_of_matrix_rate` the share of what `matmul` of the same dtype
-    reaches, or None where arithmetic is no limit; `percent_of_limit` the larger one; `command` repeats the row.
-    `skipped` has what could not be measured, and why.
+    the largest value (for gradients the mean error over the mean value), measured against plain PyTorch in a wider
+    type; `gigabytes_per_second` the fewest bytes over the time; `percent_of_copy` that rate as a share of the rate of a
+    `clone` of as many bytes from memory in the same rounds; `percent_of_matrix_rate` the share of the rate of a
+    `matmul` of the same dtype, or None if arithmetic is no limit; `percent_of_limit` the larger share; `command` the
+    command that repeats the row. `skipped` has the runners that could not be measured, with the reasons.
 
     Args:
-        names: of kernels; none means all.
+        names: names of kernels; an empty list means all.
         dtypes: of the inputs.
-        device: to run on.
-        against: peers, of PEERS.
+        device: the device to run on.
+        against: some of PEERS.
         budget: seconds for every runner, pass and shape.
 
     Raises:
-        TaskError: an unknown kernel or peer, a kernel that is not for the device, or a result of a kernel that is
-            wrong: no time is given for it.
+        TaskError: a kernel or peer is unknown, a kernel is not for the device, or a kernel's result is wrong, so that
+            it gets no time.
     """
     for given, known, what in ((names, KERNELS, "kernel"), (against, PEERS, "peer")):
         for name in given:
@@ -75,7 +75,7 @@ def compare(
 def compare_case(
     case: Case, dtype: torch.dtype, device: torch.device, against: Sequence[str], *, budget: float
 ) -> dict[str, list[dict[str, Any]]]:
-    """Measure one shape in all its passes: `results` and `skipped` of `compare`.
+    """Measure one shape in all its passes, and return `results` and `skipped` of `compare`.
 
     Raises:
         TaskError: a result of the kernel is wrong.
@@ -89,7 +89,7 @@ def compare_case(
 
 
 def inputs_of(case: Case, stage: str, device: torch.device) -> Inputs:
-    """Random sets of inputs that together go past the cache, the same at every call."""
+    """Draw sets of inputs that together are larger than the cache, the same at every call."""
     torch.manual_seed(0)
     first = case.inputs()
     tensors = [t for t in first if isinstance(t, Tensor)]
@@ -106,7 +106,7 @@ def inputs_of(case: Case, stage: str, device: torch.device) -> Inputs:
 def runners_of(
     case: Case, inputs: Inputs, against: Sequence[str]
 ) -> tuple[dict[str, tuple[Runner, float]], dict[str, str]]:
-    """Return the runners that are right, each with its error, and why the others are not measured.
+    """Return the runners that are right, each with its error, and the reasons why others are not measured.
 
     Raises:
         TaskError: the kernel itself is wrong.
@@ -134,7 +134,7 @@ def runners_of(
 def _measure(
     case: Case, stage: str, dtype: torch.dtype, device: torch.device, against: Sequence[str], budget: float
 ) -> dict[str, list[dict[str, Any]]]:
-    with torch.no_grad():  # the calls of the second pass switch it on
+    with torch.no_grad():  # calls of the backward pass switch gradients on
         inputs = inputs_of(case, stage, device)
         right, skipped = runners_of(case, inputs, against)
         calls = {name: runner.calls for name, (runner, _) in right.items()}
@@ -157,7 +157,7 @@ def _measure(
 
 
 def _limits(case: Case, count: int, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-    """What the machine can do at best: a copy of as many bytes, and a large matrix product where it matters."""
+    """Return calls for the machine's limits: a copy of as many bytes, and a large matrix product if it matters."""
     copies = [torch.randn(case.least_bytes // 8, device=device) for _ in range(count)]
     calls: dict[str, Any] = {"copy": Inputs([(numbers,) for numbers in copies]).calls(torch.clone)}
     if case.operations:
@@ -187,7 +187,7 @@ def _figures(case: Case, stage: str, times: dict[str, Times], name: str, device:
 
 
 def _widened(t: Tensor) -> Tensor:
-    """Float64 for float32, and float32 for halves."""
+    """Return a tensor in a wider dtype: float64 for float32, and float32 for halves."""
     if not t.is_floating_point():
         return t
     return t.detach().to(torch.float64 if t.dtype == torch.float32 else torch.float32).requires_grad_(t.requires_grad)
@@ -198,7 +198,7 @@ def _error(case: Case, results: Sequence[Tensor], wanted: Sequence[Tensor], inpu
         pair = (results[0], wanted[0])
         actual, right = (case.seen(t, *inputs.sets[0]) if case.seen else t.double() for t in pair)
         return (actual - right).abs().max().item() / max(right.abs().max().item(), 1e-30)
-    # One value next to a kink may fall on its other side, so that the largest error of a gradient says nothing.
+    # A value next to a kink may fall on the other side of it, so the largest error of a gradient says nothing.
     return max(
         (actual.double() - right.double()).abs().sum().item() / max(right.double().abs().sum().item(), 1e-30)
         for actual, right in zip(results, wanted, strict=True)
@@ -207,7 +207,7 @@ def _error(case: Case, results: Sequence[Tensor], wanted: Sequence[Tensor], inpu
 
 def _conditions(against: Sequence[str]) -> dict[str, Any]:
     found = conditions()
-    # How torch's threads wait between calls; libgomp's own way is to spin for some milliseconds.
+    # These decide how torch's threads wait between calls; by default libgomp's spin for some milliseconds.
     found["openmp"] = {name: os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")}
     for package in ("triton", *against):
         with suppress(PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""The same little graph in ONNX Runtime and OpenVINO, on the tensors of the other runners, without copies."""
+"""A case's graph in ONNX Runtime and OpenVINO, which read the other runners' tensors without copies."""
 
 import re
 import tempfile
@@ -19,17 +19,17 @@ _OPSET = 20
 
 
 class Unmeasured(Exception):
-    """Why a peer is not measured."""
+    """The reason why a peer is not measured."""
 
 
 def exported(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> bytes:
-    """Export a function to ONNX; its inputs are named x0, x1 and so on, without those that the result ignores."""
+    """Export a function to ONNX; inputs are named x0, x1 and so on, and those that the result ignores are left out."""
     try:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             path = Path(folder, "graph.onnx")
             names = [f"x{k}" for k in range(len(inputs))]
-            # The exporter without dynamo needs no packages but onnx, and writes the same operators.
+            # The exporter without dynamo needs only the package onnx, and writes the same operators.
             torch.onnx.export(
                 _Function(function), tuple(inputs), path, dynamo=False, opset_version=_OPSET,
                 input_names=names, output_names=["y"],
@@ -40,10 +40,10 @@ def exported(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> bytes
 
 
 def onnxruntime_calls(graph: bytes, sets: Sequence[Sequence[Tensor]], result: Tensor) -> Sequence[Call]:
-    """One call a set; each writes the result into `result`.
+    """Return a call for each set of inputs, which writes its result into `result`.
 
     Raises:
-        Unmeasured: ONNX Runtime is not there, or has no kernels for the graph.
+        Unmeasured: ONNX Runtime is not installed, or has no kernels for the graph.
     """
     try:
         import onnxruntime
@@ -71,22 +71,22 @@ def onnxruntime_calls(graph: bytes, sets: Sequence[Sequence[Tensor]], result: Te
             binding.bind_output("y", "cpu", 0, types[result.dtype], list(result.shape), result.data_ptr())
             bindings.append(binding)
         session.run_with_iobinding(bindings[0])
-    except Exception as error:  # its errors have no common class
+    except Exception as error:  # ONNX Runtime's errors have no common class
         raise Unmeasured(f"onnxruntime: {first_line(error)}") from error
 
     def call(binding: Any, kept: Sequence[Tensor]) -> Tensor:
         session.run_with_iobinding(binding)
         return result
 
-    # A binding knows addresses only: the tensors stay alive with the calls.
+    # A binding knows only addresses, so the calls keep the tensors alive.
     return [partial(call, binding, inputs) for binding, inputs in zip(bindings, sets, strict=True)]
 
 
 def openvino_calls(graph: bytes, sets: Sequence[Sequence[Tensor]], result: Tensor) -> Sequence[Call]:
-    """One call a set; each writes the result into `result`.
+    """Return a call for each set of inputs, which writes its result into `result`.
 
     Raises:
-        Unmeasured: OpenVINO is not there, or has no kernels for the graph.
+        Unmeasured: OpenVINO is not installed, or has no kernels for the graph.
     """
     try:
         import openvino
@@ -95,7 +95,7 @@ def openvino_calls(graph: bytes, sets: Sequence[Sequence[Tensor]], result: Tenso
     half = any(t.dtype == torch.bfloat16 for t in sets[0])
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
-        # Otherwise float32 graphs are computed in bfloat16 on processors that have it.
+        # Without a hint, processors that have bfloat16 would compute float32 graphs in it.
         "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
     }  # fmt: skip
 
@@ -108,7 +108,7 @@ def openvino_calls(graph: bytes, sets: Sequence[Sequence[Tensor]], result: Tenso
         core = openvino.Core()
         compiled = core.compile_model(core.read_model(graph, b""), "CPU", settings)
         request = compiled.create_infer_request()
-        # A port may have other names too, those of casts that did nothing.
+        # A port may also have the names of casts that did nothing.
         places = [int(next(name for name in port.names if re.fullmatch(r"x\d", name))[1:]) for port in compiled.inputs]
         ready = [[shared(inputs[place]) for place in places] for inputs in sets]
         request.set_output_tensor(0, shared(result))
@@ -126,13 +126,13 @@ def openvino_calls(graph: bytes, sets: Sequence[Sequence[Tensor]], result: Tenso
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message that says something."""
+    """Return the first line of an error's message that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 
 class _Function(nn.Module):
-    """What the exporter takes."""
+    """A function as the module that the exporter takes."""
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How long calls take, in alternating rounds, with inputs that come from memory and not from a cache."""
+"""Times calls in alternating rounds, with inputs that come from memory and not from a cache."""
 
 import ctypes
 import sys
@@ -20,16 +20,16 @@ Call = Callable[[], Any]
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _ROUNDS = 7
-_MOST_CALLS = 30  # in one round
-_LONGEST_REST = 0.2  # seconds; where the system does not tell what threads do, every rest is that long
+_MOST_CALLS = 30  # calls in one round
+_LONGEST_REST = 0.2  # seconds; every rest takes as long if the system does not tell whether threads run
 _LOOK = 0.002
-_SLEEP_CYCLES = 2_000_000  # of a GPU, in which the launches of one call are queued
-_SLEEP = 0.001  # seconds, about, that they take
+_SLEEP_CYCLES = 2_000_000  # cycles that a GPU sleeps while the launches of one call are queued
+_SLEEP = 0.001  # seconds, about, that the sleep takes
 
 
 @dataclass(frozen=True)
 class Times:
-    """Of one runner: median, tenth and ninetieth percentile in seconds, and the number of calls."""
+    """The times of a runner: median, tenth and ninetieth percentile in seconds, and the number of calls."""
 
     median: float
     low: float
@@ -38,7 +38,7 @@ class Times:
 
 
 def keep_freed_memory() -> None:
-    """Let the C heap keep what is freed: else page faults, the same for all runners, are most of what is measured."""
+    """Let the C heap keep freed memory, because page faults, the same for all runners, would take most of the time."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             libc = ctypes.CDLL("libc.so.6")
@@ -47,7 +47,7 @@ def keep_freed_memory() -> None:
 
 
 def cache_bytes(device: torch.device) -> int:
-    """Size of the last cache in front of the memory; 64 MiB where the system does not tell."""
+    """Return the size of the last cache in front of the memory; 64 MiB if the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).L2_cache_size
     sizes = []
@@ -58,21 +58,21 @@ def cache_bytes(device: torch.device) -> int:
 
 
 def sets_needed(size: int, device: torch.device) -> int:
-    """How many sets of inputs of `size` bytes go past the cache: five times a GPU's L2, twice a CPU's last cache."""
+    """Return how many sets of `size` bytes exceed the cache: they fill five times a GPU's L2, twice a CPU's cache."""
     times = 5 if device.type == "cuda" else 2
     return max(2, -(-times * cache_bytes(device) // max(size, 1)))
 
 
 def alternate(runners: Mapping[str, Sequence[Call]], device: torch.device, *, budget: float) -> dict[str, Times]:
-    """Time runners in turns, so that whatever slows the machine for a while slows all of them.
+    """Time runners in turns, so that a disturbance of the machine slows all of them.
 
-    Each call takes the next set of inputs. On a GPU a call is timed by events on the device, its launches are queued
-    while the device sleeps, and results are kept for a whole turn of the sets, so that none is written into a warm L2.
+    Each call takes the next set of inputs. On a GPU events on the device time a call, and its launches are queued while
+    the device sleeps. Results are kept for a whole turn of the sets, so that none is written into a warm L2.
 
     Args:
-        runners: by name; one call for every set of inputs.
-        device: to run on.
-        budget: seconds for each, in seven rounds, after calls to warm up; on a GPU with the sleep before each call.
+        runners: runners by name, with one call for every set of inputs.
+        device: the device to run on.
+        budget: seconds for each runner, in seven rounds, after calls to warm up; on a GPU they include the sleeps.
     """
     turns = {name: _Turn(calls, device, budget / _ROUNDS) for name, calls in runners.items()}
     for _ in range(_ROUNDS):
@@ -82,7 +82,7 @@ def alternate(runners: Mapping[str, Sequence[Call]], device: torch.device, *, bu
 
 
 def rest() -> None:
-    """Wait until the threads of the runner before sleep: OpenMP's spin 4 to 10 ms after a call, ONNX Runtime's 40."""
+    """Wait until the last runner's threads sleep: OpenMP's spin 4 to 10 ms after a call, ONNX Runtime's 40 ms."""
     tasks, own = Path("/proc/self/task"), str(threading.get_native_id())
     end = time.perf_counter() + _LONGEST_REST
     while time.perf_counter() < end:
@@ -92,8 +92,8 @@ def rest() -> None:
 
 
 def _runs(task: Path) -> bool:
-    """Whether a thread runs, or would if a core were free."""
-    with suppress(OSError):  # it has ended
+    """Tell whether a thread runs, or would run if a core were free."""
+    with suppress(OSError):  # the thread has ended
         return (task / "stat").read_text().rpartition(")")[2].split()[0] == "R"
     return False
 
@@ -114,7 +114,7 @@ class _Turn:
     def take(self) -> None:
         if self._device.type == "cpu":
             rest()
-        if self._quick < 0.01:  # of a longer call, waking the threads up is no part that counts
+        if self._quick < 0.01:  # in longer calls the time to wake threads up does not matter
             self._run(1)
         self._seconds += self._run(self._count)
 

@@ -9,7 +9,7 @@ from .compare import PASSES
 
 __all__ = ["plot"]
 
-# The kernel in ink, peers in quiet colours that stay apart in grey and for the colour-blind.
+# The kernel has the colour of ink. Peers have quiet colours that stay apart in grey and for the colour-blind.
 _COLOURS = {
     "zellige": "#1a1a1a", "eager": "#8fb3cf", "compile": "#d99a5b", "sdpa": "#b9a7cc", "liger": "#c9828b",
     "onnxruntime": "#7fa88b", "openvino": "#c8b560",
@@ -20,10 +20,10 @@ _SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """Draw the forward pass into a PNG file; a line a shape and dtype, a dot a runner.
+    """Draw the forward pass into a PNG file, with a line for each shape and dtype and a dot for each runner.
 
     Raises:
-        TaskError: matplotlib is not there.
+        TaskError: matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
     rows = [row for row in report["results"] if row["pass"] == PASSES[0]]
     kernels = list(dict.fromkeys(row["kernel"] for row in rows))
     lines = {kernel: _lines([row for row in rows if row["kernel"] == kernel]) for kernel in kernels}
-    # From the longest on, each panel goes below the shorter column: a kernel of many shapes leaves no hole beside it.
+    # From the longest on, each panel goes below the shorter column, so that a long panel leaves no hole beside it.
     columns: list[list[str]] = [[] for _ in range(min(2, len(kernels)))]
 
     def length(column: list[str]) -> float:
@@ -56,7 +56,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
 
 
 def _lines(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Rows by shape and dtype, the dtypes of a shape next to each other."""
+    """Group rows by shape and dtype, with the dtypes of a shape next to each other."""
     shapes, dtypes = (dict.fromkeys(row[key] for row in rows) for key in ("shape", "dtype"))
     lines = {(shape, dtype): [r for r in rows if (r["shape"], r["dtype"]) == (shape, dtype)]
              for shape in shapes for dtype in dtypes}  # fmt: skip
@@ -64,7 +64,7 @@ def _lines(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, A
 
 
 def _extent(lines: dict[tuple[str, str], list[dict[str, Any]]]) -> float:
-    """Where the last line is, in lines: half a line apart stand the shapes."""
+    """Return the place of the last line, in lines; shapes are half a line apart."""
     return len(lines) - 1 + 0.5 * (len({shape for shape, _ in lines}) - 1)
 
 
@@ -80,7 +80,7 @@ def _panel(axes: Any, kernel: str, lines: dict[tuple[str, str], list[dict[str, A
         values = [row["percent_of_limit"] for row in rows]
         axes.plot([0, 100], [y, y], color=_LINE, linewidth=0.6, zorder=1)
         axes.plot([min(values), max(values)], [y, y], color="#c4c4c4", linewidth=1.6, zorder=2, solid_capstyle="round")
-        for row in reversed(rows):  # the kernel's dot on top
+        for row in reversed(rows):  # so that the kernel's dot is on top
             own = row["runner"] == "zellige"
             colour = _COLOURS.get(row["runner"].split("-")[0], _FAINT)
             axes.plot(
@@ -107,7 +107,7 @@ def _panel(axes: Any, kernel: str, lines: dict[tuple[str, str], list[dict[str, A
 
 
 def _head(figure: Any, report: dict[str, Any], runners: list[str]) -> None:
-    """A title, and the runners' names in their colours in place of a legend's box."""
+    """Draw a title, and instead of a legend the runners' names in their colours."""
     inch = 1 / figure.get_figheight()
     machine = report["conditions"]
     device = machine["gpu"] if report["results"][0]["device"] == "cuda" else machine["processor"]

@@ -1,4 +1,4 @@
-"""The kernel and its peers as calls that can be timed: one call for every set of inputs."""
+"""The kernel and its peers as calls that can be timed, one call for every set of inputs."""
 
 import io
 import time
@@ -18,17 +18,17 @@ from .measure import Call
 
 __all__ = ["PEERS", "Inputs", "Runner", "makers"]
 
-# What a case calls "sdpa-math" belongs to the peer "sdpa".
+# A case's peer "sdpa-math" is a form of the peer "sdpa".
 PEERS = ("eager", "compile", "sdpa", "liger", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Something to time.
+    """A way to compute a case that can be timed.
 
     Attributes:
         calls: one for every set of inputs; each returns its result, or the gradients, as a tuple.
-        form: which of several forms of it was the fastest.
+        form: the fastest of its forms, if it has several.
     """
 
     calls: Sequence[Call]
@@ -40,7 +40,7 @@ class Inputs:
     """Sets of inputs, the same for all runners.
 
     Attributes:
-        sets: of inputs.
+        sets: the sets of inputs.
         slopes: gradients of the results, one for each set; None for the forward pass.
     """
 
@@ -48,14 +48,14 @@ class Inputs:
     slopes: Sequence[Tensor] | None = None
 
     def calls(self, function: Callable[..., Tensor]) -> list[Call]:
-        """The calls of a function of tensors."""
+        """Return the calls of a function on all sets."""
         if self.slopes is None:
             return [partial(_forward, function, inputs) for inputs in self.sets]
         return [partial(_gradients, function, *both) for both in zip(self.sets, self.slopes, strict=True)]
 
 
 def makers(case: Case, inputs: Inputs, against: Sequence[str]) -> Iterator[tuple[str, Callable[[], Runner]]]:
-    """Yield the kernel and its peers by name, each with what makes it ready and raises Unmeasured if it cannot be."""
+    """Yield the kernel and its peers by name, each with a function that makes it ready or raises Unmeasured."""
     yield "zellige", lambda: Runner(inputs.calls(case.kernel_call))
     for name, function in {"eager": case.eager, **case.peers}.items():
         if name.split("-")[0] in against:
@@ -76,7 +76,7 @@ def _plain(name: str, function: Callable[..., Tensor], inputs: Inputs) -> Runner
 
 
 def _compiled(case: Case, inputs: Inputs) -> Runner:
-    """The fastest of the forms of torch.compile that can differ here, without CUDA graphs, which would copy inputs."""
+    """Return the fastest of torch.compile's forms that can differ here; none is captured, which would copy inputs."""
     tuned = {"max_autotune": True}
     forms: dict[str, dict[str, Any]] = {"default": {}}
     if inputs.sets[0][0].device.type == "cuda":
@@ -91,7 +91,7 @@ def _compiled(case: Case, inputs: Inputs) -> Runner:
         with _unmeasured("torch.compile"):
             calls = inputs.calls(torch.compile(case.eager, dynamic=False, options=options))
             calls[0]()
-            with torch.compiler.set_stance("fail_on_recompile"):  # or what is timed would be the compiler
+            with torch.compiler.set_stance("fail_on_recompile"):  # else the compiler would be timed
                 for call in calls:
                     call()
             seconds = _quick(calls) if len(forms) > 1 else 0.0
@@ -136,7 +136,7 @@ def _tuple_of(call: Call) -> tuple[Tensor]:
 
 @contextmanager
 def _unmeasured(name: str) -> Iterator[None]:
-    """Whatever a peer raises is why it is not measured; what it warns of or prints as well is not shown."""
+    """Turn any error of a peer into the reason why it is not measured; hide its warnings and its output."""
     try:
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")

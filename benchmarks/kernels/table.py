@@ -11,7 +11,7 @@ __all__ = ["table_of"]
 
 
 def table_of(report: dict[str, Any]) -> Group:
-    """One line for each runner, a rule after each shape, and below it what was not measured and why."""
+    """Return a line for each runner and a rule after each shape; below come runners that were not measured, and why."""
     table = Table(
         *("kernel", "shape", "dtype", "pass", "runner"),
         *(_right(title) for title in ("ms", "p10", "p90", "ratio", "GB/s", "of copy", "of matmul", "of limit")),

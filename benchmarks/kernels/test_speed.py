@@ -45,7 +45,7 @@ def _warm_heap() -> None:
     keep_freed_memory()
 
 
-# Parametrised over suites first, so that one group's runners run one after the other.
+# The test is parametrised over suites first, so that runners of a group run one after the other.
 @pytest.mark.parametrize(
     ("suite", "runner"),
     [
@@ -55,7 +55,7 @@ def _warm_heap() -> None:
     ],
 )
 def test_speed(benchmark: Any, suite: _Suite, runner: str) -> None:
-    """A runner is compared with plain PyTorch, then timed on inputs that take turns."""
+    """Compare a runner with plain PyTorch, then time it on sets of inputs in turn."""
     benchmark.group = str(suite)
     with torch.no_grad():
         inputs = inputs_of(suite.case, suite.stage, DEVICE)
@@ -69,7 +69,7 @@ def test_speed(benchmark: Any, suite: _Suite, runner: str) -> None:
 
 
 def _finished(call: Callable[[], Any]) -> Callable[[], Any]:
-    """A call that returns when the device is done."""
+    """Return a call that waits until the device is done."""
     if DEVICE.type == "cpu":
         return call
 

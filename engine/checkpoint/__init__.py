@@ -1,1 +1,1 @@
-"""Checkpoints: one safetensors file, weights plus a JSON configuration, checked before a tensor is read."""
+"""Checkpoints: safetensors files with weights and a JSON configuration, checked before a tensor is read."""

@@ -1,4 +1,4 @@
-"""One exception class for each way in which a checkpoint can be wrong; those of any file stand in `files/faults.py`."""
+"""One exception class for each way in which a checkpoint can be wrong; faults of any file are in `files/faults.py`."""
 
 from zellige.errors import CheckpointError
 
@@ -82,7 +82,7 @@ class HeaderEncodingError(CheckpointError):
 
 
 class HeaderStructureError(CheckpointError):
-    """The header is JSON, but not of the form that a checkpoint has."""
+    """The header is JSON without the structure of a checkpoint's header."""
 
 
 # The tensors' places in the file.
@@ -120,26 +120,26 @@ class TensorHoleError(CheckpointError):
     """Some bytes of the file belong to no tensor."""
 
 
-# What the file is a checkpoint of.
+# The model that the file describes.
 
 
 class ForeignFileError(CheckpointError):
-    """A safetensors file that was not written as a checkpoint of this package."""
+    """The file is a safetensors file that this package did not write as a checkpoint."""
 
 
 class FormatVersionError(CheckpointError):
-    """The checkpoint is of another format version."""
+    """The checkpoint has another format version."""
 
 
 class MissingSystemError(CheckpointError):
-    """The checkpoint does not say of which system its model is."""
+    """The checkpoint does not name the system of its model."""
 
 
 class InvalidConfigError(CheckpointError):
-    """The configuration is missing, is not JSON, or is refused by the model's own rules."""
+    """The configuration is missing, is not JSON, or breaks a rule of its model."""
 
 
-# What a model asks of it.
+# The tensors that the model needs.
 
 
 class MissingTensorError(CheckpointError):
@@ -151,15 +151,15 @@ class UnexpectedTensorError(CheckpointError):
 
 
 class TensorShapeError(CheckpointError):
-    """A tensor has another shape than the model needs."""
+    """A tensor does not have the shape that the model needs."""
 
 
 class PrefixedNamesError(CheckpointError):
-    """All tensors are there, under names with a prefix that a wrapper such as DataParallel put before them."""
+    """All tensors are there, but a wrapper such as DataParallel put a prefix before their names."""
 
 
 class TensorDtypeError(CheckpointError):
-    """A weight is not floating point."""
+    """A weight is not of floating point."""
 
 
 class NotFiniteError(CheckpointError):

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file, weights plus a JSON configuration, checked in full before a tensor is read."""
+"""Reads and writes checkpoints: safetensors files with weights and a JSON configuration, which are checked in full."""
 
 import io
 import json
@@ -36,7 +36,7 @@ _ModelT = TypeVar("_ModelT", bound=BaseModel)
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
-    """Read and check everything in a checkpoint but the values of its tensors.
+    """Read and check everything in a checkpoint except its tensors' values.
 
     Args:
         path: a `.safetensors` file that `write_checkpoint` made.
@@ -44,11 +44,11 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         The header; the tensors that it lists fill the rest of the file exactly.
     Raises:
         CheckpointError: the subclass in `faults.py` that names the fault. No file content raises anything else.
-    Source: the file format is that of safetensors, https://github.com/huggingface/safetensors.
+    Source: safetensors, https://github.com/huggingface/safetensors.
     """
     path = Path(path)
     try:
-        str(path).encode("utf-8")  # safetensors opens no other names
+        str(path).encode("utf-8")  # safetensors opens no names that are not UTF-8
         with open_regular(path) as file:
             return parse_header(file, os.fstat(file.fileno()).st_size, path)
     except IrregularFileError as error:
@@ -65,19 +65,19 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 def read_tensors(
     header: Header, expected: Mapping[str, Sequence[int]] | None = None, prefix: str = ""
 ) -> dict[str, Tensor]:
-    """Map a checkpoint's tensors into memory; pages are read from the file as they are touched.
+    """Map a checkpoint's tensors into memory; a page of the file is read when it is first used.
 
     Args:
-        header: of the file to read, from `read_header`.
-        expected: the shape of every tensor that the model needs, all of floating point, by name without the prefix;
-            None takes all.
-        prefix: selects the tensors whose names start with it, such as "generator."; it is cut off the names returned.
+        header: the file's header, from `read_header`.
+        expected: the shape of every tensor that the model needs, by name without the prefix; all of them must be of
+            floating point. None takes every tensor of the file.
+        prefix: selects the tensors whose names start with it, such as "generator."; the names returned lack it.
     Returns:
         CPU tensors in the file's dtypes, by name without the prefix; their numbers are finite. Writing to one does not
         alter the file.
     Raises:
-        CheckpointError: a tensor is missing, unexpected, or of another shape or kind (nothing has been read then), or
-            holds NaN or an infinity, or the file changed since its header was read.
+        CheckpointError: a tensor is missing, unexpected, or of another shape or kind, which is found before any tensor
+            is read; or a tensor holds NaN or an infinity; or the file changed after its header was read.
     """
     found = {name.removeprefix(prefix): info for name, info in header.tensors.items() if name.startswith(prefix)}
     if expected is not None:
@@ -87,7 +87,7 @@ def read_tensors(
             tensors = {name: file.get_tensor(prefix + name) for name in found}
     except (safetensors.SafetensorError, OSError, RuntimeError, ValueError):
         tensors = {}
-    # A training run may replace the file between the two reads.
+    # A training run may have replaced the file after its header was read.
     for name, info in found.items():
         if name not in tensors or (tensors[name].dtype, tuple(tensors[name].shape)) != (info.dtype, info.shape):
             raise faults.ChangedFileError(f"{header.path} changed after its header was read; load it again.")
@@ -103,14 +103,14 @@ def write_checkpoint(
     config: Mapping[str, Any],
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint atomically: whenever the process dies, the file is the old one or the new one, whole.
+    """Write a checkpoint atomically: whenever the process dies, either the old or the new file is there, complete.
 
-    The same input gives the same bytes. What `read_header` would refuse is refused before the old file is touched.
+    The same input gives the same bytes. A file that `read_header` would refuse never replaces the old one.
 
     Args:
-        path: the file to make or replace; it ends in .safetensors and its folder exists.
-        tensors: any device and strides; float, integer or bool.
-        system: name of the system, a row of `engine.systems.SYSTEMS`.
+        path: the file to make or replace; its name ends in .safetensors and its folder exists.
+        tensors: floats, integers or bools, on any device and with any strides, by name.
+        system: the system's name, a row of `engine.systems.SYSTEMS`.
         config: JSON values from which the model can be built.
         details: JSON values that describe the model: name, licence, training data, metrics.
     Raises:
@@ -146,15 +146,15 @@ def write_checkpoint(
 
 
 def validated(header: Header, model: type[_ModelT]) -> _ModelT:
-    """Turn a checkpoint's configuration into the pydantic model of its system.
+    """Turn a checkpoint's configuration into its system's pydantic model.
 
     Args:
-        header: from `read_header`.
-        model: the configuration class.
+        header: the checkpoint's header, from `read_header`.
+        model: the class of the system's configuration.
     Returns:
         An instance of `model`.
     Raises:
-        InvalidConfigError: the first key that `model` refuses, and why.
+        InvalidConfigError: `model` refuses a key; the message names the first one and the reason.
     """
     try:
         return model.model_validate(header.config)
@@ -169,17 +169,17 @@ def validated(header: Header, model: type[_ModelT]) -> _ModelT:
 
 
 def check_allocation(path: Path, networks: nn.Module, held: int, device: torch.device) -> None:
-    """Refuse a configuration that asks for more than its file holds or its device has, before networks are allocated.
+    """Refuse a configuration that needs more weights than its file holds, or more memory than its device has free.
 
-    Weights are counted in elements, because a model in float32 may come from a file in float16. Constants that no file
-    holds, such as a lattice's noise, grow with the configuration alone, and are held against the device's memory.
+    Weights are counted in elements, because a model in float32 may come from a file in float16. No file holds constants
+    such as a lattice's noise, so only the device's memory bounds them.
 
     Args:
         path: the file with the configuration, for the error.
-        networks: those that would be built, built under `torch.device("meta")`, where they take no memory.
-        held: elements that the file holds, `Header.elements` of a checkpoint; of an exported graph, whose layers may
-            have been rewritten to ones with fewer weights, 8 times its bytes.
-        device: where they would be allocated.
+        networks: the networks of the configuration, built under `torch.device("meta")`, where they take no memory.
+        held: the number of elements in the file: `Header.elements` of a checkpoint, or 8 times the bytes of an exported
+            graph, because rewrites may have left its layers with fewer weights.
+        device: the device on which the networks would be allocated.
     Raises:
         AllocationError: the file holds fewer weights, or the device has less memory.
     """
@@ -199,7 +199,7 @@ def check_allocation(path: Path, networks: nn.Module, held: int, device: torch.d
 
 def _check_finite(path: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
     for name, tensor in tensors:
-        # One pass without a second array: a NaN is both the least and the greatest.
+        # aminmax takes one pass and no second array; a NaN becomes both its minimum and its maximum.
         if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
             count = int((~tensor.isfinite()).sum())
             raise faults.NotFiniteError(
@@ -237,7 +237,7 @@ def _check_expected(
 
 
 def _check_prefix(header: Header, expected: Mapping[str, Sequence[int]], prefix: str) -> None:
-    """Recognise names that a wrapper changed: saving again with the program that wrote them would change nothing."""
+    """Recognise names that a wrapper changed, because the usual advice to save again would give the same names."""
     first = next(iter(expected))
     for name in header.tensors:
         given = name.removesuffix(first)

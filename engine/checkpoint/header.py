@@ -1,4 +1,4 @@
-"""The header of a checkpoint, parsed strictly: every byte of the file is accounted for before safetensors opens it."""
+"""Parses the header of a checkpoint strictly: every byte of the file is accounted for before safetensors opens it."""
 
 import math
 import re
@@ -38,7 +38,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What the header says of one tensor."""
+    """A tensor's dtype and shape, as the header has them."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -51,7 +51,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of a checkpoint before a single tensor is read; no model has validated `config` yet."""
+    """A checkpoint without its tensors' values; `config` is still as the file has it, validated by no model."""
 
     path: Path
     system: str
@@ -66,7 +66,7 @@ class Header:
 
 
 def parse_header(file: BinaryIO, size: int, path: Path) -> Header:
-    """Parse and check the header of an open file of `size` bytes; errors call it `path`."""
+    """Parse and check the header of an open file of `size` bytes, which errors name as `path`."""
     raw = _header_bytes(file, size, path)
     try:
         text = raw.decode("utf-8")
@@ -197,7 +197,7 @@ def _tensor_entry(entry: Any, label: str) -> tuple[TensorInfo, int, int]:
         )
     dtype = DTYPES[code]
     is_shape = isinstance(shape, list) and len(shape) <= _MAX_RANK and all(type(n) is int and n >= 0 for n in shape)
-    # A size of zero must not hide an overflow of the others, which torch multiplies too.
+    # A size of 0 must not hide an overflow, because torch multiplies the other sizes too.
     if not is_shape or math.prod(max(n, 1) for n in shape) * dtype.itemsize >= 2**63:
         raise faults.InvalidShapeError(
             f"{label} has shape {shown(shape)}; allowed are at most {_MAX_RANK} non-negative integers whose product, "

@@ -1,1 +1,1 @@
-"""Files: the one writer that renames, the one reader of pictures, the cache."""
+"""Files of any kind: the one writer that renames, the one reader of pictures, locks, the cache, hostile content."""

@@ -13,7 +13,7 @@ from zellige.errors import OutputError
 
 __all__ = ["PARTIAL", "AtomicFile", "AtomicFolder", "output_errors", "take_name", "write_file"]
 
-PARTIAL = ".zellige-*.partial"  # names of what is being written, beside its target
+PARTIAL = ".zellige-*.partial"  # the names of unfinished files and folders, which lie beside their targets
 
 
 @contextmanager
@@ -31,10 +31,10 @@ def output_errors(path: Path) -> Iterator[None]:
 class AtomicFile:
     """A binary file that appears under its name only when it is complete.
 
-    It is written under a temporary name in the same folder, flushed to the disk, then renamed over the target, so
-    that no reader ever sees half of it and an older file survives every failure. A symbolic link stays, and its target
-    is replaced. Use it as a context manager, or call `open`, then `commit` or `discard`. `discard` after `commit` does
-    nothing.
+    It is written under a temporary name in the same folder, flushed to the disk, then renamed over the target. So no
+    reader ever sees half of it, and an older file survives every failure. If the path is a symbolic link, the link
+    stays and the file that it points to is replaced. Use it as a context manager, or call `open`, then `commit` or
+    `discard`. `discard` after `commit` does nothing.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -47,7 +47,7 @@ class AtomicFile:
         self._target = _target(self.path)
         self._temporary = _beside(self._target)
         self._file: BinaryIO | None = None
-        with output_errors(self.path):  # looking at a name that is too long or hidden fails, too
+        with output_errors(self.path):  # is_dir() itself fails on a name that is too long or in a closed folder
             if self._target.is_dir():
                 raise OutputError(f"{self.path} is a folder; give the name of a file in it.")
             if self._target.exists() and not self._target.is_file():
@@ -80,9 +80,9 @@ class AtomicFile:
         """Remove the temporary file; the target stays as it was."""
         if self._file is None:
             return
-        with suppress(OSError):  # closing flushes, and on a full disk that fails again
+        with suppress(OSError):  # closing flushes, which fails once more on a full disk
             self._file.close()
-        with suppress(OSError):  # not even the folder may be there any more
+        with suppress(OSError):  # the whole folder may have been removed meanwhile
             self._temporary.unlink()
         self._file = None
 
@@ -102,12 +102,13 @@ class AtomicFile:
 class AtomicFolder:
     """A folder that appears under its name only when it is complete, with all that lies in it.
 
-    A context manager, which gives a new folder beside the target. When the block ends, its files are flushed to the
-    disk and it takes the target's name. When the block fails, it goes, and so do the parents that were made for it.
+    It is a context manager that gives a new folder beside the target. When the block ends, the folder's files are
+    flushed to the disk and the folder takes the target's name. When the block fails, the folder is removed together
+    with the parents that were made for it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Check that nothing lies there; an empty folder may.
+        """Check that nothing but an empty folder lies at `path`.
 
         Raises:
             OutputError: the path is a file, or a folder with something in it.
@@ -147,12 +148,12 @@ class AtomicFolder:
     def _discard(self) -> None:
         shutil.rmtree(self._temporary, ignore_errors=True)
         for parent in self._made:
-            with suppress(OSError):  # it was not made, or others have put something there by now
+            with suppress(OSError):  # the parent was never made, or others have put something into it
                 parent.rmdir()
 
 
 def write_file(path: str | os.PathLike[str], *parts: bytes) -> None:
-    """Write a file whose content is at hand, complete or not at all; raises OutputError as `AtomicFile` does."""
+    """Write the parts as one file that appears complete or not at all; raises OutputError as `AtomicFile` does."""
     output = AtomicFile(path)
     with output as file, output_errors(output.path):
         for part in parts:
@@ -160,10 +161,10 @@ def write_file(path: str | os.PathLike[str], *parts: bytes) -> None:
 
 
 def take_name(draft: Path, path: str | os.PathLike[str]) -> None:
-    """Let a finished file on the same file system become the file `path`, durably, instead of what is there.
+    """Rename a finished file on the same file system to `path`, durably; a file that lies there is replaced.
 
     Raises:
-        OutputError: the path cannot be written; the draft stays then.
+        OutputError: the path cannot be written; the draft stays where it is.
     """
     target = _target(Path(path))
     with output_errors(Path(path)):
@@ -173,7 +174,7 @@ def take_name(draft: Path, path: str | os.PathLike[str]) -> None:
 
 
 def _target(path: Path) -> Path:
-    """The file that a path means: renaming over a symbolic link would replace the link."""
+    """The path with symbolic links resolved, because renaming over a link would replace the link."""
     try:
         return Path(os.path.realpath(path))
     except ValueError as error:  # a NUL character
@@ -193,7 +194,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_names(folder: Path) -> None:
-    # The new name lives in the folder, and is durable only once that is. Some network file systems and Windows
-    # cannot open a folder for this; the file itself is complete there too.
+    # The new name is durable only once the folder is flushed. Some network file systems and Windows cannot open a
+    # folder to flush it; the file's content is durable there too.
     with suppress(OSError):
         _sync(folder)

@@ -1,4 +1,4 @@
-"""The folder of everything that was measured or built on this machine and can be made again."""
+"""The folder that caches timings and engines, which belong to this machine and can be made again."""
 
 import os
 from pathlib import Path
@@ -7,12 +7,13 @@ __all__ = ["cache_folder"]
 
 
 def cache_folder() -> Path:
-    """The folder ZELLIGE_CACHE, or zellige/ in the user's cache folder: absolute; it may not be there yet.
+    """The absolute path of the folder ZELLIGE_CACHE, else of zellige/ in the user's cache folder; it may not exist yet.
 
-    A `~` at its beginning is the user's home: the shell leaves it in quotes, in files of settings and in containers.
+    A `~` at the beginning of ZELLIGE_CACHE is replaced here with the user's home, because a shell leaves it alone in
+    quotes, and nothing replaces it in files of settings and in containers.
 
     Raises:
-        RuntimeError: the user has no home, which is asked for.
+        RuntimeError: the path needs the user's home, and the user has none.
     """
     if folder := os.environ.get("ZELLIGE_CACHE"):
         return Path(folder).expanduser().absolute()

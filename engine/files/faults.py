@@ -1,4 +1,4 @@
-"""One exception class for each way in which a file of any format can be wrong, and the JSON in it."""
+"""One exception class for each way in which a file of any format, or the JSON in it, can be wrong."""
 
 from zellige.errors import CheckpointError
 
@@ -43,14 +43,14 @@ class EmptyFileError(CheckpointError):
 
 
 class TruncatedFileError(CheckpointError):
-    """The file ends before what it announces."""
+    """The file ends before the content that it announces."""
 
 
-# Its format, by its first bytes.
+# The file's format, which its first bytes tell.
 
 
 class PickleRefusedError(CheckpointError):
-    """The file is a pickle, which can run code when it is opened; it was not opened."""
+    """The file is a pickle. It was not opened, because a pickle can run code when it is opened."""
 
 
 class EngineFileError(CheckpointError):
@@ -58,11 +58,11 @@ class EngineFileError(CheckpointError):
 
 
 class PointerFileError(CheckpointError):
-    """The file is a pointer of Git LFS, in place of the file that it points to."""
+    """The file is a Git LFS pointer; the content that it points to was not fetched."""
 
 
 class WebPageError(CheckpointError):
-    """The file is a web page, saved in place of the file that it offers."""
+    """The file is a web page that was saved instead of the file that the page offers."""
 
 
 class CompressedFileError(CheckpointError):
@@ -74,7 +74,7 @@ class PictureFileError(CheckpointError):
 
 
 class OtherFormatError(CheckpointError):
-    """The file is of another format, which the sentence names."""
+    """The file is of another format, which the message names."""
 
 
 # JSON.

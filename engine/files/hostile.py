@@ -1,4 +1,4 @@
-"""Content that nobody vouches for: regular files alone, strict JSON, and values shown without filling the screen."""
+"""Guards against hostile content: only regular files are opened, JSON is parsed strictly, values are shown short."""
 
 import errno
 import json
@@ -30,19 +30,19 @@ _KINDS = (
 
 
 class IrregularFileError(OSError):
-    """A folder, pipe, socket or device lies where a file is read or written; `strerror` says which."""
+    """The path is a folder, pipe, socket or device instead of a file; `strerror` says which."""
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> BinaryIO:
-    """Open a file, and never wait: a pipe, as whose other end nobody may come, is refused like a folder or a device.
+    """Open a regular file without ever waiting; a pipe is refused, because opening it may wait for its other end.
 
     Args:
         path: the file.
-        flags: as of `os.open`: O_RDONLY to read, O_RDWR | O_CREAT for a file that is made where there is none.
+        flags: as in `os.open`: O_RDONLY to read; O_RDWR | O_CREAT to read and write, and to make a missing file.
     Returns:
         the file, unbuffered if it can be written.
     Raises:
-        IrregularFileError: something else lies there. OSError, ValueError: as `open` does.
+        IrregularFileError: the path is a folder, pipe, socket or device. OSError, ValueError: as in `open`.
     """
     try:
         _check_regular(os.stat(path).st_mode)  # opening a device may set it to work
@@ -71,11 +71,12 @@ def strict_json(text: str, path: Path, where: str) -> Any:
 
     Args:
         text: the JSON.
-        path, where: the file that it was in and its place there, for errors.
+        path, where: the file that the text came from and its place there, for errors.
     Returns:
         the values; numbers are finite and fit 64 bits, keys differ, nesting is at most `MAX_DEPTH` levels.
     Raises:
-        DuplicateKeyError, NumberRangeError, NestingError, SurrogateError, JsonSyntaxError: the text is otherwise.
+        DuplicateKeyError, NumberRangeError, NestingError, SurrogateError, JsonSyntaxError: the text breaks such a
+            rule, or is not JSON.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def strict_json(text: str, path: Path, where: str) -> Any:
 
     def number(literal: str) -> int | float:
         is_integer = literal.lstrip("-").isdigit()
-        # 64 bits are what torch, and the parser of safetensors, hold; to that parser -0 is a float.
+        # torch and the parser of safetensors hold integers of 64 bits; that parser takes -0 for a float.
         if is_integer and len(literal) <= 20 and literal != "-0" and -(2**63) <= int(literal) < 2**64:
             return int(literal)
         if not is_integer and math.isfinite(float(literal)):

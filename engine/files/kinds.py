@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: files that are not what their names say are common, and each has its own cure."""
+"""Tells a file's format from its first bytes, because names often lie and each wrong format has its own remedy."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from . import faults
 
 __all__ = ["ONNX", "PICKLE", "SAFETENSORS", "START_BYTES", "Kind", "kind_of"]
 
-START_BYTES = 512  # of a file; more are not looked at
+START_BYTES = 512  # the bytes at a file's beginning from which its format is told
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Kind:
     """A format.
 
     Attributes:
-        title: for people, such as "a TensorRT engine".
-        advice: what to do about a file of this kind where a model is wanted.
-        fault: raised then.
+        title: the name for people, such as "a TensorRT engine".
+        advice: the remedy if a model was wanted.
+        fault: the error if a model was wanted.
     """
 
     title: str
@@ -62,7 +62,7 @@ def _picture(name: str) -> Kind:
     return Kind(f"a {name} picture", _NAME_MODEL, faults.PictureFileError)
 
 
-# Where the bytes lie, and what they are.
+# The place of the bytes, the bytes, and the format that they tell.
 _SIGNATURES: tuple[tuple[int, bytes, Kind], ...] = (
     (1, b"trt", _ENGINE),
     (0, b"PK\x03\x04", _ZIPPED),
@@ -93,9 +93,9 @@ _ONNX_BEGINS = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]")
 
 
 def kind_of(start: bytes) -> Kind | None:
-    """The format of a file that begins with these bytes, up to `START_BYTES`; None if they are of no format known here.
+    """The format of a file that begins with these (up to `START_BYTES`) bytes; None if the format is not known here.
 
-    A safetensors file goes first, because any bytes can be the length that it begins with.
+    safetensors is tried first, because its file begins with a length, which can look like any other format's bytes.
     """
     if _is_safetensors(start):
         return SAFETENSORS
@@ -109,6 +109,6 @@ def kind_of(start: bytes) -> Kind | None:
 
 
 def _is_safetensors(start: bytes) -> bool:
-    """Whether a length below 16 MiB stands there, and a JSON object after it, unless the file ends before that."""
+    """Whether the bytes are a length below 32 MiB, followed by a JSON object unless the file ends after the length."""
     length, rest = start[:8], start[8:9]
     return len(length) == 8 and not any(length[4:]) and length[3] <= 1 and rest in (b"", b"{")

@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""A lock that lets one process at a time run a block."""
 
 import fcntl
 import logging
@@ -19,14 +19,14 @@ _POLL = 0.05  # seconds
 
 @contextmanager
 def alone(lock: Path, expires: float) -> Iterator[None]:
-    """Run the block while no other process holds the lock; the lock's file goes afterwards.
+    """Run the block while no other process holds the lock; the lock's file is removed afterwards.
 
-    The system frees the lock of a process that ends, however it ends. The block runs unlocked where files cannot be
-    locked or written, and when another process has held the lock for longer than `expires`: a process that hangs must
-    not stop others.
+    The system frees the lock of a process that ends, however it ends. The block runs unlocked if the file system cannot
+    lock or write files, or if another process has held the lock for longer than `expires`, because a process that
+    hangs must not stop others.
 
     Args:
-        lock: its file, made where there is none.
+        lock: the lock's file, made if it is missing.
         expires: seconds.
     """
     held = _taken(lock, expires)
@@ -35,12 +35,12 @@ def alone(lock: Path, expires: float) -> Iterator[None]:
     finally:
         if held is not None:
             with suppress(OSError):
-                lock.unlink()  # before it is freed, so that who opens it later locks another file
+                lock.unlink()  # before the lock is freed, so that a process that opens this path later gets a new file
             held.close()
 
 
 def _taken(lock: Path, expires: float) -> BinaryIO | None:
-    """The lock's file, locked; None if it expired, or files cannot be locked."""
+    """The lock's file, locked; None if another process held it too long, or if files cannot be locked."""
     while True:
         try:
             file = open_regular(lock, os.O_RDWR | os.O_CREAT)
@@ -52,7 +52,7 @@ def _taken(lock: Path, expires: float) -> BinaryIO | None:
             os.utime(file.fileno())
             if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
                 return file
-            file.close()  # the process that held it has removed it meanwhile
+            file.close()  # the process that held the lock has removed its file meanwhile
         except BlockingIOError:
             age = time.time() - os.fstat(file.fileno()).st_mtime
             file.close()

@@ -1,4 +1,4 @@
-"""Image files, and images as uint8 arrays. Nothing else in this package opens an image file of people's own."""
+"""Reads image files and writes PNG files, as uint8 arrays. No other file of this package opens a user's image file."""
 
 import math
 import os
@@ -24,7 +24,7 @@ __all__ = ["MOST_PIXELS", "as_rgb", "contact_sheet", "read_picture", "to_uint8",
 Pixels = NDArray[np.uint8]
 
 MOST_PIXELS = 100_000_000
-# Pillow would start Ghostscript for some of the formats that it knows.
+# Other formats stay closed, because Pillow starts Ghostscript for some of them.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _ADVICE = "give a PNG, JPEG, WebP, BMP, GIF or TIFF image"
 _ORIENTATION = 0x0112  # of EXIF
@@ -33,19 +33,19 @@ _TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-_TEXT_BOUNDS = ("MAX_TEXT_CHUNK", "text chunks")  # in Pillow's errors about a PNG's text
+_TEXT_BOUNDS = ("MAX_TEXT_CHUNK", "text chunks")  # words in Pillow's errors about too much text in a PNG
 # Tags of TIFF, and the value of SampleFormat for unsigned integers.
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _UNSIGNED = 258, 262, 339, 1
 
 
 def read_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """Read an image file: its first frame, upright by its EXIF orientation, RGB of 8 bits, without transparency.
+    """Read the first frame of an image file, upright by its EXIF orientation, as 8-bit RGB without transparency.
 
-    Of 16 bits the upper 8 are kept. A broken EXIF block counts as none.
+    A 16-bit channel keeps its upper 8 bits. A broken EXIF block is ignored.
 
     Raises:
-        DataError: the file is missing, no image, damaged, larger than 100 million pixels, or its channels are floats,
-            signed, or of more than 16 bits.
+        DataError: the file is missing, damaged or not an image, has more than 100 million pixels, or has channels of
+            floats, signed numbers or more than 16 bits.
     """
     path = Path(path)
     try:
@@ -64,7 +64,7 @@ def read_picture(path: str | os.PathLike[str]) -> Image.Image:
 
 def _decoded(file: BinaryIO, path: Path) -> Image.Image:
     try:
-        with warnings.catch_warnings():  # Pillow warns of much that it then reads, and of sizes that are checked here
+        with warnings.catch_warnings():  # Pillow warns of faults that it then repairs, and of sizes checked below
             warnings.simplefilter("ignore")
             with Image.open(file, formats=_FORMATS) as picture:
                 if picture.width * picture.height > MOST_PIXELS:
@@ -77,9 +77,9 @@ def _decoded(file: BinaryIO, path: Path) -> Image.Image:
         kind = kind_of(file.read(START_BYTES))
         found = f"is {kind.title}, and not an image" if kind else "is no image, or in no format that is read here"
         raise DataError(f"{path} {found}; {_ADVICE}") from None
-    except Image.DecompressionBombError:  # from twice Pillow's own bound on, which is near ours
+    except Image.DecompressionBombError:  # raised above twice Pillow's own bound, which is near MOST_PIXELS
         raise DataError(_too_large(path, "far more")) from None
-    except Exception as error:  # Pillow raises many kinds, by format and by fault
+    except Exception as error:  # Pillow raises another class for each format and fault
         reason = " ".join(str(error).split()) or type(error).__name__
         if any(bound in reason for bound in _TEXT_BOUNDS):
             raise DataError(f"{path} holds more text than is read; save it again without its metadata") from None
@@ -87,23 +87,24 @@ def _decoded(file: BinaryIO, path: Path) -> Image.Image:
 
 
 def as_rgb(picture: Image.Image, what: str) -> Image.Image:
-    """A picture of Pillow upright, in RGB of 8 bits, without transparency.
+    """Turn a Pillow image upright and make it 8-bit RGB without transparency.
 
     Args:
-        picture: of any mode.
-        what: errors call it so.
+        picture: an image of any mode.
+        what: its name in errors.
     Raises:
-        DataError: its channels are floats, signed, or of more than 16 bits; what Pillow raises for damaged files.
+        DataError: the channels are floats, signed numbers, or of more than 16 bits.
+        Exception: Pillow's own errors about a damaged file.
     """
     picture.load()
     tags = picture.tag_v2 if isinstance(picture, TiffImagePlugin.TiffImageFile) else {}
     formats = tags.get(_SAMPLE_FORMAT) or (_UNSIGNED,)
-    # Pillow reads signed bytes as unsigned, and clips 32 bits and floats to 255. Old ones read a PNG of 16 bits as I.
+    # Pillow reads signed bytes as unsigned, and clips 32 bits and floats to 255. Old versions give a 16-bit PNG mode I.
     is_wide = picture.mode == "F" or (picture.mode == "I" and picture.format != "PNG")
     if is_wide or any(number != _UNSIGNED for number in formats):
         raise DataError(
-            f"{what} has channels of signed numbers, floats or 32 bits, of which nothing says what is black and what "
-            "is white; save it with 8 or 16 unsigned bits a channel"
+            f"{what} has channels of signed numbers, floats or 32 bits, for which no numbers of black and white are "
+            "known; save it with 8 or 16 unsigned bits a channel"
         )
     if picture.mode.startswith("I"):
         picture = _upper_bits(picture, tags.get(_BITS, (16,))[0], inverted=tags.get(_PHOTOMETRIC) == 0)
@@ -111,7 +112,7 @@ def as_rgb(picture: Image.Image, what: str) -> Image.Image:
 
 
 def _upper_bits(picture: Image.Image, bits: int, *, inverted: bool) -> Image.Image:
-    """The upper 8 of up to 16 bits, which Pillow would clip at 255, and leaves as they are where white is 0."""
+    """The upper 8 bits of each pixel, with white as 255; Pillow would clip at 255 and would not invert white-is-0."""
     levels = np.asarray(picture).astype(np.uint16) >> (bits - 8)
     grey = Image.fromarray((255 - levels if inverted else levels).astype(np.uint8))
     grey.info["exif"] = picture.info.get("exif", b"")
@@ -121,7 +122,7 @@ def _upper_bits(picture: Image.Image, bits: int, *, inverted: bool) -> Image.Ima
 def _upright(picture: Image.Image) -> Image.Image:
     try:
         turn = _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
-    except Exception:  # Pillow raises many kinds for a broken block, and the pixels are sound
+    except Exception:  # Pillow raises many classes for a broken EXIF block; the pixels are sound all the same
         return picture
     return picture if turn is None else picture.transpose(turn)
 
@@ -133,10 +134,10 @@ def _too_large(path: Path, size: str) -> str:
 def to_uint8(images: "Tensor") -> Pixels:
     """Turn a network's output into 8-bit images.
 
-    Bytes are those of `bytes_of`, computed in float32.
+    `bytes_of` computes the bytes, in float32.
 
     Args:
-        images: [N, 3, H, W], values in [-1, 1] (those outside are clipped), any floating dtype, any device.
+        images: [N, 3, H, W] with values in [-1, 1] (others are clipped), of any floating dtype, on any device.
     Returns:
         uint8 [N, H, W, 3], contiguous, in host memory.
     Raises:
@@ -146,7 +147,7 @@ def to_uint8(images: "Tensor") -> Pixels:
         raise ShapeError(f"images must be a floating tensor [N, 3, H, W]; got {images.dtype} {list(images.shape)}")
     from ...kernels.op.levels import bytes_of
 
-    # Permuted before the copy to the host: the device does it faster, and a quarter of the bytes travel.
+    # Permuted before the copy to the host, because the device is faster and bytes are a quarter of float32's traffic.
     pixels: Pixels = bytes_of(images.detach().float()).permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return pixels
 
@@ -155,7 +156,7 @@ def write_png(path: str | os.PathLike[str], image: Pixels) -> None:
     """Write one image as PNG; the file appears complete or not at all.
 
     Args:
-        path: where to; an existing file is replaced.
+        path: the file to make or replace.
         image: uint8 [H, W, 3].
     Raises:
         ShapeError: image is not uint8 [H, W, 3].
@@ -173,8 +174,8 @@ def contact_sheet(images: Pixels, columns: int | None = None, gap: int = 2) -> P
 
     Args:
         images: uint8 [N, H, W, 3], N >= 1.
-        columns: images a row; None takes the number that makes the sheet most nearly square in pixels, the smaller
-            of two equals: eight panoramas of 1024x128 stack in one column.
+        columns: images in a row; None takes the number that makes the sheet most nearly square in pixels, and the
+            smaller of two equally good numbers. Eight panoramas of 1024x128 stack in one column.
         gap: pixels between neighbours.
     Returns:
         uint8 [rows * H + (rows - 1) * gap, columns * W + (columns - 1) * gap, 3].

@@ -1,4 +1,4 @@
-"""Pictures of any size as arrays, in a bounded memory: a TIFF in the form that panoramas have, tile by tile."""
+"""Opens pictures of any size in bounded memory: TIFFs like those of panoramas are read piece by piece."""
 
 import os
 import shutil
@@ -23,20 +23,20 @@ Pixels = NDArray[np.uint8]
 
 # tifffile reads up to 256 MB of segments ahead unless told otherwise.
 READ_AHEAD_BYTES = 4 * 2**20
-# By the numbers of TIFF. Other compressions need a package that is not among the dependencies, or Pillow, which holds
-# the whole picture.
+# TIFF's own numbers for the forms that are read piece by piece. Other compressions need a package that is not among the
+# dependencies, or Pillow, which holds the whole picture.
 _STREAMED, _PREDICTORS, _RGB, _INTERLEAVED, _ORIENTATION = (1, 8, 32946), (1, 2), 2, 1, 274
-_MOST_RATIO = 1100  # of pixels' bytes to a file's; deflate reaches 1032
+_MOST_RATIO = 1100  # bytes of pixels to bytes of the file; deflate reaches 1032
 
 
 def open_pixels(path: str | os.PathLike[str]) -> Pixels:
-    """The whole picture of an image file; a TIFF of any size is mapped through a temporary file.
+    """The whole picture of an image file; a TIFF of any size is mapped into memory from a temporary file.
 
     Args:
-        path: a TIFF with 8-bit RGB pixels, uncompressed or with deflate, of any size; or any image that `read_picture`
-            reads, of up to 100 million pixels.
+        path: a TIFF of any size with 8-bit RGB pixels, uncompressed or with deflate; or an image of up to 100 million
+            pixels in a format that `read_picture` reads.
     Returns:
-        uint8 [H, W, 3]. Of a TIFF that is mapped the memory is that of the pages that are looked at.
+        uint8 [H, W, 3]. A mapped TIFF takes memory only for the pages that are read.
     Raises:
         DataError: the file cannot be read, or its pixels do not fit on the disk.
         MissingExtraError: a TIFF was given and tifffile is not installed.
@@ -50,7 +50,7 @@ def open_pixels(path: str | os.PathLike[str]) -> Pixels:
         needed, free = page.imagelength * page.imagewidth * 3, shutil.disk_usage(tempfile.gettempdir()).free
         if needed > free:
             raise DataError(
-                f"{path} takes {needed:,} bytes in {tempfile.gettempdir()} to be looked at, which has {free:,} free; "
+                f"{path} needs {needed:,} bytes in the folder {tempfile.gettempdir()}, which has {free:,} free; "
                 "set TMPDIR to a folder with more"
             )
         pixels: Pixels = page.asarray(out="memmap", maxworkers=1, buffersize=READ_AHEAD_BYTES)
@@ -58,16 +58,16 @@ def open_pixels(path: str | os.PathLike[str]) -> Pixels:
 
 
 def is_tiff(path: Path) -> bool:
-    """Whether a file is a TIFF, by its name."""
+    """Whether a file's name ends as a TIFF's does."""
     return path.suffix.lower() in (".tif", ".tiff")
 
 
 @contextmanager
 def tiff_page(path: Path) -> Iterator[Any]:
-    """The first page of a TIFF, if it can be read piece by piece; None of one that Pillow has to read as a whole.
+    """The first page of a TIFF if it can be read piece by piece; None if Pillow has to read it as a whole.
 
     Raises:
-        DataError: the file cannot be read, inside the block too; it is too large for Pillow.
+        DataError: the file is too large for Pillow, or cannot be read; the block's own reads raise it too.
         MissingExtraError: tifffile is not installed.
     """
     try:
@@ -88,10 +88,10 @@ def tiff_page(path: Path) -> Iterator[Any]:
                 return
             if page.imagelength * page.imagewidth > pictures.MOST_PIXELS:
                 raise DataError(
-                    f"{path} has {page.imagewidth}x{page.imagelength} pixels, and more than {pictures.MOST_PIXELS:,} "
-                    "are read of 8-bit RGB alone, uncompressed or with deflate; save it so"
+                    f"{path} has {page.imagewidth}x{page.imagelength} pixels; a TIFF of more than "
+                    f"{pictures.MOST_PIXELS:,} must be 8-bit RGB, uncompressed or with deflate; save it so"
                 )
-    # What damaged files lead to.
+    # The errors that damaged files lead to.
     except (OSError, ValueError, IndexError, zlib.error, tifffile.TiffFileError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         if isinstance(error, IndexError):

@@ -1,4 +1,4 @@
-"""Pictures of any size, reduced to one that fits a screen."""
+"""Reduces a picture of any size to a preview that fits a screen."""
 
 import math
 import os
@@ -20,10 +20,10 @@ Pixels = NDArray[np.uint8]
 def preview(path: str | os.PathLike[str], max_width: int = 2048) -> Image.Image:
     """Reduce a picture of any size to one that fits a screen.
 
-    Each pixel of the preview is the mean of a box of f x f pixels, f = ceil(max(W, H) / max_width); boxes that the
-    border cuts average what is there. A TIFF of 8-bit RGB, uncompressed or with deflate, is read tile by tile: the
-    memory is about 20 bytes a pixel of the preview plus some tiles, whatever the size of the file. Other images are
-    read whole, up to 100 million pixels.
+    Each pixel of the preview is the mean of a box of f x f pixels, f = ceil(max(W, H) / max_width); a box that the
+    border cuts is the mean of its pixels inside. A TIFF of 8-bit RGB, uncompressed or with deflate, is read tile by
+    tile. It takes about 20 bytes of memory for each pixel of the preview plus some tiles, whatever the size of the
+    file. Other images are read whole, up to 100 million pixels.
 
     Args:
         path: an image file.
@@ -53,15 +53,15 @@ def _box_means(page: Any, max_width: int) -> Image.Image:
 
 
 class _BoxMean:
-    """The mean over boxes of factor x factor pixels of a picture that comes in pieces."""
+    """Means over boxes of factor x factor pixels, summed while the picture's pieces come in."""
 
     def __init__(self, height: int, width: int, factor: int) -> None:
         self.height, self.width, self.factor = height, width, factor
-        # uint32 holds the sum of a box of 4,096 x 4,096 pixels of 255.
+        # uint32 holds the sum of 4,096 x 4,096 pixels of 255.
         self._sums = np.zeros((math.ceil(height / factor), math.ceil(width / factor), 3), np.uint32)
 
     def add(self, piece: Pixels, top: int, left: int) -> None:
-        """Add the pixels [h, w, 3] whose first one lies at (top, left); what lies outside of the picture is padding."""
+        """Add pixels [h, w, 3], the first of which lies at (top, left); pixels outside of the picture are dropped."""
         piece = piece[: self.height - top, : self.width - left]
         for axis, start in ((0, top), (1, left)):
             inner = np.arange(self.factor - start % self.factor, piece.shape[axis], self.factor)
@@ -70,7 +70,7 @@ class _BoxMean:
         self._sums[row : row + piece.shape[0], column : column + piece.shape[1]] += piece
 
     def mean(self) -> Pixels:
-        """Return the rounded means, uint8 [H', W', 3]; the sums are used up."""
+        """Return the rounded means, uint8 [H', W', 3]; call it once, because it overwrites the sums."""
         down, across = (
             np.minimum(self.factor, side - np.arange(0, side, self.factor)).astype(np.uint32)
             for side in (self.height, self.width)

@@ -1,4 +1,4 @@
-"""Image files and arrays as the squares that a model of one resolution reads, and masks back at the images' sizes."""
+"""Cuts images to the squares of one resolution that a model reads, and lays masks back over the whole images."""
 
 import os
 import sys
@@ -21,17 +21,17 @@ __all__ = ["Images", "Squares", "cut_squares", "whole_mask"]
 
 Pixels = NDArray[np.uint8]
 
-_ROUNDING = 1e-3  # by which floats may leave [-1, 1]: half precision, and filters that overshoot
+_ROUNDING = 1e-3  # the excess over [-1, 1] that floats may have, from half precision or filters that overshoot
 _TAKEN = "give a uint8 array or tensor [H, W, 3], a Pillow image, or the path of an image file"
 
 
 @dataclass(frozen=True)
 class Squares:
-    """The centre squares of images, in one size.
+    """The centre squares of images, all of one size.
 
     Args:
         pixels: uint8 [N, R, R, 3].
-        sizes: height and width of every upright image before it was cut.
+        sizes: height and width of every image, upright, before it was cut.
     """
 
     pixels: Pixels
@@ -51,15 +51,15 @@ def cut_squares(images: Images, side: int) -> Squares:
     """Cut the centre square out of every image and resize it, as training does with a folder's images.
 
     Args:
-        images: uint8 [N, H, W, 3], an array or a tensor; or a tensor of floats [N, 3, H, W] in [-1, 1]; or a list of
-            images of any sizes: uint8 [H, W, 3], Pillow images, and paths of image files; or squares, which are
-            returned as they are. The first frame of a file counts, upright by its EXIF orientation, in 8 bits; its
-            transparency is dropped, and transparent pixels have the colour that the file stores there.
-        side: R, of the result in pixels.
+        images: an array or tensor uint8 [N, H, W, 3]; or a tensor of floats [N, 3, H, W] in [-1, 1]; or a list of
+            images of any sizes (uint8 [H, W, 3], Pillow images, paths of image files); or squares, which are returned
+            as they are. A file gives its first frame, upright by its EXIF orientation, in 8 bits; transparency is
+            dropped, so that transparent pixels show the colour that the file stores there.
+        side: R, the side of the squares in pixels.
     Returns:
-        R x R pixels of each, resized by Lanczos' filter; those of a centre square of R are copied.
+        R x R pixels of each image, resized with Lanczos' filter; a centre square that is R x R already is copied.
     Raises:
-        ShapeError: there are no images, or one of them is empty or is nothing that is taken.
+        ShapeError: there are no images, or one of them is empty or of a type or shape that is not taken.
         DataError: a file cannot be read, or has more than 100 million pixels.
     """
     if isinstance(images, Squares):
@@ -86,7 +86,7 @@ def cut_squares(images: Images, side: int) -> Squares:
 
 
 def whole_mask(mask: Pixels, size: tuple[int, int]) -> Pixels:
-    """Lay the mask of a square back over the image that the square was cut out of.
+    """Lay the mask of a square back over the image from which the square was cut.
 
     Args:
         mask: uint8 [R, R].
@@ -111,7 +111,7 @@ def _picture(image: Any, index: int) -> Image.Image:
             raise DataError(f"{what} has more than {MOST_PIXELS:,} pixels; make it smaller")
         try:
             return as_rgb(image, what)
-        except (OSError, ValueError) as error:  # its file is damaged or closed
+        except (OSError, ValueError) as error:  # the image's file is damaged or closed
             raise DataError(f"{what} cannot be read: {error}") from error
     if _is_tensor(image):
         image = _pixels(image[None] if image.ndim == 3 else image, what)
@@ -126,12 +126,12 @@ def _picture(image: Any, index: int) -> Image.Image:
 
 
 def _is_tensor(images: Any) -> bool:
-    torch = sys.modules.get("torch")  # whoever has a tensor has imported it
+    torch = sys.modules.get("torch")  # without torch in memory there are no tensors
     return torch is not None and isinstance(images, torch.Tensor)
 
 
 def _pixels(images: Any, what: str) -> Pixels:
-    """A tensor as uint8 [N, H, W, 3] on the host: floats are images [N, 3, H, W] in [-1, 1], as networks make them."""
+    """A tensor as uint8 [N, H, W, 3] on the host; floats must be [N, 3, H, W] in [-1, 1], as networks make them."""
     if not images.is_floating_point():
         found: Pixels = images.detach().cpu().numpy()
         return found
@@ -140,8 +140,8 @@ def _pixels(images: Any, what: str) -> Pixels:
     least, most = (float(value) for value in images.detach().float().aminmax())
     if not -1 - _ROUNDING <= least <= most <= 1 + _ROUNDING:  # false of NaN
         raise ShapeError(
-            f"{what} is a tensor of floats from {least:g} to {most:g}, and floats must lie in [-1, 1]; bytes v are "
-            "v / 127.5 - 1 there, or are taken as uint8 [N, H, W, 3]"
+            f"{what} is a tensor of floats from {least:g} to {most:g}, and floats must lie in [-1, 1]; turn bytes v "
+            "into v / 127.5 - 1, or give them as uint8 [N, H, W, 3]"
         )
     return to_uint8(images)
 

@@ -1,1 +1,1 @@
-"""Layers that several systems share, plain PyTorch."""
+"""Layers in plain PyTorch that several systems share, and rules for all of them."""

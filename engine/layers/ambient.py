@@ -1,4 +1,4 @@
-"""Modes of torch that a host program has set, kept away from a model's computations."""
+"""Keeps the torch modes that a host program has set away from a model's computations."""
 
 import threading
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _DEVICES = ("cpu", "cuda")
 
 
 class _Float32:
-    """The default dtype, which all threads share: float32 from the first user to the last."""
+    """Keeps the default dtype, which all threads share, at float32 from the first entry to the last exit."""
 
     def __init__(self) -> None:
         self._lock, self._users, self._before = threading.Lock(), 0, torch.float32
@@ -38,20 +38,21 @@ _float32 = _Float32()
 
 @contextmanager
 def own_modes() -> Iterator[None]:
-    """Open or run a model as if the host program had set no modes: a context manager, and a decorator of functions.
+    """Open or run a model as if the host program had set no modes; works as a context manager and as a decorator.
 
-    Inside, autocast is off, inference mode too, the default device is the CPU and the default dtype float32; afterwards
-    the host's own are back. It is not for generators, whose caller would run inside it between two results.
+    Inside, autocast and inference mode are off, the default device is the CPU and the default dtype is float32.
+    Afterwards the host's modes are back. Do not decorate generators, because their caller would run under these modes
+    between two results.
 
-    Left alone are `torch.use_deterministic_algorithms` and `torch.set_flush_denormal`, which changed no byte of the
-    bundled models on a CPU; precisions of float32 products such as TF32, which a host sets for the speed of its GPU;
-    and the number of threads, which belongs to the promise of equal bytes.
+    Other modes are left alone. `torch.use_deterministic_algorithms` and `torch.set_flush_denormal` changed no byte of
+    the bundled models on a CPU. A host sets the precision of float32 products, such as TF32, for the speed of its GPU.
+    Equal bytes are promised for one number of threads, so the host's number stays.
     """
     with ExitStack() as stack:
         for device in _DEVICES:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
-        if torch.is_inference_mode_enabled():  # weights that are loaded in it could not be trained
+        if torch.is_inference_mode_enabled():  # weights that are loaded in inference mode could not be trained
             stack.enter_context(torch.inference_mode(False))
         if torch.get_default_device() != _CPU:
             stack.enter_context(_CPU)

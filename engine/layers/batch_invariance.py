@@ -1,14 +1,14 @@
-"""Layers and networks whose results for a sample have the same bits in any batch, on a CPU.
+"""Makes networks batch invariant on a CPU: a sample's results have the same bits in any batch.
 
-Measured with torch 2.13 on x86, for one number of threads; all other layers of the systems have these bits anyway:
+Only the layers below round a sample differently in another batch (torch 2.13 on x86, for one number of threads):
 
-| layer | rounds by the batch because | so it computes |
+| layer | why the batch changes its rounding | how it computes instead |
 |---|---|---|
-| linear | matrix products treat the rows beyond the last whole 16 differently | whole sixteens of rows |
-| convolution | a single map of up to 20,480 numbers goes to other code than oneDNN | two of the map |
-| norm of a map | torch divides a large channels-last batch among its threads before it sums | one map at a time |
+| linear | matrix products treat the rows beyond the last whole 16 differently | pads the rows to a multiple of 16 |
+| convolution | a single map of up to 20,480 numbers goes to other code than oneDNN | takes such a map twice |
+| norm of a map | torch divides a large channels-last batch among its threads before it sums | takes one map at a time |
 
-Each layer has a form, a class with the same weights under the same names; a new layer adds a row to the table.
+Each of these layers has a form: a class with the same weights under the same names. A new layer adds a row to `_FORMS`.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ _SMALL = 20480  # numbers of a map
 
 
 class BatchInvariantLinear(nn.Linear):
-    """A linear layer whose rows have the same bits in any batch, in evaluation."""
+    """A linear layer whose rows, in evaluation, have the same bits in any batch."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x W^T + b, [N, inputs] to [N, outputs]."""
@@ -37,7 +37,7 @@ class BatchInvariantLinear(nn.Linear):
 
 
 class _Pairs(nn.Module):
-    """A convolution that takes a small map twice."""
+    """A convolution that runs on two copies of a single small map."""
 
     def forward(self, x: Tensor, *code: Tensor) -> Tensor:
         conv: Any = super()
@@ -80,10 +80,10 @@ _FORMS: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def make_batch_invariant(network: nn.Module) -> None:
-    """Let every layer that would round by the batch compute in shapes that the batch does not change.
+    """Give every layer whose rounding depends on the batch the form that rounds the same in any batch.
 
     Args:
-        network: on a CPU, in evaluation; its layers change their class, and keep their weights and names.
+        network: a network on a CPU, in evaluation; its layers change class, and keep their weights and names.
     """
     for part in network.modules():
         form = _FORMS.get(type(part))

@@ -1,4 +1,4 @@
-"""Batches in parts: on a CPU the maps of a wide layer go through in turns that stay in its caches."""
+"""Splits batches into parts on a CPU, so that the maps of a wide layer stay in the CPU's caches."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,26 +10,29 @@ from ...kernels.op import plain
 
 __all__ = ["WIDEST_CPU_MAP", "is_written", "joined", "part_sizes", "parts_of"]
 
-# Bytes of a layer's widest map. More spill from the caches, and the C heap gives pages back and takes them again.
+# Bytes of a layer's widest map in one part. Larger maps spill from the caches, and the C heap then returns their pages
+# to the system and takes them again.
 WIDEST_CPU_MAP = 3 * 2**20
 
 
 def is_written() -> bool:
-    """Whether the network is being written out as a graph, in which the batch may have any size."""
+    """Whether the network is being exported or compiled; then no decision may depend on the size of the batch."""
     return plain.this_thread.active or torch.compiler.is_compiling() or torch.compiler.is_exporting()
 
 
 def part_sizes(x: Tensor, widest: int, training: bool, least: int = 1, step: int = 1) -> list[int]:
-    """The parts, nearly equal, in which to run a batch.
+    """The sizes of the nearly equal parts in which to run a batch.
+
+    The batch is one part in training, on other devices than a CPU, and while the network is exported or compiled.
 
     Args:
         x: the batch, [N, ...].
-        widest: bytes that one sample's widest map takes.
-        training: then, as on other devices and in a graph that is written out, the batch is one part.
-        least: samples of a part, a multiple of `step` or below it.
-        step: all parts but the last are multiples of it; none is smaller.
+        widest: bytes of one sample's widest map.
+        training: whether the network is in training.
+        least: the smallest part in samples; a multiple of `step`, or less than it.
+        step: every part but the last is a multiple of it; no part is smaller.
     """
-    count = x.shape[0]  # not its len, which would fix the batch of a graph
+    count = x.shape[0]  # len(x) would fix the batch size of an exported graph
     if training or is_written() or x.device.type != "cpu":
         return [count]
     most = max(WIDEST_CPU_MAP // widest, least)
@@ -39,12 +42,12 @@ def part_sizes(x: Tensor, widest: int, training: bool, least: int = 1, step: int
 
 
 def parts_of(sizes: Sequence[int], *batches: Tensor) -> list[tuple[Tensor, ...]]:
-    """Several batches in parts of the same sizes, side by side."""
-    if len(sizes) == 1:  # also in a graph, where a size has no number
+    """Split several batches into parts of the same sizes; item k has part k of every batch."""
+    if len(sizes) == 1:  # in an exported graph too, because the batch size is a symbol there
         return [batches]
     return list(zip(*(batch.split(list(sizes)) for batch in batches), strict=True))
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
-    """One batch again; a single part is it already."""
+    """Join parts into one batch; a single part is returned without a copy."""
     return torch.cat(list(parts)) if len(parts) > 1 else parts[0]

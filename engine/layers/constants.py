@@ -1,4 +1,4 @@
-"""Buffers that follow from a configuration, so that no checkpoint holds them and no meta device allocates them."""
+"""Buffers that follow from a network's configuration; no checkpoint stores them, and the meta device computes none."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +13,10 @@ def register_constant(module: nn.Module, name: str, shape: tuple[int, ...], make
     """Give a module a float32 buffer that `make` computes; on the meta device it has a shape and no values.
 
     Args:
-        module: the buffer is not part of its state.
-        name: of the buffer.
-        shape: of what `make` returns.
-        make: a function of a module, or a `functools.partial` of one, so that the network can be pickled.
+        module: the module that gets the buffer; its state dict does not hold it.
+        name: the buffer's name.
+        shape: the buffer's shape.
+        make: a module-level function or a `functools.partial` of one, because other functions cannot be pickled.
     """
     makers: dict[str, Callable[[], Tensor]] = module.__dict__.setdefault("constants", {})
     makers[name] = make
@@ -28,8 +28,8 @@ def register_constant(module: nn.Module, name: str, shape: tuple[int, ...], make
 def fill_constants(network: nn.Module) -> None:
     """Compute the constants of a network that was built on the meta device.
 
-    Call it once the network has its weights: after `load_state_dict(assign=True)`, where constants still are on the
-    meta device and become CPU tensors, or after `to_empty`, where they hold arbitrary numbers.
+    Call it once the network has its weights. After `load_state_dict(assign=True)` the constants still are on the meta
+    device, and become CPU tensors. After `to_empty` they hold arbitrary numbers, which are overwritten.
     """
     for part in network.modules():
         makers: dict[str, Callable[[], Tensor]] = part.__dict__.get("constants", {})

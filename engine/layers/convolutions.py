@@ -1,7 +1,7 @@
-"""Convolutions of generators, each with the step in front of it (padding, doubling, a code) as one layer.
+"""Convolutions of generators, each in one layer with the step before it (padding, doubling, a code).
 
-So a rewrite can replace both. Each is an nn.Conv2d by its weights and their names; its forms in `engine.rewrite` take
-the same arguments.
+Because both are one layer, a rewrite can replace them together. Each layer has the weights of an nn.Conv2d under the
+same names, and its forms in `engine.rewrite` take the same arguments.
 """
 
 from typing import Literal
@@ -16,7 +16,7 @@ Padding = Literal["zeros", "replicate", "none"]
 
 
 class PaddedConv(nn.Conv2d):
-    """3x3 convolution padded with zeros or by repeating the border, or not, taking a cell off every side."""
+    """3x3 convolution, padded with zeros or the repeated border; without padding it takes a cell off every side."""
 
     def __init__(self, inputs: int, outputs: int, padding: Padding, *, bias: bool = True) -> None:
         super().__init__(inputs, outputs, 3, padding=1 if padding == "zeros" else 0, bias=bias)
@@ -25,14 +25,14 @@ class PaddedConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve [N, C, H, W] to [N, C', H, W], or [N, C', H - 2, W - 2] unpadded."""
         if self.replicate:
-            # Autocast would widen the map to float32 here, a quarter of a training step's time on a CPU.
+            # Autocast would widen the map to float32 here, which takes a quarter of a training step's time on a CPU.
             with torch.autocast(x.device.type, enabled=False):
                 x = F.pad(x, (1, 1, 1, 1), mode="replicate")
         return super().forward(x)
 
 
 class UpConv(PaddedConv):
-    """The map doubled in side, cut by `spare` cells on every side, then convolved."""
+    """Doubles the sides of a map, cuts `spare` cells off every side, then convolves it."""
 
     def __init__(
         self,
@@ -48,12 +48,12 @@ class UpConv(PaddedConv):
         self.mode, self.spare = mode, spare
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve [N, C, H, W] to [N, C', 2H - 2 spare, 2W - 2 spare], or 2 less a side unpadded."""
+        """Convolve [N, C, H, W] to [N, C', 2H - 2 spare, 2W - 2 spare]; unpadded, each side is 2 shorter."""
         return super().forward(trim(F.interpolate(x, scale_factor=2.0, mode=self.mode), self.spare))
 
 
 class CodedConv(PaddedConv):
-    """A convolution of a code, the same at every pixel, and of a map, in this order of the channels."""
+    """A convolution whose first input channels are a code, the same at every pixel, and the others a map."""
 
     def __init__(self, code: int, inputs: int, outputs: int, *, bias: bool = True) -> None:
         super().__init__(code + inputs, outputs, "zeros", bias=bias)
@@ -62,11 +62,11 @@ class CodedConv(PaddedConv):
     def forward(self, x: Tensor, code: Tensor) -> Tensor:  # type: ignore[override]
         """Convolve [N, C, H, W] under codes [N, code] to [N, C', H, W]."""
         tiles = code.to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])
-        # A concatenation is channels-last only where all of its parts are.
+        # A concatenation is channels-last only if all of its parts are.
         parts = [t.contiguous(memory_format=torch.channels_last) for t in (tiles, x)]
         return super().forward(torch.cat(parts, dim=1))
 
 
 def trim(x: Tensor, cells: int) -> Tensor:
-    """Without `cells` rows and columns on every side."""
+    """Cut `cells` rows and columns off every side of a map."""
     return x[:, :, cells : x.shape[2] - cells, cells : x.shape[3] - cells] if cells else x

@@ -1,19 +1,20 @@
-"""StyleGAN2's modulated convolution, which scales activations and not weights.
+"""StyleGAN2's modulated convolution, computed with scaled activations instead of scaled weights.
 
 The textbook gives every sample weights of its own, w'[n,k,c] = d[n,k] s[n,c] w[k,c], d[n,k] = 1 / sqrt(sum over c and
-taps of (s[n,c] w[k,c])^2 + eps), and convolves as many groups as there are samples. A convolution is linear in its
+taps of (s[n,c] w[k,c])^2 + eps), and convolves as many groups as there are samples. But a convolution is linear in its
 input channels and in its output channels, so that
 
     y[n] = d[n] conv(s[n] x[n], w),    d[n,k] = 1 / sqrt(sum over c of s[n,c]^2 (sum over taps of w[k,c]^2) + eps).
 
-Saves making and summing the weights, 3 N K C R^2 multiplications, for N (C + K) H W: 57 million for 0.13 million at 8
-samples, 512 channels and a 4x4 map. The convolution is an ordinary one, with constant weights, one group and any batch,
-which every runtime has and can be exported.
+This saves making and summing the weights: N (C + K) H W multiplications replace 3 N K C R^2. At 8 samples, 512 channels
+and a 4x4 map, 0.13 million replace 57 million. The convolution is an ordinary one with constant weights, one group and
+any batch, which every runtime has and which can be exported.
 
-Exact. Loses by one pass over each map where the maps are larger than the weights: 32 channels at 1024x1024. In float16
-the product s x may pass 65504 where s w would not; the scale of s cancels in d, so divide s by its largest number then.
+It is exact. It loses one pass over each map if the maps are larger than the weights, as for 32 channels at 1024x1024.
+In float16 the product s x may pass 65504 although s w does not; then divide s by its largest number, which cancels
+in d.
 
-It is for the system `stylegan2`, and for the rearranger, whose generator that is.
+The system `stylegan2` uses it, and so does the rearranger, whose generator is a StyleGAN2.
 """
 
 import torch
@@ -30,20 +31,20 @@ __all__ = ["modulated_conv"]
 def modulated_conv(
     x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bool = True, upsample: bool = False, eps: float = 1e-8
 ) -> Tensor:
-    """Convolve maps with weights that are scaled by a style over the inputs and, demodulated, normed by output.
+    """Convolve maps with weights that a style scales per input channel and demodulation norms per output channel.
 
     y[n,k] = d[n,k] sum over c of w[k,c] * (s[n,c] x[n,c]), d as above, or 1 without demodulation.
 
     Args:
         x: [N, C, H, W], floating.
-        weight: [K, C, R, R], R odd, x's dtype; gains folded in.
+        weight: [K, C, R, R], R odd, x's dtype, with gains multiplied in.
         style: [N, C], float32 or x's dtype.
-        demodulate: norm every output's weights to 1. The layer to RGB does not.
-        upsample: transposed convolution of stride 2, which a low-pass filter follows.
+        demodulate: norm every output channel's weights to 1; the layer to RGB goes without.
+        upsample: convolve transposed with stride 2; the caller applies the low-pass filter that must follow.
         eps: added to the sum of squares.
     Returns:
-        [N, K, H, W], zero padded, x's dtype; [N, K, 2H + R - 2, 2W + R - 2] with `upsample`. d is taken in float32 or
-        wider.
+        [N, K, H, W], zero padded, x's dtype; [N, K, 2H + R - 2, 2W + R - 2] with `upsample`. d is computed in float32
+        or wider.
     Raises:
         ShapeError: an argument has another shape or dtype.
     Source: Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", equations 1 to 3.

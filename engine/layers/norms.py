@@ -32,7 +32,7 @@ class MapNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [N, C, S, S]."""
         if self.by_pixel:
-            by_pixel = x.permute(0, 2, 3, 1)  # dense where x is channels-last
+            by_pixel = x.permute(0, 2, 3, 1)  # dense if x is channels-last
             return F.layer_norm(by_pixel, self.weight.shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
         if self.by_element:
             return F.group_norm(x, 1, None, None, self.eps) * self.weight + self.bias
@@ -40,10 +40,10 @@ class MapNorm(nn.Module):
 
 
 class GluLayerNorm(MapNorm):
-    """GLU-LNorm: layer norm of the first half of the channels, times the sigmoid of the second half as it is.
+    """GLU-LNorm: layer norm of the first half of the channels, times the sigmoid of the second half.
 
-    FineGAN normalises both halves. Statistics over whole samples with one scale and shift a channel, the default, run
-    in one kernel.
+    The second half is not normalised; FineGAN normalises both. The default (statistics over whole samples, one scale
+    and shift for each channel) runs in one kernel.
     """
 
     def forward(self, x: Tensor) -> Tensor:

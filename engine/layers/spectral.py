@@ -1,4 +1,4 @@
-"""Spectral norm in training, and weights without it."""
+"""Starts networks with spectral norm for training, and folds it into plain weights for checkpoints."""
 
 import math
 
@@ -10,14 +10,14 @@ __all__ = ["initialise", "plain_state"]
 
 
 def initialise(module: nn.Module, *, spectral: bool, apart: tuple[type[nn.Module], ...] = ()) -> None:
-    """Start a network as COCO-GAN's paper does.
+    """Draw a network's first weights as COCO-GAN's paper does.
 
-    He-normal convolutions, LeCun-normal linear layers (both truncated), zero biases.
+    Convolutions are He-normal, linear layers LeCun-normal, both truncated; biases are zero.
 
     Args:
         module: the network.
-        spectral: whether these layers keep spectral norm.
-        apart: classes whose layers have a start of their own, and no spectral norm.
+        spectral: whether these layers get spectral norm.
+        apart: classes whose layers are skipped: they have first weights of their own, and no spectral norm.
     """
     for part in list(module.modules()):
         for layer in () if isinstance(part, apart) else part.children():
@@ -32,7 +32,7 @@ def initialise(module: nn.Module, *, spectral: bool, apart: tuple[type[nn.Module
 
 
 def plain_state(module: nn.Module) -> dict[str, Tensor]:
-    """The module's state with every spectral norm folded into its weight: W / sigma(W) under the plain name."""
+    """The module's state dict with every spectral norm folded into its weight: W / sigma(W) under the plain name."""
     state: dict[str, Tensor] = {}
     for prefix, part in module.named_modules():
         path = f"{prefix}." if prefix else ""

@@ -1,1 +1,1 @@
-"""ONNX files, read and checked without torch before any runtime gets them."""
+"""Reads ONNX files without torch, and checks them before any runtime opens them."""

@@ -1,4 +1,4 @@
-"""One exception class for each way in which an ONNX file can be wrong, beside those of any file."""
+"""One exception class for each way in which an ONNX file can be wrong; faults of any file are in `files/faults.py`."""
 
 from typing import NoReturn
 
@@ -28,19 +28,19 @@ class FileSizeError(CheckpointError):
 
 
 class NotOnnxError(CheckpointError):
-    """The bytes are not those of an ONNX model: not a protobuf, or one of another kind, or damaged."""
+    """The bytes are not an ONNX model: they are no protobuf, a protobuf of another kind, or damaged."""
 
 
 class NestingError(CheckpointError):
-    """Messages, subgraphs or calls of functions lie deeper in each other than any network needs."""
+    """Messages, subgraphs or calls of functions are nested deeper than any network needs."""
 
 
 class NoGraphError(CheckpointError):
-    """The model has no graph, or one without outputs."""
+    """The model has no graph, or its graph has no outputs."""
 
 
 class VersionError(CheckpointError):
-    """The IR version or an operator set is missing, named twice, or not known here."""
+    """The IR version or an operator set is missing, named twice, or unknown here."""
 
 
 class GraphSizeError(CheckpointError):
@@ -52,7 +52,7 @@ class FunctionCycleError(CheckpointError):
 
 
 class DomainError(CheckpointError):
-    """A node is neither a standard operator, nor a function of the model, nor provided by the runtime."""
+    """A node is not a standard operator, not a function of the model, and not an operator of the runtime."""
 
 
 class TensorDimsError(CheckpointError):
@@ -60,25 +60,25 @@ class TensorDimsError(CheckpointError):
 
 
 class TensorDataError(CheckpointError):
-    """A tensor's data are not as many as its sides and dtype say."""
+    """A tensor does not have as much data as its sides and dtype need."""
 
 
 class ExternalPathError(CheckpointError):
-    """A tensor's data are said to lie outside of the model's folder."""
+    """The file places a tensor's data outside of the model's folder."""
 
 
 class ExternalDataError(CheckpointError):
-    """A tensor's data should lie in another file, and do not."""
+    """The file places a tensor's data in another file, which does not have them."""
 
 
 class ValueSizeError(CheckpointError):
-    """A value that the graph computes, or takes, would fill more memory than is allowed."""
+    """A value that the graph takes or computes would fill more memory than is allowed."""
 
 
 class InvalidModelError(CheckpointError):
-    """The model breaks another rule of ONNX, by its own checker."""
+    """ONNX's own checker finds that the model breaks a rule."""
 
 
 def refuse(fault: type[CheckpointError], what: str, reason: str) -> NoReturn:
-    """Raise `fault` with the one sentence that all refusals of a model have."""
+    """Raise `fault` with the sentence that every refusal of a model begins with."""
     raise fault(f"{what} cannot be opened as an ONNX model: {reason}")

@@ -1,11 +1,11 @@
-"""An ONNX file that nobody vouches for, checked in full before a runtime gets it.
+"""Opens an ONNX file of unknown origin and checks it in full before a runtime gets it.
 
-The checks come in the order in which each relies on the one before: the file, its bytes, versions, tensors, functions
-and domains, ONNX's own rules, the sizes of values. Memory is taken only for what was checked: the file's bytes once,
-the parsed model, and copies without weights.
+Each check relies on the ones before it. They come in this order: the file, its bytes, versions, tensors, functions and
+domains, ONNX's own rules, the sizes of values. The checks hold the file's bytes once, the parsed model, and copies
+without weights; no memory is taken for content before it was checked.
 
-A file that was cut off just behind its graph and operator sets is a whole model to every reader: only what a model can
-do without, such as metadata, can be missing from what passes.
+A file that was cut off right after its graph and operator sets passes, because it still is a whole model to every
+reader. It lacks only parts that a model can do without, such as metadata.
 """
 
 import os
@@ -34,21 +34,21 @@ def open_model(source: str | os.PathLike[str] | bytes, *, domains: Collection[st
     """Read and check an ONNX model.
 
     Args:
-        source: the path of a .onnx file, or its bytes; only files may have external data, in their own folder.
-        domains: domains of operators beyond ONNX's own that the model may use without functions for them, such as
-            "com.microsoft" for ONNX Runtime.
+        source: the path of a .onnx file, or its bytes; only a file may have external data, which lie in its folder.
+        domains: domains of operators that the runtime has beyond ONNX's own, such as "com.microsoft" for ONNX Runtime;
+            the model may use them without defining them as functions.
     Returns:
-        onnx.ModelProto; external data stay where they are.
+        onnx.ModelProto; external data are not loaded.
     Raises:
-        CheckpointError: the subclass in `faults.py`, here or in `files/`, that names the fault. No content raises
-            anything else.
+        CheckpointError: the subclass in `onnx/faults.py` or `files/faults.py` that names the fault. No file content
+            raises anything else.
         MissingExtraError: onnx is not installed.
     """
     return _checked(source, domains)[1]
 
 
 def check_model_file(source: str | os.PathLike[str] | bytes, *, domains: Collection[str] = ()) -> bytes:
-    """Like `open_model`, but returns the bytes that were checked: a file that is read again may be another one."""
+    """Like `open_model`, but returns the checked bytes, because the file may have changed when it is read again."""
     return _checked(source, domains)[0]
 
 
@@ -72,7 +72,7 @@ def _checked(source: str | os.PathLike[str] | bytes, domains: Collection[str]) -
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
-    except Exception as error:  # DecodeError, which lies elsewhere in every version of protobuf
+    except Exception as error:  # DecodeError, whose module differs between versions of protobuf
         refuse(faults.NotOnnxError, what, f"protobuf says: {error}; {COPY_AGAIN}")
     _check(model, folder, what, domains)
     return data, model

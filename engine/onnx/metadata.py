@@ -1,4 +1,4 @@
-"""What an exported file says of itself: written and read here, so that both sides know the same keys."""
+"""The metadata of an exported file, written and read in one place so that both sides use the same keys."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ __all__ = ["Metadata"]
 
 _FORMAT = "1"
 _PREFIX = "zellige."  # of the keys
-_UNKNOWN = {"model": "unknown", "flavour": "unknown", "licence": "unknown"}  # values that a file can do without
+_UNKNOWN = {"model": "unknown", "flavour": "unknown", "licence": "unknown"}  # values of keys that a file may lack
 _LONGEST = 200  # characters of a value; the configuration has a bound of its own
 _LARGEST = 2**31 - 1  # pixels of a side
 _AGAIN = "export it again"
@@ -23,18 +23,18 @@ _AGAIN = "export it again"
 
 @dataclass(frozen=True)
 class Metadata:
-    """What an exported file says of itself.
+    """The metadata of an exported file.
 
     Attributes:
-        system: name of the model's system.
-        task: the graph, a key of GRAPHS in the system's `graphs.py`.
-        config: the fields of the system's Config, as JSON has them; read from a file, nothing has validated them.
-        precision: of its maps, such as "fp32".
+        system: the name of the model's system.
+        task: the graph's key in GRAPHS of the system's `graphs.py`.
+        config: the fields of the system's Config as JSON values; nothing has validated them after `read`.
+        precision: the precision of feature maps, such as "fp32".
         output: "image" for bytes, "float" for float32 in [-1, 1].
-        height, width: of the model's image in pixels.
-        model: name of the model that it was exported from.
+        height, width: the size of the model's image in pixels.
+        model: the name of the model that was exported.
         flavour: "portable" or "fused".
-        licence: of the model.
+        licence: the model's licence.
     """
 
     system: str
@@ -49,7 +49,7 @@ class Metadata:
     licence: str
 
     def write(self, model: Any) -> None:
-        """Put it into a model (onnx.ModelProto) that says nothing yet; keys stand in alphabetical order."""
+        """Add the metadata, with keys in alphabetical order, to an onnx.ModelProto that has none."""
         model.producer_name, model.producer_version = "zellige", __version__
         model.domain = "zellige"
         said = {"format": _FORMAT} | {field.name: str(getattr(self, field.name)) for field in fields(self)}
@@ -59,14 +59,14 @@ class Metadata:
 
     @classmethod
     def read(cls, model: Any, path: Path) -> "Metadata":
-        """Read it from a model.
+        """Read the metadata of a model.
 
         Args:
             model: an onnx.ModelProto, from `open_model`.
-            path: of its file, for errors.
+            path: the model's file, for errors.
         Raises:
-            UnknownModelError: the model does not say what it is.
-            CheckpointError: what it says cannot be.
+            UnknownModelError: the model lacks metadata.
+            CheckpointError: a value of the metadata is impossible.
         """
         own = (entry for entry in model.metadata_props if entry.key.startswith(_PREFIX))
         said = _UNKNOWN | {entry.key.removeprefix(_PREFIX): entry.value for entry in own}

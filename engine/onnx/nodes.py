@@ -1,4 +1,4 @@
-"""The nodes of an ONNX model, those inside of nodes and functions too: how many there are, what provides them."""
+"""Checks the nodes of an ONNX model, at any depth: their number, and whether an operator or function provides each."""
 
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
@@ -9,8 +9,8 @@ from .faults import refuse
 
 __all__ = ["MAX_CALLS", "MAX_NODES", "Parts", "check_nodes", "check_versions", "parts"]
 
-MAX_NODES = 50_000  # once all functions are expanded; the networks of this package have some hundreds
-MAX_CALLS = 32  # functions that call each other; ONNX's own checker stops at 100
+MAX_NODES = 50_000  # with all functions expanded; the networks of this package have some hundreds
+MAX_CALLS = 32  # the depth of functions that call each other; ONNX's own checker stops at 100
 
 _STANDARD = {"", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview", "ai.onnx.preview.training"}
 _PROVIDERS = {
@@ -22,7 +22,7 @@ _Key = tuple[str, str, str]  # domain, name and overload of a function
 
 
 class Parts(NamedTuple):
-    """What lies in graphs and functions, at any depth."""
+    """The graphs, nodes and attributes that some graphs and functions hold at any depth."""
 
     graphs: list[Any]
     nodes: list[Any]
@@ -34,7 +34,7 @@ def parts(*scopes: Any) -> Parts:
     found, pending = Parts([], [], []), list(scopes)
     while pending:
         scope = pending.pop()
-        attributes = list(getattr(scope, "attribute_proto", ()))  # the defaults of a function
+        attributes = list(getattr(scope, "attribute_proto", ()))  # a function's default attributes
         if hasattr(scope, "initializer"):
             found.graphs.append(scope)
         for node in scope.node:
@@ -48,10 +48,10 @@ def parts(*scopes: Any) -> Parts:
 
 
 def check_versions(model: Any, what: str) -> None:
-    """Check that the IR version and all operator sets are there and known.
+    """Check that the IR version and all operator sets are present and known.
 
     Raises:
-        VersionError: one is not.
+        VersionError: one is missing, named twice or unknown.
     """
     import onnx
 
@@ -77,22 +77,23 @@ def check_versions(model: Any, what: str) -> None:
 
 
 def check_nodes(model: Any, what: str, domains: Collection[str]) -> None:
-    """Check that functions end, that all nodes of the expanded model are few enough, and that each has a provider.
+    """Check that no function calls itself, that the expanded model is small enough, and that every node is provided.
 
     Args:
         model: a ModelProto.
-        what: errors call it so.
-        domains: those beyond ONNX's own that the runtime has kernels for.
+        what: the model's name in errors.
+        domains: domains beyond ONNX's own for which the runtime has kernels.
     Raises:
         FunctionCycleError, NestingError: functions call each other without end, or too deep.
-        GraphSizeError: there are too many nodes; DomainError: a node comes from no domain that is known.
+        GraphSizeError: the expanded model has more than `MAX_NODES` nodes.
+        DomainError: a node is of an unknown domain.
     """
     functions = {(_standard(f.domain), f.name, f.overload): f for f in model.functions}
     if len(functions) != len(model.functions):
         refuse(faults.InvalidModelError, what, "it has two functions of one name; export it again")
     calls = _Calls(functions, what)
     nodes = calls.expanded(parts(model.graph).nodes, ())
-    for key in functions:  # those that nothing calls, too: runtimes read them
+    for key in functions:  # uncalled functions are checked too, because runtimes read them
         calls.size(key, ())
     if nodes > MAX_NODES:
         refuse(
@@ -103,7 +104,7 @@ def check_nodes(model: Any, what: str, domains: Collection[str]) -> None:
 
 
 class _Calls:
-    """How many nodes each function is, when all calls in it are replaced by what they call."""
+    """Counts the nodes of each function after all calls in it are expanded."""
 
     def __init__(self, functions: dict[_Key, Any], what: str) -> None:
         self.functions, self.what, self.sizes = functions, what, dict[_Key, int]()

@@ -1,4 +1,4 @@
-"""The tensors of an ONNX model: whether their data are there, all of them and no more, in the file or beside it."""
+"""Checks that every tensor of an ONNX model has exactly the data that it needs, in the file or in files beside it."""
 
 import math
 import os
@@ -15,15 +15,15 @@ from .nodes import Parts
 __all__ = ["BITS", "MAX_RANK", "MAX_VALUE_BYTES", "check_tensors", "elements", "is_external"]
 
 MAX_RANK = 64
-MAX_VALUE_BYTES = 2**32  # of one tensor, or of one row of a batch where N is free
+MAX_VALUE_BYTES = 2**32  # for one tensor; a free batch N counts as 1
 
 _STRING = 8
-# Bits of an element by the numbers of ONNX's dtypes.
+# Bits of an element, keyed with ONNX's numbers of dtypes.
 BITS = {
     1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128, 16: 16, 17: 8,
     18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2, 27: 6, 28: 6, _STRING: 128,
 }  # fmt: skip
-# Where data that are not raw lie; int32_data has all others.
+# The fields of data that are not raw, keyed with ONNX's numbers of dtypes; all other dtypes are in int32_data.
 _FIELDS = {
     1: "float_data", 14: "float_data", 7: "int64_data", _STRING: "string_data", 11: "double_data", 15: "double_data",
     12: "uint64_data", 13: "uint64_data",
@@ -35,12 +35,16 @@ def check_tensors(model: Any, within: Parts, folder: Path | None, what: str) -> 
     """Check the sides, dtype and data of every tensor of a model.
 
     Args:
-        model: a ModelProto; within: its parts.
-        folder: where external data may lie; None where there is no such place.
-        what: errors call the model so.
+        model: a ModelProto.
+        within: the parts of the model.
+        folder: the folder of external data; None for a model that was given as bytes.
+        what: the model's name in errors.
     Raises:
-        TensorDimsError, TensorDataError, ValueSizeError: a tensor in the file is wrong, or sparse and vast.
-        ExternalPathError, ExternalDataError: its data should lie elsewhere, where they may not or do not.
+        TensorDimsError: a tensor has impossible sides or an unknown dtype.
+        TensorDataError: a tensor has more or less data than its sides and dtype need.
+        ValueSizeError: a sparse tensor would fill more than `MAX_VALUE_BYTES` when it is made dense.
+        ExternalPathError: a tensor's data would lie outside of the folder.
+        ExternalDataError: a tensor's external data are missing, too short, or not allowed there.
     """
     external = _External(folder, what)
     for graph in within.graphs:
@@ -68,7 +72,7 @@ def elements(dims: Any, name: str, what: str) -> int:
     """The number of elements of a shape.
 
     Raises:
-        TensorDimsError: a side is negative, or there are too many of them.
+        TensorDimsError: a side is negative, or there are more than `MAX_RANK` sides.
     """
     if len(dims) > MAX_RANK or any(side < 0 for side in dims):
         refuse(
@@ -112,7 +116,7 @@ def _check_stored(tensor: Any, what: str) -> None:
 
 
 def _filled(tensor: Any) -> dict[str, int]:
-    """The entries of all fields with data that are not raw."""
+    """The number of entries in each non-empty field of data that are not raw."""
     return {field: len(getattr(tensor, field)) for field in _ALL_FIELDS if len(getattr(tensor, field))}
 
 
@@ -120,7 +124,7 @@ def _check_sparse(sparse: Any, what: str) -> None:
     _check_stored(sparse.values, what)
     _check_stored(sparse.indices, what)
     size = elements(sparse.dims, sparse.values.name, what) * BITS[sparse.values.data_type] // 8
-    if size > MAX_VALUE_BYTES:  # runtimes make it dense
+    if size > MAX_VALUE_BYTES:  # runtimes make sparse tensors dense
         refuse(
             faults.ValueSizeError, what, f"the sparse tensor {shown(sparse.values.name)} of the sides "
             f"{shown(list(sparse.dims))} takes more than {MAX_VALUE_BYTES // 2**30} GiB; export a smaller network",
@@ -128,7 +132,7 @@ def _check_sparse(sparse: Any, what: str) -> None:
 
 
 class _External:
-    """Data in other files. A file has room for all tensors that claim a part of it, so memory is bounded by files."""
+    """Checks data in other files; tensors may not share bytes of a file, so its size bounds the memory they take."""
 
     def __init__(self, folder: Path | None, what: str) -> None:
         self.folder, self.what, self.claimed = folder, what, dict[str, int]()
@@ -158,7 +162,7 @@ class _External:
             self._refuse(f"its tensors share bytes of {path}, which has only {size}; save the model again")
 
     def _file(self, location: str, name: str) -> tuple[str, int]:
-        """The real path of a file inside of the folder, and its size."""
+        """The resolved path and the size of a data file, which must lie in the model's folder."""
         if self.folder is None:
             self._refuse(f"the tensor {name} has external data, and bytes have no folder; give the path of the model")
         posix, windows = PurePosixPath(location), PureWindowsPath(location)

@@ -1,7 +1,7 @@
-"""The values that an ONNX graph takes, makes and computes: none fills more memory than is allowed, as far as is known.
+"""Bounds the memory of every value in an ONNX graph whose shape can be inferred.
 
-What a `ConstantOfShape`, a `Tile` or forty doublings of a constant come to is computed by runtimes when they open a
-file. ONNX's shape inference says it beforehand, from nothing but shapes and short constants.
+A small file can hold a huge value: runtimes compute a `ConstantOfShape`, a `Tile` or forty doublings of a constant when
+they open the file. ONNX's shape inference tells the size beforehand from shapes and short constants alone.
 """
 
 from collections.abc import Iterable
@@ -15,11 +15,11 @@ from .tensors import BITS, MAX_VALUE_BYTES, elements, is_external
 
 __all__ = ["check_rules", "check_values", "without_weights"]
 
-_SHORT = 1024  # elements of constants that may be shapes
+_SHORT = 1024  # elements; shorter constants may be shapes, which the inference needs
 
 
 def without_weights(model: Any) -> Any:
-    """The model with long and external initialisers as inputs, so that checks neither copy nor look for their data."""
+    """The model with long and external initialisers turned into inputs, so that checks neither copy nor open data."""
     import onnx
 
     light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
@@ -30,7 +30,7 @@ def without_weights(model: Any) -> Any:
     inputs = {value.name for value in graph.input}
     for tensor in graph.initializer:
         if is_external(tensor) or elements(tensor.dims, tensor.name, "") > _SHORT:
-            if tensor.name not in inputs:  # up to IR version 3 initialisers are inputs, too
+            if tensor.name not in inputs:  # up to IR version 3 every initialiser is an input already
                 value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
                 light.graph.input.append(value)
         else:
@@ -39,10 +39,10 @@ def without_weights(model: Any) -> Any:
 
 
 def check_rules(light: Any, what: str) -> None:
-    """Check a model without weights by ONNX's own checker: names, order, operators, their attributes and inputs.
+    """Run ONNX's own checker on a model without weights: names, order, operators, their attributes and inputs.
 
     Raises:
-        InvalidModelError: it breaks a rule.
+        InvalidModelError: the model breaks a rule.
     """
     import onnx
 
@@ -53,20 +53,21 @@ def check_rules(light: Any, what: str) -> None:
 
 
 def check_values(light: Any, what: str) -> None:
-    """Check the size of every value whose shape is known, the free sides of shapes taken as 1.
+    """Check the size of every value whose shape can be inferred; free sides count as 1.
 
     Args:
-        light: a model without weights, whose functions end.
-        what: errors call it so.
+        light: a model without weights, whose functions `check_nodes` has checked.
+        what: the model's name in errors.
     Raises:
-        ValueSizeError: a value is too large; TensorDimsError: it has a negative side.
+        ValueSizeError: a value is too large.
+        TensorDimsError: a value has a negative side.
         InvalidModelError: shapes cannot be inferred at all, or a convolution has no groups.
     """
     import onnx.inliner
 
     try:
         whole = onnx.inliner.inline_local_functions(light) if light.functions else light
-        # Without data_prop: it computes constants of any length, 1 GB for twenty doublings of four numbers.
+        # Without data_prop, which would compute constants of any length: 1 GB for twenty doublings of four numbers.
         inferred = onnx.shape_inference.infer_shapes(whole)
     except Exception as error:
         refuse(faults.InvalidModelError, what, f"its shapes cannot be inferred: {_line(error)}")
@@ -85,7 +86,7 @@ def check_values(light: Any, what: str) -> None:
 
 
 def _check_groups(nodes: Iterable[Any], what: str) -> None:
-    """ONNX Runtime 1.31 divides by the groups of a ConvTranspose unasked, which ends the process."""
+    """Refuse groups below 1, because ONNX Runtime 1.31 divides by a ConvTranspose's groups and 0 ends the process."""
     for node in nodes:
         if any(attribute.name == "group" and attribute.i < 1 for attribute in node.attribute):
             name = f"{shown(node.name)} ({shown(node.op_type)})"

@@ -1,7 +1,8 @@
-"""The bytes of a protobuf, walked by its schema before a parser allocates anything for them.
+"""Walks the bytes of a protobuf along its schema before a parser allocates anything for them.
 
-A parser makes a message of a hundred bytes and more out of two in the file, and gives up on nesting without saying
-where. Here every byte is accounted for: each field is one of the schema, ends inside of its message, and is counted.
+A parser may turn two bytes of the file into a message of a hundred bytes or more, and it gives up on deep nesting
+without saying where. This walk accounts for every byte: each field is in the schema, ends inside of its message, and is
+counted.
 """
 
 from functools import cache
@@ -14,7 +15,7 @@ from .faults import refuse
 
 __all__ = ["MAX_DEPTH", "MAX_FIELDS", "MAX_MESSAGES", "check_wire"]
 
-MAX_DEPTH = 48  # of messages; a subgraph lies three deeper than its graph, and parsers stop at 100
+MAX_DEPTH = 48  # nested messages; a subgraph lies three deeper than its graph, and parsers stop at 100
 MAX_MESSAGES = 500_000  # about 200 bytes each once they are parsed
 MAX_FIELDS = 2_000_000  # about 1 us each in this walk
 
@@ -24,8 +25,8 @@ _WIDTHS = {_EIGHT_BYTES: 8, _FOUR_BYTES: 4}
 
 class _Field(NamedTuple):
     name: str
-    kinds: frozenset[int]  # the wire types that it may have
-    message: Any  # the descriptor of the message that it is, or None
+    kinds: frozenset[int]  # the wire types that the field may have
+    message: Any  # the descriptor if the field is a message, else None
     text: bool
 
 
@@ -33,11 +34,13 @@ def check_wire(data: bytes, schema: Any, what: str) -> None:
     """Check that bytes are a protobuf of a schema, whole and of bounded size and depth.
 
     Args:
-        data: what would be parsed.
+        data: the bytes to check.
         schema: descriptor of the message, such as `onnx.ModelProto.DESCRIPTOR`.
-        what: errors call the bytes so.
+        what: the name of the bytes in errors.
     Raises:
-        TruncatedFileError, NotOnnxError, NestingError, GraphSizeError: the bytes are none; each says where.
+        TruncatedFileError: the bytes end inside of a field.
+        NotOnnxError: a byte begins no field of the schema, or a field is damaged.
+        NestingError, GraphSizeError: the messages are too deep or too many.
     Source: Protocol Buffers, encoding (https://protobuf.dev/programming-guides/encoding/).
     """
     _Walk(data, what).message(0, len(data), schema, 0)

@@ -1,1 +1,1 @@
-"""Pictures of any size inside a fixed memory budget: coordinates, memory plan, schedule, files."""
+"""Renders pictures of any size within a fixed memory budget: coordinates, memory plan, renderer, files."""

@@ -1,4 +1,4 @@
-"""Latents over a picture: one fixed vector, or a field that moves along closed paths through anchors."""
+"""The latents of a picture: one vector for all places, or a field that moves along closed paths through anchors."""
 
 import math
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ __all__ = ["AnchoredLatents", "StillLatents", "fixed_latent", "fixed_latents"]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-# Keys of independent random streams; a value never changes, or old seeds would give new pictures.
+# Keys of independent random streams; a value must never change, because old seeds would then give new pictures.
 _IMAGES, _ANCHORS = 0, 1
 
 
 def fixed_latent(seed: int, index: int, length: int) -> Floats:
-    """Draw the latent of image `index` under a seed, uniform on [-1, 1], float64 [length], whatever else is drawn."""
+    """Draw the latent of image `index` under a seed: uniform on [-1, 1], float64 [length], the same in every batch."""
     if index < 0:
         raise SizeError(f"images are numbered from 0; there is no image {index}")
     return np.random.default_rng((_valid(seed), _IMAGES, index)).uniform(-1, 1, length)
 
 
 def fixed_latents(seed: int, count: int, length: int, first: int = 0) -> Floats:
-    """Latents of `count` images from image `first` on, float64 [count, length]; SizeError if there are none."""
+    """Latents of `count` images from image `first` on, float64 [count, length]; raises SizeError if `count` < 1."""
     if count < 1:
         raise SizeError(f"{count} images cannot be generated; ask for 1 or more")
     return np.stack([fixed_latent(seed, first + k, length) for k in range(count)])
@@ -47,16 +47,16 @@ class StillLatents:
 class AnchoredLatents:
     """A latent for every place of a picture that goes round several turns.
 
-    Every turn begins at an anchor drawn from a normal distribution; between anchors a and b, at share t of a turn, the
-    vector is g = a cos(pi t / 2) + b sin(pi t / 2), the great arc between two independent normal vectors, which is
-    normal again. z = 2 Phi(g) - 1 then is uniform on [-1, 1] everywhere, as in training. The last turn leads back to
-    the first anchor. With turns in both axes the arc is taken along rows first, then along columns.
+    Every turn begins at an anchor drawn from a normal distribution. Between anchors a and b, after a share t of the
+    turn, the vector is g = a cos(pi t / 2) + b sin(pi t / 2). This is the great arc between two independent normal
+    vectors, so g is normal too, and z = 2 Phi(g) - 1 is uniform on [-1, 1] everywhere, as in training. The last turn
+    leads back to the first anchor. With turns in both axes the arc is taken along rows first, then along columns.
 
     Args:
-        seed: of the anchors.
-        length: of a latent.
+        seed: the seed of the anchors.
+        length: the length of a latent.
         turns: number of turns (vertically, horizontally); 1 means that the latent does not move along that axis.
-        patches: micro patches of one turn (vertically, horizontally).
+        patches: number of micro patches in one turn (vertically, horizontally).
     Source: this project; spherical interpolation after White 2016.
     """
 
@@ -72,7 +72,7 @@ class AnchoredLatents:
         return torch.erf(torch.from_numpy(gauss) / math.sqrt(2)).numpy()
 
     def _place(self, positions: Floats, axis: int) -> tuple[Indices, Indices, Floats]:
-        """Anchor before and after each position and the share of the way between them."""
+        """The anchors before and after each position, and the position's share of the way between them."""
         if self.turns[axis] == 1:
             still = np.zeros(len(positions), dtype=np.int64)
             return still, still, np.zeros(len(positions))
@@ -90,7 +90,7 @@ class AnchoredLatents:
         return np.where(angle == 0, a, a * np.cos(angle) + b * np.sin(angle))
 
 
-# Anchors are drawn when they are needed, so that a picture of a million turns costs no memory.
+# Anchors are drawn when they are needed and few are kept, so a picture of a million turns takes no more memory.
 @lru_cache(maxsize=4096)
 def _anchor(seed: int, row: int, column: int, length: int) -> Floats:
     return np.random.default_rng((seed, _ANCHORS, row, column)).standard_normal(length)

@@ -1,8 +1,9 @@
-"""Where patches lie and which coordinates condition their generation.
+"""The lattice of a picture: the positions of its patches, and the coordinates that condition their generation.
 
-A picture of R x R' micro patches is a lattice. Its axes are either open (a plane) or cyclic (a cylinder around, a torus
-both ways). A macro patch is `span` x `span` adjacent micro patches; the critic sees macro patches only. Positions are
-counted in micro patches from the top left corner and may be fractional or, on an open axis, lie outside the picture.
+A picture of R x R' micro patches is a lattice. Both axes are open on a plane, the horizontal one is cyclic on a
+cylinder, and both are cyclic on a torus. A macro patch is `span` x `span` adjacent micro patches; the critic sees macro
+patches only. Positions are counted in micro patches from the top left corner. They may be fractional, and on an open
+axis they may lie outside the picture.
 """
 
 from dataclasses import dataclass
@@ -35,8 +36,8 @@ class Axis:
         span: m.
         cyclic: whether the axis closes on itself.
     Raises:
-        LatticeError: span < 2, or an open axis with patches <= span (its coordinate formulas divide by
-            patches - span and by patches - 1), or a cyclic axis with patches < span.
+        LatticeError: span < 2; or patches < span on a cyclic axis; or patches <= span on an open axis, whose coordinate
+            formulas divide by patches - span and by patches - 1.
     """
 
     patches: int
@@ -58,12 +59,12 @@ class Axis:
 
     @property
     def macro_positions(self) -> int:
-        """Number of lattice positions that a macro patch can start at."""
+        """Number of lattice positions at which a macro patch can start."""
         return self.patches if self.cyclic else self.patches - self.span + 1
 
     @property
     def dimensions(self) -> int:
-        """Length of this axis's part of a coordinate: a number, or a cosine and a sine."""
+        """Length of this axis's part of a coordinate: 1 (a number) if open, 2 (a cosine and a sine) if cyclic."""
         return 1 + self.cyclic
 
     def micro(self, position: Positions) -> Coordinates:
@@ -72,7 +73,7 @@ class Axis:
         c'' = -1 + 2 i / (R - 1) on an open axis; (cos pi t, sin pi t) with t = -1 + 2 i / R on a cyclic one.
 
         Args:
-            position: index i of the patch, any shape [...], fractional or outside [0, R) if wanted.
+            position: index i of the patch, any shape [...]; it may be fractional or outside of [0, R).
         Returns:
             float64 [..., dimensions].
         Source: COCO-GAN (Lin et al. 2019); the lattices of its reference implementation.
@@ -85,14 +86,14 @@ class Axis:
     def macro(self, position: Positions) -> Coordinates:
         """Coordinate of the macro patch whose first micro patch is at `position`.
 
-        c' = -1 + 2 j / (R - m) on an open axis, so that -1 and 1 are its first and last legal places; on a cyclic
-        axis the angle of its first micro patch.
+        c' = -1 + 2 j / (R - m) on an open axis, so that the first and last macro patch are at -1 and 1; on a cyclic
+        axis the coordinate of the first micro patch.
 
         Args:
-            position: index j, any shape [...].
+            position: index j of the first micro patch, any shape [...].
         Returns:
             float64 [..., dimensions].
-        Source: as `micro`.
+        Source: as for `micro`.
         """
         index = np.asarray(position, dtype=np.float64)
         if self.cyclic:
@@ -100,7 +101,7 @@ class Axis:
         return (-1 + 2 * index / (self.patches - self.span))[..., None]
 
     def _circle(self, index: Coordinates) -> Coordinates:
-        # np.mod first: column R and column 0 must be the same numbers, not merely close ones.
+        # np.mod comes first, because columns R and 0 must have the same numbers, not merely close ones.
         angle = np.pi * (-1 + 2 * np.mod(index, self.patches) / self.patches)
         point = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
         point[np.abs(point) < 1e-6] = 0.0
@@ -121,7 +122,7 @@ class Lattice:
 
     @property
     def axes(self) -> tuple[Axis, Axis]:
-        """The vertical and the horizontal axis; coordinates are always listed in this order."""
+        """The vertical and the horizontal axis; coordinates always come in this order."""
         cyclic = _CYCLIC[self.topology]
         return (
             Axis(self.rows, self.span, cyclic[0]),
@@ -147,7 +148,7 @@ class Lattice:
         """Positions (row, column) of all micro patches, column by column, the row index fastest.
 
         Args:
-            beyond: number of extra patches on each side of every open axis (beyond-boundary generation).
+            beyond: number of extra patches on both ends of every open axis (beyond-boundary generation).
         Returns:
             int64 [n, 2].
         Raises:
@@ -156,11 +157,11 @@ class Lattice:
         return self._grid(beyond, macro=False)
 
     def macro_cells(self, beyond: int = 0) -> npt.NDArray[np.int64]:
-        """Positions (row, column) of all macro patches, in the order and with the argument of `cells`."""
+        """Positions (row, column) of all macro patches; order and argument are those of `cells`."""
         return self._grid(beyond, macro=True)
 
     def inside(self, rows: Positions, columns: Positions) -> Coordinates:
-        """Positions of the micro patches of the macro patches at (rows[k], columns[k]).
+        """Positions of the micro patches inside the macro patches at (rows[k], columns[k]).
 
         Returns:
             float64 [..., span * span, 2], column by column, the row index fastest.

@@ -1,4 +1,4 @@
-"""How much memory a forward pass creates, and how much a block of code took."""
+"""Predicts the memory that a forward pass needs, and measures the memory that a block of code took."""
 
 import ctypes
 import os
@@ -25,7 +25,7 @@ _CPU = torch.device("cpu")
 
 
 class _LiveStorage(TorchDispatchMode):
-    """Adds up the storages that are alive after every operation, and keeps the largest sum."""
+    """Adds up the storages that are alive after each operation, and keeps the largest sum."""
 
     def __init__(self, known: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -48,15 +48,15 @@ class _LiveStorage(TorchDispatchMode):
 def live_bytes(
     module: nn.Module, inputs: Callable[[int], tuple[Any, ...]], batch: int, device: torch.device = _CPU
 ) -> int:
-    """Peak bytes of the tensors that a forward pass creates, found by running it without data.
+    """Peak bytes of the tensors that a forward pass creates; the pass runs on fake tensors, without data.
 
     Args:
-        module: run as it is; its parameters do not count.
+        module: the module to run; its parameters do not count.
         inputs: makes the arguments for a batch size, on the device.
-        batch: to predict for.
-        device: of the prediction, for the parts of a module that are on the meta device.
+        batch: the batch size.
+        device: the device that tensors on the meta device are taken to be on.
     Returns:
-        bytes; workspaces inside library calls are not seen.
+        bytes, without the workspaces inside of library calls.
     """
     with own_modes(), FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
 
@@ -74,10 +74,10 @@ def live_bytes(
 
 @dataclass
 class Peak:
-    """Bytes that were added to the process (CPU) or reserved by the allocator (CUDA) at the worst moment.
+    """The most bytes by which the process grew (CPU) or which the allocator reserved (CUDA).
 
     Attributes:
-        bytes: known when the measurement is over.
+        bytes: the peak; it is final when the measurement is over.
     """
 
     bytes: int = 0
@@ -93,14 +93,14 @@ class Peak:
 def measured_peak(device: torch.device, budget: int | None = None, *, whole: bool = False) -> Iterator[Peak]:
     """Measure the memory that a block takes at its peak; on CUDA also cap torch's allocator at the budget.
 
-    On a CPU the peak is the growth of the resident set over its size on entry. Linux can reset the kernel's high-water
-    mark; elsewhere only the part of the lifetime's mark that exceeds the size on entry is seen.
+    On a CPU the peak is the growth of the resident set over its size on entry. Linux lets the process reset its
+    high-water mark. On other systems the mark is that of the process's whole life, so earlier peaks may count.
 
     Args:
-        device: whose memory.
+        device: the device whose memory is measured.
         budget: bytes.
-        whole: on CUDA count the memory that the device has less than on entry, whenever `Peak.look` is called.
-            Libraries with an allocator of their own need it; other processes on the device count too.
+        whole: on CUDA measure the loss of the device's free memory since entry, at each call of `Peak.look`, for
+            libraries with an allocator of their own; memory of other processes on the device counts too.
     """
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -128,13 +128,13 @@ def measured_peak(device: torch.device, budget: int | None = None, *, whole: boo
 
 
 def _return_free_memory() -> None:
-    """Give freed heap pages back, so that what an earlier render left behind is not mistaken for free room."""
+    """Return freed heap pages to the system, so that reuse of an earlier render's pages counts as growth."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def resident_bytes() -> int:
-    """Size of this process in memory; 0 where the system does not tell."""
+    """The bytes of memory that this process has; 0 on systems that do not tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""The protocols between panoramas and whatever makes their patches; no system is named here."""
+"""The protocols between panoramas and the generators that make their patches; no system is named here."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
@@ -11,27 +11,27 @@ from .scene import Scene
 
 __all__ = ["Block", "Panoramic", "PatchMaker", "Run"]
 
-Block: TypeAlias = tuple[int, int]  # micro patches, down and across, that are made at once
-# Latents [n, latent] and micro coordinates [n, dimensions] of n blocks, float32 on the maker's device, to their pixels
-# [n, channels, side * down, side * across] in [-1, 1].
+Block: TypeAlias = tuple[int, int]  # number of micro patches, down and across, that are made at once
+# A function from latents [n, latent] and micro coordinates [n, dimensions] of n blocks, float32 on the maker's device,
+# to the blocks' pixels [n, channels, side * down, side * across] in [-1, 1].
 Run: TypeAlias = Callable[[Tensor, Tensor, Block], Tensor]
 
 
 class PatchMaker(Protocol):
-    """What a render asks of a generator.
+    """A generator of patches, as a render needs it.
 
     Attributes:
-        lattice: of one turn of its pictures.
-        side: of a micro patch in pixels.
-        channels: of a pixel.
+        lattice: the lattice of one turn of its pictures.
+        side: the side of a micro patch in pixels.
+        channels: channels of a pixel.
         latent: length of a latent.
-        device: where it runs, and where patches are wanted.
-        dtype: in which patches are kept until they are blended.
-        batching: the smallest batch in which a block has the same bits as in any other, and the number that the sizes
-            of all batches must be multiples of.
+        device: the device that it runs on and leaves patches on.
+        dtype: the dtype of patches until they are blended.
+        batching: the smallest batch, and the number of which every batch is a multiple; a block has the same bits in
+            all such batches.
         weights: bytes of each tensor of its weights.
         blocks: whether several patches under one latent can be made at once.
-        graph: whether a runtime for graphs runs it, which keeps more memory than torch does.
+        graph: whether a graph runtime runs it, which keeps more memory than torch does.
     """
 
     @property
@@ -65,23 +65,23 @@ class PatchMaker(Protocol):
     def graph(self) -> bool: ...  # noqa: D102
 
     def __call__(self, latents: Tensor, coordinates: Tensor, block: Block) -> Tensor:
-        """Make n blocks; see `Run`."""
+        """Make n blocks; arguments and result are those of `Run`."""
         ...
 
     def live_bytes(self, block: Block, count: int) -> int:
-        """Bytes of the tensors that making `count` blocks creates, at the worst moment, weights apart."""
+        """The most bytes of tensors, without weights, that are alive at once while `count` blocks are made."""
         ...
 
     def prepared(self, block: Block, most: int, memory: int | None) -> tuple[Run, int]:
-        """Get ready for a picture whose batches all have one size, but for a smaller last one.
+        """Get ready for a picture whose batches all have one size, except a smaller last one.
 
         Args:
-            block: of the picture.
-            most: blocks in a batch.
+            block: the picture's block.
+            most: the largest number of blocks in a batch.
             memory: bytes of a CUDA device that inputs, results and workspaces of a graph may take; None for no limit.
         Returns:
-            a function that makes such blocks, and how many of them a batch has: fewer than `most` where the memory does
-            not suffice.
+            a function that makes such blocks, and the number of blocks in a batch, which is below `most` if the memory
+            does not suffice.
         Raises:
             BudgetError: not even one block fits.
         """
@@ -92,8 +92,8 @@ class Panoramic(Protocol):
     """A loaded model that has the task `panorama`.
 
     Attributes:
-        name: in reports and errors.
-        patches: makes its patches.
+        name: its name in reports and errors.
+        patches: the generator of its patches.
         precision: fp32, bf16 or fp16.
     """
 
@@ -104,5 +104,5 @@ class Panoramic(Protocol):
     def precision(self) -> str: ...  # noqa: D102
 
     def scene(self, width: int | None = None, height: int | None = None, seed: int = 0) -> Scene:
-        """The scene of a panorama of this size in pixels; None takes the model's own."""
+        """The scene of a panorama of this size in pixels; None takes the model's own size."""
         ...

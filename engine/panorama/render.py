@@ -1,4 +1,4 @@
-"""A whole picture to a file, within a memory budget."""
+"""Renders a whole picture to a file within a memory budget."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -28,20 +28,19 @@ def render_file(
     """Render a scene into a file within a memory budget; tiles stream out as they are finished.
 
     Args:
-        maker: makes the patches.
+        maker: the generator of the patches.
         scene: the picture.
-        path: its extension is one that `open_canvas` knows.
-        budget: bytes; on CUDA of the device, enforced by the allocator; on a CPU of what the process grows by. Getting
-            a graph ready counts on CUDA alone.
-        name: of the model, for errors.
+        path: the file; its extension is one that `open_canvas` knows.
+        budget: bytes of the CUDA device, which the allocator enforces; on a CPU, bytes by which the process may grow.
+            Getting a graph ready counts on CUDA only.
+        name: the model's name, for errors.
         advance: called with (pixels done, pixels in all).
     Returns:
-        the report of the contract: width, height, patches, block (patches made at once, down and
-        across), batch (of blocks), seconds, megapixels_per_second, memory_budget_bytes,
-        predicted_memory_bytes, peak_memory_bytes.
+        a report: width, height, patches, block (patches made at once, down and across), batch (in blocks), seconds,
+        megapixels_per_second, memory_budget_bytes, predicted_memory_bytes, peak_memory_bytes.
     Raises:
         BudgetError: the budget is too small for one patch.
-        OutputError, SizeError: the file cannot be written, or not in this size.
+        OutputError, SizeError: the file cannot be written, or its format cannot have this size.
         ValuesError: the model gives values that are not finite.
     """
     canvas = open_canvas(path, scene.width, scene.height, patch=scene.patch)
@@ -55,7 +54,7 @@ def render_file(
     with measured_peak(device, budget, whole=maker.graph) as peak, canvas:
         if maker.graph and device.type == "cuda":
             usual = len(scene.work(next(chunks(scene, canvas.tile, tiles))[0]))
-            batch = -(-usual // -(-usual // plan.batch))  # its equal parts, which then need no padding
+            batch = -(-usual // -(-usual // plan.batch))  # a chunk in equal parts, because a batch is never padded then
             rest = plan.predicted_bytes - block_bytes(maker, scene.block, plan.batch)
             renderer.run, batch = maker.prepared(scene.block, batch, budget - rest)
             renderer.batch = batch * area
@@ -84,7 +83,7 @@ def render_file(
 
 
 def chunks(scene: Scene, tile: tuple[int, int], tiles: int) -> Iterator[tuple[Region, list[tuple[int, int]]]]:
-    """Regions of up to `tiles` tiles in row-major order, each with the (left, width) of its tiles inside of it."""
+    """Regions of up to `tiles` tiles in row-major order, each with the (left, width) of its tiles within the region."""
     height, width = tile
     lefts = range(0, scene.width, width)
     for top in range(0, scene.height, height):

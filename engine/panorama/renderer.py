@@ -1,4 +1,4 @@
-"""From a scene to pixels: patches in batches, composed region by region."""
+"""Renders regions of a scene to pixels: makes their patches in batches and blends them."""
 
 import logging
 from collections.abc import Callable
@@ -31,12 +31,12 @@ class Renderer:
     """Runs one patch maker over scenes, with a batch size that shrinks when memory runs out.
 
     Args:
-        maker: makes the patches.
-        batch: most micro patches in one call.
-        name: of the model, for errors.
-        budget: bytes; only for errors, the plan keeps to it.
-        reuse: keep the memory of the patches for the next call; the heap comes to rest and stops growing.
-        run: what `PatchMaker.prepared` returned, called in place of the maker.
+        maker: the generator of the patches.
+        batch: the largest number of micro patches in one call.
+        name: the model's name, for errors.
+        budget: bytes, named in errors; the memory plan is what keeps to it.
+        reuse: keep the memory of the patches for the next call, so that the heap stops growing.
+        run: the function that `PatchMaker.prepared` returned; it is called instead of the maker.
     """
 
     maker: PatchMaker
@@ -48,17 +48,17 @@ class Renderer:
     _patches: Tensor | None = field(default=None, init=False, repr=False)
 
     def region(self, scene: Scene, region: Region, output: Output = "uint8") -> Tensor:
-        """Render a region of a scene; equal, bit for bit on a CPU, to the same crop of the whole.
+        """Render a region of a scene; it equals the same crop of the whole picture, on a CPU bit for bit.
 
         Args:
             scene: the picture.
-            region: in its pixels.
-            output: bytes, or float32 in [-1, 1].
+            region: the region, in pixels of the picture.
+            output: "uint8" for bytes, "float" for float32 in [-1, 1].
         Returns:
             [height, width, channels] on the maker's device.
         Raises:
             SizeError: the region is not inside the picture.
-            BudgetError: out of memory even for a single patch.
+            BudgetError: memory is too small even for one patch.
             ValuesError: the model gives values that are not finite.
         """
         scene.check(region)
@@ -70,7 +70,7 @@ class Renderer:
         """Render equally large regions of several scenes of one model together, [n, height, width, channels]."""
         scene, region = jobs[0]
         works = [scene.work(region) for scene, region in jobs]
-        # One tall picture; gaps between the scenes take the parts of patches that reach beyond a region.
+        # The regions are blended as one tall picture, with gaps for the parts of patches that reach beyond a region.
         pitch = region.height + (2 * scene.patch * scene.block[0] if len(jobs) > 1 else 0)
         corners = np.concatenate([work.corners + np.array([k * pitch, 0]) for k, work in enumerate(works)])
         bounds = np.cumsum([0] + [len(work) for work in works])
@@ -100,18 +100,19 @@ class Renderer:
 
         Args:
             count: number of blocks.
-            conditions: latents and coordinates of the blocks [start, stop), on the maker's device.
-            block: micro patches in each, down and across.
+            conditions: makes latents and coordinates of the blocks [start, stop), on the maker's device.
+            block: micro patches in each block, down and across.
         Returns:
-            [count, channels, P block[0], P block[1]] in the maker's dtype, with `reuse` until the next call; equal, bit
-            for bit on a CPU, for any batch size.
+            [count, channels, P block[0], P block[1]] in the maker's dtype; equal for any batch size, on a CPU bit for
+            bit. With `reuse` the next call overwrites them.
         Raises:
-            BudgetError: out of memory even for the smallest batch; ValuesError: a value is not finite.
+            BudgetError: memory is too small even for the smallest batch.
+            ValuesError: a value is not finite.
         """
         patches = self._room(count, block)
         start = 0
         while start < count:
-            # Equal parts: a last batch of a few patches would run at a fraction of the speed.
+            # Batches are equal parts, because a last batch of a few patches would run at a fraction of the speed.
             parts = -(-(count - start) // self._most(block))
             stop = min(start + filled(self.maker, -(-(count - start) // parts)), count)
             latents, coordinates = conditions(start, stop)
@@ -122,13 +123,13 @@ class Renderer:
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
-            # Only here, with the error gone, are the activations that its traceback held free again.
+            # The error's traceback held the activations, so they are free only here, after the `except` block.
             self._shrink(stop - start, block)
-        require_finite(patches, self.name)  # once for all batches: a CUDA device is waited for
+        require_finite(patches, self.name)  # once for all batches, because it waits for a CUDA device
         return patches
 
     def _room(self, count: int, block: Block) -> Tensor:
-        """Memory for patches; with `reuse` the same as before where that is enough."""
+        """Memory for patches; with `reuse` it is that of the last call if it is large enough."""
         shape = self.maker.channels, self.maker.side * block[0], self.maker.side * block[1]
         patches = self._patches
         if patches is None or patches.shape[1:] != shape or len(patches) < count:
@@ -145,7 +146,7 @@ class Renderer:
         return patches[: len(patches) - missing]
 
     def _most(self, block: Block) -> int:
-        """Most blocks in one call."""
+        """The largest number of blocks in one call."""
         least, step = self.maker.batching
         return max(least, self.batch // (block[0] * block[1]) // step * step)
 

@@ -1,4 +1,4 @@
-"""A picture to be rendered: its extent on the lattice, and which patches cover a region of it."""
+"""A picture to be rendered: its extent on the lattice, its latents, and the patches that cover a region of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,9 +28,11 @@ class Region:
 
 @dataclass(frozen=True)
 class Work:
-    """Blocks of patches to generate: where their first patches lie.
+    """The places of blocks of patches to generate.
 
-    Positions [n] on the picture in micro patches, pixel corners [n, 2] within a region.
+    Attributes:
+        rows, columns: [n], positions of the blocks' first patches on the picture, in micro patches.
+        corners: [n, 2], (row, column) in pixels of the blocks' top left corners, relative to the region.
     """
 
     rows: Floats
@@ -45,15 +47,15 @@ class Work:
 class Scene:
     """A picture laid out on a model's lattice.
 
-    Along an axis where the latent moves, patches are laid at every half step and blended. Along others they lie edge to
-    edge.
+    Along an axis where the latent moves, patches are laid at every half step and blended. Along other axes they lie
+    edge to edge.
 
     Args:
-        lattice: of the model, one turn.
+        lattice: the model's lattice of one turn.
         patch: side of a micro patch in pixels.
         rows, columns: extent of the picture in micro patches.
-        latents: latent at lattice positions (rows [n], columns [n]) -> [n, length].
-        moving: axes along which the latent moves; such an axis closes on itself.
+        latents: gives the latents [n, length] at lattice positions (rows [n], columns [n]).
+        moving: whether the latent moves (vertically, horizontally); an axis where it moves closes on itself.
         first: lattice position of the top left patch (negative beyond the boundary).
         block: micro patches, down and across, that are made at once; 1 along axes where the latent moves.
     """
@@ -78,7 +80,7 @@ class Scene:
         return self.columns * self.patch
 
     def work(self, region: Region) -> Work:
-        """The blocks that touch a region, column by column, and where they lie relative to it."""
+        """The blocks that touch a region, column by column, with their corners relative to it."""
         down, tops = self._along(0, region.top, region.height)
         across, lefts = self._along(1, region.left, region.width)
         rows, columns = np.tile(down, len(across)), np.repeat(across, len(down))
@@ -87,7 +89,8 @@ class Scene:
 
     def conditions(self, rows: Floats, columns: Floats) -> tuple[Floats, Floats]:
         """Latents [n, length] and micro coordinates [n, dimensions] at positions of the picture."""
-        # Half a step before the first column ends the last turn: the same latent, or the picture would not close.
+        # The half step before column 0 lies at the end of the last turn. Without np.mod its latent would be another one
+        # and the picture would not close.
         wrapped = (
             np.mod(positions, extent) if moves else positions
             for positions, extent, moves in zip((rows, columns), (self.rows, self.columns), self.moving, strict=True)
@@ -95,15 +98,15 @@ class Scene:
         return self.latents(*wrapped), self.lattice.micro(rows + self.first[0], columns + self.first[1])
 
     def windows(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Blending weights of a block's rows and columns."""
+        """The blending weights of a block's rows, and those of its columns."""
         down, across = (window(self.patch * n, moves) for n, moves in zip(self.block, self.moving, strict=True))
         return down, across
 
     def check(self, region: Region) -> None:
-        """Refuse a region that leaves the picture.
+        """Refuse a region that is empty or reaches outside of the picture.
 
         Raises:
-            SizeError: it is empty or reaches outside.
+            SizeError: the region is empty or reaches outside.
         """
         if region.height < 1 or region.width < 1:
             raise SizeError(
@@ -129,7 +132,8 @@ class Scene:
 def window(patch: int, blended: bool) -> npt.NDArray[np.float32]:
     """Weights of a patch's pixels along one axis, float32 [patch].
 
-    sin^2(pi (i + 1/2) / P): two windows half a patch apart add up to 1. Ones where patches lie edge to edge.
+    The weights are sin^2(pi (i + 1/2) / P), because two such windows half a patch apart add up to 1. They are 1 if
+    patches are not blended.
     """
     if not blended:
         return np.ones(patch, dtype=np.float32)
@@ -140,7 +144,8 @@ def turns(lattice: Lattice, patch: int, width: int, height: int) -> tuple[int, i
     """Number of turns (vertically, horizontally) that a picture of this size makes.
 
     Raises:
-        SizeError: a side that is no multiple of a turn, or on an open axis not the model's; names the nearest that are.
+        SizeError: a side is no multiple of a turn, or on an open axis is not the model's; the message names the nearest
+            sides that are allowed.
     """
     counts = []
     sides = ("height", height, lattice.rows * patch), ("width", width, lattice.columns * patch)

@@ -1,18 +1,18 @@
 """Exact rewrites of trained layers for inference: the same function in real arithmetic, for less work.
 
-| rewrite | what it does | saves |
+| rewrite | what it does | multiplications |
 |---|---|---|
-| `up_conv` | nearest x2 and a 3x3 convolution as four phases on the small map, or one transposed one | 2.25x of it |
-| `winograd` | 3x3 convolutions on CPUs, also behind nearest x2, by tiles of 2x2 pixels | 2.25x of it, 4x behind x2 |
-| `constant_channels` | constant input channels as nine bias vectors, by place at the border | c / (c + C) of it |
-| `fold_norm` | batch norm into the layer in front | a pass over the map |
-| `fold_weight` | spectral norm and gains into the weight | K C R^2 multiplications a call |
+| `up_conv` | runs nearest x2 and a 3x3 convolution as four phases, or one transposed one | 2.25x fewer |
+| `winograd` | runs 3x3 convolutions on CPUs in tiles of 2x2 pixels, also after nearest x2 | 2.25x fewer, 4x after x2 |
+| `constant_channels` | turns constant input channels into nine bias vectors, by place | c / (c + C) fewer |
+| `fold_norm` | folds a batch norm into the layer before it | K H W fewer, and no pass over the map |
+| `fold_weight` | folds spectral norm and gains into the weight | K C R^2 fewer in each call |
 
-Each is a file with one function, which takes trained layers, leaves them as they are, and returns a module in
-evaluation mode without gradients, for maps in either memory format. Weights are summed in float64 and cast to the
-layer's dtype. A rewrite refuses other layers with a ShapeError. Which rewrites pay depends on shapes and devices: each
-file says when it loses. `forms` is the table of the layers that have other forms; `plan` measures which form of every
-layer of a network is the fastest here, and `rewritten` also puts them in; `for_onnx` puts in the forms for graphs.
+Each is a file with one function, which takes trained layers, leaves them unchanged, and returns a module in evaluation
+mode without gradients, for maps in either memory format. Weights are summed in float64 and cast to the layer's dtype.
+A rewrite refuses other layers with a ShapeError. Shapes and devices decide which rewrites pay, and each file says when
+its rewrite loses. `forms` is the table of layers that have other forms. `plan` measures the forms of a network's layers
+and chooses the fastest here; `rewritten` also puts the chosen forms in. `for_onnx` puts in the forms for graphs.
 """
 
 from .constant_channels import ConstantChannelsConv, constant_channels

@@ -1,4 +1,4 @@
-"""Steps that all rewrites of a convolution share: read the trained layer in float64, make a plain one, pad a map."""
+"""Steps that the rewrites of convolutions share: read the trained layer in float64, make a plain one, pad a map."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -21,13 +21,13 @@ Mode = Literal["zeros", "reflect", "replicate", "circular"]
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution of stride 1 in one group, its numbers in float64 so that sums of them are rounded once.
+    """A convolution of stride 1 in one group, with float64 weights so that sums of them are rounded only once.
 
     Attributes:
         weight: [K, C, R, R].
         bias: [K], or None.
         padding: cells added on every side, (R - 1) / 2 or 0.
-        mode: how these cells are filled.
+        mode: the content of these cells.
         layer: the convolution without parametrisations; rewritten layers get its dtype, device and memory format.
     """
 
@@ -43,10 +43,10 @@ def read_conv(conv: nn.Conv2d, sides: tuple[int, ...] | None = None) -> Convolut
 
     Args:
         conv: nn.Conv2d or PaddedConv, with or without spectral norm; it is not changed.
-        sides: R that are allowed; None allows all that are odd.
+        sides: the kernel sides R that are allowed; None allows every odd side.
     Raises:
-        ShapeError: its kernel is not a square of such a side, or it has a stride, a dilation, groups, another padding
-            than none and (R - 1) / 2, or a `forward` of its own.
+        ShapeError: the kernel is not a square of an allowed side, the padding is neither none nor (R - 1) / 2, or the
+            layer has a stride, a dilation, groups, or a `forward` of its own.
     """
     require_plain(conv, nn.Conv2d)
     allowed = "a square of odd side" if sides is None else " or ".join(f"{side}x{side}" for side in sides)
@@ -77,10 +77,10 @@ def read_conv(conv: nn.Conv2d, sides: tuple[int, ...] | None = None) -> Convolut
 
 
 def require_plain(layer: nn.Module, *kinds: type[nn.Module]) -> None:
-    """Refuse a layer that is of none of torch's kinds, or computes something else with its weights.
+    """Refuse a layer that is of none of these classes of torch, or whose `forward` computes something else.
 
     Raises:
-        ShapeError: names the layer's class and the kinds.
+        ShapeError: the message names the layer's class and the classes that are allowed.
     """
     known: list[type[nn.Module]] = [*kinds, PaddedConv, BatchInvariantLinear]
     if isinstance(layer, kinds) and any(type(layer).forward is kind.forward for kind in known):
@@ -90,7 +90,7 @@ def require_plain(layer: nn.Module, *kinds: type[nn.Module]) -> None:
 
 
 def plain(conv: PaddedConv) -> PaddedConv:
-    """The convolution alone, of a layer that does something to its map in front of it; weights are shared."""
+    """The convolution of a layer such as UpConv, without the step before it; the weights are shared."""
     padding: Padding = "replicate" if conv.replicate else "zeros" if conv.padding == (1, 1) else "none"
     with torch.device("meta"):
         made = PaddedConv(conv.in_channels, conv.out_channels, padding, bias=conv.bias is not None)
@@ -105,7 +105,7 @@ def conv2d(
     like: nn.Conv2d | nn.ConvTranspose2d,
     dtype: torch.dtype | None = None,
 ) -> nn.Conv2d:
-    """Make a convolution [K, C, R, R], zero padded and without gradients, in the dtype of a trained one or another."""
+    """Make a zero-padded convolution [K, C, R, R] without gradients, in `like`'s dtype unless another is given."""
     outputs, inputs, *kernel = weight.shape
     made = nn.Conv2d(inputs, outputs, (kernel[0], kernel[1]), padding=padding, bias=bias is not None, device="meta")
     fill(made, weight, bias, like, dtype)
@@ -119,7 +119,7 @@ def fill(
     like: nn.Conv2d | nn.ConvTranspose2d,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Give a layer its weights, in the dtype of a trained one or another, and laid in memory like its."""
+    """Give a layer its weights, in the memory format of `like` and in its dtype unless another is given."""
     dtype = dtype or like.weight.dtype
     layout = torch.channels_last if is_channels_last(like.weight) else torch.contiguous_format
     made.weight = nn.Parameter(weight.to(dtype, memory_format=layout), requires_grad=False)
@@ -128,7 +128,7 @@ def fill(
 
 
 def bordered(x: Tensor, cells: int, mode: Mode) -> Tensor:
-    """Pad a map on every side, in its memory format, which F.pad does not keep for circular padding."""
+    """Pad a map on every side and keep its memory format, which F.pad does not for circular padding."""
     layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
     name = "constant" if mode == "zeros" else mode
     return F.pad(x, (cells, cells, cells, cells), mode=name).contiguous(memory_format=layout)

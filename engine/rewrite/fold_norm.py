@@ -1,14 +1,14 @@
-"""Batch norm at inference folded into the layer in front of it.
+"""Folds a batch norm at inference into the layer before it.
 
 With the running statistics the norm is linear, y = g (x - mean) / sqrt(var + eps) + b = scale x + shift, and so is the
-layer in front of it: scale (W * x + c) + shift = (scale W) * x + (scale c + shift).
+layer before it: scale (W * x + c) + shift = (scale W) * x + (scale c + shift).
 
-Saves one pass over the map, K H W multiplications a sample. Exact; folded weights are rounded once more, in their own
-dtype. Loses never. The norm goes only into the layer in front, because the zero padding of the layer behind it is not
-normalised.
+This saves one pass over the map, K H W multiplications in a sample. It is exact, except that the folded weights are
+rounded once more in their own dtype. It never loses. The norm cannot go into the layer after it, because that layer's
+zero padding is not normalised.
 
-It gains where networks are convolutions, transposed ones too, each with a batch norm behind it. A conditional batch
-norm has scales that differ by sample, as weights cannot, and a norm that follows a sum of two layers stays.
+Networks of convolutions and transposed convolutions, each with a batch norm, use it. Conditional batch norms cannot,
+because their scales differ between samples, nor can a norm that follows a sum of two layers.
 """
 
 from typing import Any, TypeVar
@@ -31,12 +31,12 @@ def fold_norm(layer: Layer, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Layer:
     """Fold a batch norm into the layer whose result it normalises.
 
     Args:
-        layer: convolution, transposed convolution or linear layer, of any padding, stride and groups; not changed.
-        norm: batch norm with running statistics over the layer's K outputs; not changed.
+        layer: a convolution, transposed convolution or linear layer with any padding, stride and groups; not changed.
+        norm: a batch norm with running statistics over the layer's K outputs; not changed.
     Returns:
-        A layer of the same class and dtype, with a bias, that computes both.
+        A layer of the same class and dtype, with a bias, that computes the layer and the norm.
     Raises:
-        ShapeError: the layer is of no such class, or the norm has other channels or no running statistics.
+        ShapeError: the layer is of another class, or the norm has another number of channels or no running statistics.
     """
     require_plain(layer, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
     scale, shift = _factors(norm)

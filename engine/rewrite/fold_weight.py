@@ -1,14 +1,13 @@
-"""Spectral norm and weight scaling folded into the weight.
+"""Folds spectral norm and gains into the weight.
 
-W' = W / sigma(W), or W' = gain W for layers of equalised learning rate. Exact, but for one rounding of W'.
+W' = W / sigma(W), or W' = gain W for layers of equalised learning rate. It is exact but for one rounding of W'.
 
-Saves the work that the parametrisation does on the weight in every call. For spectral norm these are K C R^2 divisions
-and as many multiplications for sigma = u^T W v, 4.7 million for a 3x3 layer of 512 to 512 channels. For a gain there
-are K C R^2 multiplications. Loses never at inference. In training the weight changes between calls, so there is
-nothing to fold.
+This saves the work that the parametrisation does on the weight in every call. Spectral norm takes K C R^2 divisions
+and as many multiplications for sigma = u^T W v, 4.7 million for a 3x3 layer of 512 to 512 channels. A gain takes
+K C R^2 multiplications. At inference it never loses. In training the weight changes between calls, so there is nothing
+to fold.
 
-For whole networks with a spectral-free form there is `plain_state` of engine/layers/spectral.py, which does it for
-checkpoints.
+`plain_state` of engine/layers/spectral.py does the same for the checkpoint of a whole network.
 """
 
 import copy
@@ -27,19 +26,19 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 @torch.no_grad()
 def fold_weight(layer: Layer, gain: float = 1.0, bias_gain: float = 1.0) -> Layer:
-    """Copy a layer, with its parametrisations evaluated and its gains multiplied in.
+    """Copy a layer with its parametrisations evaluated and its gains multiplied in.
 
-    W' = gain W / sigma(W), b' = bias_gain b, in float64 before they are cast to the layer's dtype.
+    W' = gain W / sigma(W), b' = bias_gain b, computed in float64 and cast to the layer's dtype.
 
     Args:
-        layer: convolution or linear layer; of spectral norm its state of evaluation is taken, and not moved on.
-        gain: of the weight, such as 1 / sqrt(fan in).
-        bias_gain: of the bias, such as the learning rate multiplier.
+        layer: a convolution or linear layer; its spectral norm is evaluated as in evaluation mode and not updated.
+        gain: the factor of the weight, such as 1 / sqrt(fan in).
+        bias_gain: the factor of the bias, such as the learning rate multiplier.
     Returns:
-        A layer of the same class in evaluation mode, without gradients. With gains it is torch's own class, since a
-        subclass would multiply by them again.
+        A layer of the same class in evaluation mode, without gradients. With gains it is of torch's own class, because
+        a subclass would multiply by the gains again.
     Raises:
-        ShapeError: the layer is of no such class, or has hooks, as torch's first spectral norm sets them.
+        ShapeError: the layer is of another class, or has forward hooks, as torch's first spectral norm has.
     Source: Miyato et al. 2018 (spectral norm); Karras et al. 2018 (equalised learning rate).
     """
     kinds: tuple[Any, ...] = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -49,11 +48,11 @@ def fold_weight(layer: Layer, gain: float = 1.0, bias_gain: float = 1.0) -> Laye
         raise ShapeError(f"The layer is {type(layer).__name__}; it must be one of {names}.")
     if layer._forward_hooks or layer._forward_pre_hooks:
         raise ShapeError(f"The layer {type(layer).__name__} has forward hooks, which would be lost; remove them first.")
-    dtype = next(layer.parameters()).dtype  # reading the weight would move a spectral norm in training on
+    dtype = next(layer.parameters()).dtype  # not layer.weight, because reading it updates a spectral norm in training
     folded: Any = copy.deepcopy(layer).eval().double()
     if parametrize.is_parametrized(folded):
         values = {name: getattr(folded, name).detach() for name in folded.parametrizations}
-        # Not remove_parametrizations: it takes the property off the class, which the trained layer shares.
+        # Not remove_parametrizations, which would delete the property of the class that the trained layer shares.
         del folded.parametrizations
         folded.__class__ = parametrize.type_before_parametrizations(layer)
         for name, value in values.items():

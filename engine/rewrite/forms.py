@@ -1,6 +1,6 @@
-"""The table of layers that have other forms: a new layer adds a row, and plans and graphs follow.
+"""The table of layers and their other forms; a new layer needs only a row here.
 
-`plan` measures the forms that run on a layer's device; `for_onnx` takes those that are marked for graphs.
+`plan` measures the forms that run on a layer's device; `for_onnx` takes the forms that are marked for graphs.
 """
 
 from collections.abc import Callable
@@ -30,10 +30,10 @@ class _Form:
     """A rewrite of a class of layers.
 
     Attributes:
-        name: in plans.
-        build: of a trained layer.
-        here: whether a layer can have the form where it is.
-        in_graphs: whether a layer has the form in a graph, whose machine nobody knows.
+        name: the form's name in a `Choice`.
+        build: builds the form of a trained layer.
+        here: whether the form runs on a layer's device, in its dtype and shape.
+        in_graphs: whether a layer has the form in exported graphs.
     """
 
     name: str
@@ -47,13 +47,13 @@ def _always(layer: nn.Conv2d) -> bool:
 
 
 def _tiles(layer: nn.Conv2d) -> bool:
-    """Whether Winograd's kernel runs here: on a CPU, in its dtypes, for outputs enough."""
+    """Whether Winograd's kernel runs this layer: on a CPU, in the kernel's dtypes, with enough outputs."""
     on_cpu = layer.weight.device.type == "cpu"
     return on_cpu and layer.weight.dtype in native_dtypes() and layer.out_channels >= _FEWEST_OUTPUTS
 
 
 def _doubles(layer: UpConv) -> bool:
-    """Whether nothing but nearest x2 is done to the map."""
+    """Whether the layer's step before the convolution is nearest x2 alone."""
     return layer.mode == "nearest" and not layer.spare
 
 
@@ -71,7 +71,7 @@ _FORMS: dict[type[nn.Module], tuple[_Form, ...]] = {
         _Form(
             "transposed",
             lambda layer: up_conv(plain(layer), "transposed"),
-            # On a CPU oneDNN's rounds some images by the batch that they come in.
+            # On a CPU oneDNN's transposed convolutions round some images differently in another batch.
             lambda layer: _doubles(layer) and layer.weight.device.type != "cpu",
             _gains,
         ),
@@ -90,17 +90,17 @@ _FORMS: dict[type[nn.Module], tuple[_Form, ...]] = {
 
 
 def forms(layer: nn.Module) -> dict[str, Build]:
-    """The forms that a layer can have where it is, by name, each as a function that builds it."""
+    """The forms that a layer can have on its device, by name, each as a function that builds the form."""
     return {form.name: partial(form.build, layer) for form in _of(layer) if form.here(layer)}
 
 
 def graph_form(layer: nn.Module) -> Build | None:
-    """A function that builds the form of a layer in graphs; None if that is the trained layer itself."""
+    """A function that builds a layer's form for graphs; None if the layer stays as it was trained."""
     return next((partial(form.build, layer) for form in _of(layer) if form.in_graphs(layer)), None)
 
 
 def _of(layer: nn.Module) -> tuple[_Form, ...]:
-    """The row of a layer: of its very class, since a subclass may compute something else with its weights."""
+    """The row of a layer's exact class, because a subclass may compute something else with its weights."""
     row = _FORMS.get(type(layer), ())
     if row and not isinstance(layer, nn.ConvTranspose2d):
         assert isinstance(layer, nn.Conv2d)

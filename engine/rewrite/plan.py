@@ -1,9 +1,9 @@
-"""Which rewrites a network runs with: each layer's forms measured here once, the fastest kept, the choice on disk.
+"""Chooses the form of each layer: the forms are timed here once, the fastest is chosen, and the times stay on disk.
 
-A choice is stored under everything that decides it: shape, padding and dtype of the layer's weights, the shapes it was
-given, the device, the number of threads, and the versions of torch and of this package. Forms differ in their last
-bits, so a choice also decides a picture's last bits. Therefore it is made once for each layer, for all batches, and a
-second process adopts the choice of the first one.
+The times are stored under everything that they depend on: shape, padding and dtype of the layer's weights, shapes of
+its inputs, the device, the number of threads, and the versions of torch and of this package. Forms differ in their last
+bits, so a choice also decides a picture's last bits. Therefore each layer has one choice for all batches, and a second
+process adopts the choice of the first one.
 """
 
 import logging
@@ -30,22 +30,22 @@ logger = logging.getLogger(__name__)
 
 AS_TRAINED = "as trained"
 _MARGIN = 1.03  # a rewrite must win by this much, or noise would decide
-_ROUNDS, _FEWEST_ROUNDS, _SECONDS = 7, 3, 0.2  # measurements of a form: so many, or fewer where they take so long
-_SHORTEST = 1e-4  # milliseconds, the last digit that is kept
+_ROUNDS, _FEWEST_ROUNDS, _SECONDS = 7, 3, 0.2  # timings of each form; fewer, but at least 3, once 0.2 s are over
+_SHORTEST = 1e-4  # milliseconds; times are rounded to this digit
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The form of one layer.
+    """The choice of forms for one layer.
 
     Attributes:
-        layer: its path in the network.
-        kind: class of the trained layer.
-        shapes: of its inputs, such as "1x64x128x128".
-        dtype: of its weights.
-        milliseconds: of every form that runs here, the least of the rounds.
-        form: the one that is used.
-        cached: whether it was read and not measured.
+        layer: the layer's path in the network.
+        kind: the class of the trained layer.
+        shapes: the shapes of its inputs, such as "1x64x128x128".
+        dtype: the dtype of its weights.
+        milliseconds: the shortest time of every form that runs here.
+        form: the form that was chosen.
+        cached: whether the times were read from disk instead of measured.
     """
 
     layer: str
@@ -58,24 +58,24 @@ class Choice:
 
     @property
     def gain(self) -> float:
-        """Time of the trained layer over that of the form."""
+        """The trained layer's time divided by the chosen form's time."""
         return self.milliseconds[AS_TRAINED] / self.milliseconds[self.form]
 
     def row(self) -> dict[str, Any]:
-        """For reports."""
+        """The choice as a dictionary for reports."""
         return asdict(self) | {"gain": self.gain}
 
 
 @own_modes()
 @torch.inference_mode()
 def plan(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
-    """Choose a form for every layer that has several, and change nothing.
+    """Choose a form for every layer that has several; the network is not changed.
 
     Args:
-        network: trained, in evaluation, on the device and in the precision that it will run in.
-        run: calls it on inputs like those to come; each layer is measured with the inputs that it gets then.
+        network: a trained network, in evaluation, on the device and in the precision that it will run in.
+        run: calls the network on typical inputs; each layer is timed with the inputs that reach it in this call.
     Returns:
-        One choice a layer that was run, in the order of the network.
+        One choice for each layer that ran, in the order of the network.
     """
     layers = {path: layer for path, layer in network.named_modules() if forms(layer)}
     given = _given(layers, run)
@@ -88,7 +88,7 @@ def plan(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
             if not fresh:
                 logger.info("measuring which rewrites are faster here, once")
             fresh[key] = _measured(path, layers[path], given[path])
-    # Without a form that failed they are not kept: the cause may have been a want of memory.
+    # Times are not kept if a form failed, because it may have failed only for lack of memory.
     known |= fresh | keep({key: times for key, times in fresh.items() if times.keys() == names[key]})
     found = []
     for path, key in keys.items():
@@ -101,7 +101,7 @@ def plan(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
 
 
 def rewritten(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
-    """Fold norms, plan and apply; arguments as of `plan`, of which the network is changed."""
+    """Fold norms, choose forms and put them in; arguments and result are those of `plan`, but the network is changed."""
     fold_norms(network)
     choices = plan(network, run)
     apply(network, choices)
@@ -110,7 +110,7 @@ def rewritten(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
 
 @own_modes()
 def apply(network: nn.Module, choices: Sequence[Choice]) -> None:
-    """Put the chosen forms in the place of the layers."""
+    """Replace layers with their chosen forms."""
     for choice in choices:
         if choice.form != AS_TRAINED:
             parent, _, name = choice.layer.rpartition(".")
@@ -119,7 +119,7 @@ def apply(network: nn.Module, choices: Sequence[Choice]) -> None:
 
 
 def _given(layers: dict[str, nn.Module], run: Callable[[], Any]) -> dict[str, tuple[Tensor, ...]]:
-    """What each layer gets when it is first called."""
+    """The inputs of each layer in its first call."""
     given: dict[str, tuple[Tensor, ...]] = {}
 
     def note(path: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -135,9 +135,9 @@ def _given(layers: dict[str, nn.Module], run: Callable[[], Any]) -> dict[str, tu
 
 
 def _measured(path: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> Times:
-    """Milliseconds of every form, measured in turns; the least, as all that disturbs makes a time longer.
+    """The shortest time of every form in milliseconds, because every disturbance makes a time longer.
 
-    A form that cannot be built, or cannot run on these inputs, is left out.
+    The forms take turns. A form that cannot be built, or cannot run on these inputs, is left out.
     """
     layer(*inputs)
     built: dict[str, nn.Module] = {AS_TRAINED: layer}
@@ -145,7 +145,7 @@ def _measured(path: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> Times:
         try:
             form = build()
             form(*inputs)
-        except Exception as error:  # whatever it is, the layer runs as it was trained
+        except Exception as error:  # any failure: the layer then runs as it was trained
             logger.warning("%s does not run in the form %r, which is left out: %s", path, name, error)
         else:
             built[name] = form
@@ -161,7 +161,7 @@ def _measured(path: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> Times:
 
 def _milliseconds(form: nn.Module, inputs: tuple[Tensor, ...]) -> float:
     if inputs[0].device.type == "cuda":
-        with torch.cuda.device(inputs[0].device):  # events are of the current device
+        with torch.cuda.device(inputs[0].device):  # events belong to the current device
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
             form(*inputs)
@@ -174,7 +174,7 @@ def _milliseconds(form: nn.Module, inputs: tuple[Tensor, ...]) -> float:
 
 
 def _key(layer: nn.Module, inputs: tuple[Tensor, ...]) -> str:
-    """Everything that a choice depends on, as text that people can read in the file."""
+    """Everything that a choice depends on, as text that people can read in the cache file."""
     assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
     parts: list[Any] = [type(layer).__name__, "x".join(map(str, layer.weight.shape)), layer.weight.dtype]
     mode = "replicate" if getattr(layer, "replicate", False) else layer.padding_mode

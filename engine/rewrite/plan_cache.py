@@ -1,7 +1,7 @@
-"""Times of layers' forms on disk, so that they are measured once for all processes of a user.
+"""Keeps the times of layers' forms on disk, so that one measurement serves all processes of a user.
 
-One JSON object of a layer's key to milliseconds by form. A file or an entry with whatever fault counts as not there and
-is written anew; where nothing can be written, nothing is kept.
+The file is one JSON object from a layer's key to milliseconds by form. A faulty file or entry counts as missing and is
+written anew. If the file cannot be written, the times are not kept.
 """
 
 import json
@@ -19,29 +19,29 @@ from ..files.lock import alone
 __all__ = ["Times", "cache_file", "keep", "read"]
 
 logger = logging.getLogger(__name__)
-_LONGEST = 1e9  # milliseconds, which is no time of a layer
-_EXPIRES = 10.0  # seconds; a process holds the lock for milliseconds
+_LONGEST = 1e9  # milliseconds; no layer takes that long, so the entry is faulty
+_EXPIRES = 10.0  # seconds; a healthy process holds the lock for milliseconds
 
 Times = dict[str, float]  # milliseconds by form
 
 
 def cache_file() -> Path:
-    """Where times are kept; RuntimeError as of `cache_folder`."""
+    """The file of the times; raises RuntimeError as `cache_folder` does."""
     return cache_folder() / "rewrites.json"
 
 
 def read() -> dict[str, Times]:
-    """The times on disk."""
+    """The times on disk, by the layer's key; faulty entries are left out."""
     try:
         with open_regular(cache_file()) as file:
             stored = json.loads(file.read().decode("utf-8"))
-    except (OSError, ValueError, RuntimeError):  # the last of a file that is nested too deep, too
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: no home, or a file that is nested too deep
         return {}
     return {key: times for key, times in stored.items() if _are_times(times)} if isinstance(stored, dict) else {}
 
 
 def keep(fresh: dict[str, Times]) -> dict[str, Times]:
-    """Add times to the file, and return those to go by: of another process where it has come first with the same forms.
+    """Add times to the file and return the times to use, which are another process's if it stored the same forms first.
 
     Otherwise two processes that start together could choose differently, and their pictures' last bits would differ.
     """

@@ -1,25 +1,26 @@
-"""Nearest x2 and a 3x3 convolution in one step on the small map.
+"""Runs nearest x2 and the 3x3 convolution after it in one step on the small map.
 
-Three taps over pixels that come in equal pairs are two taps over the small map. In one dimension, with u[2h + i] = x[h]
-and taps w0, w1, w2, rows of even and odd number are
+Three taps over a map whose pixels come in equal pairs are two taps over the small map. In one dimension, with
+u[2h + i] = x[h] and taps w0, w1, w2, the even and the odd rows are
 
     y[2h]     = w0 x[h - 1] + (w1 + w2) x[h],
     y[2h + 1] = (w0 + w1) x[h] + w2 x[h + 1],
 
-and the same again across: four 2x2 convolutions, one for each phase (i, j) of the large map. As one convolution to 4K
-channels over the small map padded by one it gives [N, 4K, H + 1, W + 1], where phase (i, j) begins at cell (i, j). The
-same four are one transposed convolution of stride 2, its kernel w2, w1 + w2, w0 + w1, w0 down and across.
+and columns follow the same formulas. This makes four 2x2 convolutions, one for each phase (i, j) of the large map. One
+convolution to 4K channels over the small map padded by one computes all four: it gives [N, 4K, H + 1, W + 1], where
+phase (i, j) begins at cell (i, j). One transposed convolution of stride 2 computes all four too; its kernel is
+w2, w1 + w2, w0 + w1, w0 down and across.
 
-Saves 2.25x of the multiplications: 36 K C H W become 16 K C (H + 1) (W + 1), or 16 K C H W transposed.
+This saves 2.25x of the multiplications: 36 K C H W become 16 K C (H + 1) (W + 1), or 16 K C H W transposed.
 
-Exact for all paddings of the large map by one cell. What is beyond its border are zeros; or x[0] again for replicate;
-or x[H - 1] for circular, as u[-1] = u[2H - 1]; or x[0] for reflect too, as u[-1] = u[1], so that reflect becomes
-replicate on the small map. Unpadded, only the rows 1 to 2H - 2 are made. Sums of weights are rounded once.
+It is exact for all paddings of the large map by one cell. Before the first row lie zeros for zero padding; x[0] for
+replicate; x[H - 1] for circular, because u[-1] = u[2H - 1]; and x[0] for reflect, because u[-1] = u[1], so that reflect
+becomes replicate on the small map. Unpadded, only the rows 1 to 2H - 2 are made. Sums of weights are rounded once.
 
-Loses where the map is large and the channels are few, because interleaving reads and writes the whole result. On one
-Zen 5 core `winograd` is 1.3 to 30 times as fast as phases and `phase_epilogue` together, at 24 points: six
-up-convolutions of OneGAN at batch 1 and 8 in float32 and bfloat16. Were the interleaving free, phases would win at one
-of them: float32, 64 to 64 channels, 128 pixels, batch 8. Source: Shi et al. 2016 (sub-pixel convolution).
+It loses on large maps with few channels, because interleaving reads and writes the whole result. On one Zen 5 core
+`winograd` is 1.3 to 30 times as fast as phases and `phase_epilogue` together, at 24 points: six up-convolutions of
+OneGAN at batch 1 and 8 in float32 and bfloat16. If interleaving were free, phases would win at one of the points:
+float32, 64 to 64 channels, 128 pixels, batch 8. Source: Shi et al. 2016 (sub-pixel convolution).
 """
 
 from typing import Literal
@@ -41,11 +42,10 @@ def up_conv(conv: nn.Conv2d, form: Literal["phases", "transposed"] = "phases") -
     """Rewrite the convolution that follows nearest x2 as one layer on the small map.
 
     Args:
-        conv: 3x3, padded by one cell in any mode or not at all; it is not changed.
-        form: four phases by one 2x2 convolution, or one transposed convolution.
+        conv: a 3x3 convolution, padded by one cell in any mode, or unpadded; it is not changed.
+        form: "phases" for one 2x2 convolution that makes four phases, "transposed" for one transposed convolution.
     Returns:
-        A module from [N, C, H, W] to [N, K, 2H, 2W], unpadded to [N, K, 2H - 2, 2W - 2], in the memory format of the
-        map it is given.
+        A module from [N, C, H, W] to [N, K, 2H, 2W], or [N, K, 2H - 2, 2W - 2] unpadded, in its input's memory format.
     Raises:
         ShapeError: the layer is no such convolution.
     """
@@ -88,7 +88,9 @@ def doubles(layer: nn.ConvTranspose2d) -> bool:
 
 
 class PhaseUpConv(nn.Module):
-    """One 2x2 convolution to all four phases, then the interleaving; made by `up_conv` and `transposed_phases`.
+    """One 2x2 convolution that makes all four phases, which are then interleaved.
+
+    `up_conv` and `transposed_phases` make it.
 
     Args:
         weight: of the small map by phase, [4K, C, 2, 2].
@@ -116,21 +118,22 @@ class PhaseUpConv(nn.Module):
         height, width = (side - self.padded for side in phases.shape[2:])
 
         def pixels(i: int, j: int) -> Tensor:
-            """Every second row and column of the result, from those of number i and j on."""
-            if not self.padded:  # the first row and column are y[1], of an odd phase
+            """Every second row and column of the result, beginning with row i and column j."""
+            if not self.padded:  # the first row and column are y[1], which belongs to an odd phase
                 return parts[2 * (1 - i) + (1 - j)]
             return parts[2 * i + j].narrow(down, i, height).narrow(across, j, width)
 
-        # Strided copies into the result would take 0.6 to 0.8 of the time on a CPU, but become scatters in ONNX.
+        # Strided copies into the result would take 0.6 to 0.8 of the time on a CPU, but they become scatters in ONNX.
         rows = [torch.stack([pixels(i, 0), pixels(i, 1)], dim=across + 1) for i in (0, 1)]
         y = torch.stack(rows, dim=down + 1).flatten(across + 1, across + 2).flatten(down, down + 1)
         return y.permute(0, 3, 1, 2) if last else y
 
     def phases(self, x: Tensor) -> Tensor:
-        """Maps [N, C, H, W] to [N, 4K, H + 1, W + 1], phase p = 2i + j in the channels p K to (p + 1) K - 1.
+        """Maps [N, C, H, W] to [N, 4K, H + 1, W + 1]; phase p = 2i + j is in the channels p K to (p + 1) K - 1.
 
-        Pixel (2h + i, 2w + j) of the result is cell (h + i, w + j) of its phase. Unpadded the map is [N, 4K, H - 1,
-        W - 1], and the cell, counted on the large map before its first row is cut off, (h + i - 1, w + j - 1).
+        Pixel (2h + i, 2w + j) of the result is cell (h + i, w + j) of its phase. Unpadded, the map is
+        [N, 4K, H - 1, W - 1], and the cell is (h + i - 1, w + j - 1), with h and w counted before the first row and
+        column are cut off.
         """
         if self.padded and self.mode != "zeros":
             x = bordered(x, 1, self.mode)
@@ -139,7 +142,7 @@ class PhaseUpConv(nn.Module):
 
 
 class TransposedUpConv(nn.Module):
-    """One 4x4 transposed convolution of stride 2; made by `up_conv`."""
+    """One 4x4 transposed convolution of stride 2; `up_conv` makes it."""
 
     def __init__(self, trained: Convolution) -> None:
         super().__init__()
@@ -147,7 +150,8 @@ class TransposedUpConv(nn.Module):
         self.pad = trained.padding == 1 and self.mode != "zeros"
         pairs = trained.weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
         weight = torch.einsum("ar,bs,kcrs->ckab", pairs, pairs, trained.weight)
-        # Rows and columns cut off the full result on every side: 1; 2 unpadded; 1 and the 2 of a cell of padding.
+        # Rows and columns to cut off every side of the full result: 1 for zeros; 2 unpadded; 3 if the map is padded
+        # here, because a cell of padding makes 2 more.
         cut = 3 if self.pad else 2 - trained.padding
         inputs, outputs = weight.shape[:2]
         bias = trained.bias

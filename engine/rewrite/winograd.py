@@ -1,16 +1,17 @@
-"""3x3 convolutions by Winograd's minimal filtering, also of a map that nearest x2 has doubled, on CPUs.
+"""Runs 3x3 convolutions on CPUs with Winograd's minimal filtering, also on a map that nearest x2 has doubled.
 
-For each 2x2 pixels of the result y = A' [(G g G') * (B' d B)] A (`winograd_conv` has the formulas). The kernel's side
-G g G' is computed here, once.
+For each 2x2 pixels of the result y = A' [(G g G') * (B' d B)] A (`winograd_conv` has the formulas). The factor of the
+kernel, G g G', is computed here, once.
 
-Saves 2.25x of the multiplications, and 4x of those behind nearest x2, where the four phases save 2.25x: 36 become 9.
+This saves 2.25x of the multiplications. After nearest x2 it saves 4x (36 become 9), and the four phases save 2.25x.
 
-Exact for zero and replicate padding by one cell, and unpadded, on maps of any size; under a code, whose vectors have
-nine places, on maps of 2 pixels a side or more, and the kernel refuses narrower ones. `winograd_conv` says how large
-its errors are. Vectors by place (`constant_channels`) are added before the result is rounded.
+It is exact for zero and replicate padding by one cell, and unpadded, on maps of any size. A convolution with a code
+needs maps of at least 2 pixels a side, because the code's vectors have nine places; the kernel refuses narrower maps.
+`winograd_conv` tells the size of the rounding errors. The code's vectors (`constant_channels`) are added before the
+result is rounded.
 
-Loses where there are few outputs, as they are made 32 at a time, and where the processor has no wide vectors. There is
-no form for GPUs, whose direct convolutions run on matrix units. Source: Winograd 1980; Lavin & Gray 2016.
+It loses with few outputs, which are made 32 at a time, and on processors without wide vectors. There is no form for
+GPUs, whose direct convolutions run on matrix units. Source: Winograd 1980; Lavin & Gray 2016.
 """
 
 from typing import Literal
@@ -29,15 +30,16 @@ __all__ = ["WinogradConv", "winograd"]
 
 @torch.no_grad()
 def winograd(conv: nn.Conv2d, *, upsample: bool = False, spare: int = 0, code: int = 0) -> "WinogradConv":
-    """Rewrite a 3x3 convolution, with the doubling and cutting of the map in front of it.
+    """Rewrite a 3x3 convolution together with the doubling and cutting of the map before it.
 
     Args:
-        conv: 3x3, padded by one cell of zeros or by repeating the border, or not at all; it is not changed.
-        upsample: the map is doubled in front of it, nearest.
-        spare: cells of the doubled map that are cut off every side in front of an unpadded convolution.
-        code: length of a code, the same at every pixel, that comes before the real channels.
+        conv: a 3x3 convolution, padded with one cell of zeros or of the repeated border, or unpadded; it is not
+            changed.
+        upsample: whether nearest x2 doubles the map before the convolution.
+        spare: cells that are cut off every side of the doubled map before an unpadded convolution.
+        code: length of a code, the same at every pixel, whose channels come before the real ones; 0 for none.
     Returns:
-        A module that takes the map [N, C, H, W] and, if there is one, the code [N, code].
+        A module that takes the map [N, C, H, W] and, if the layer has one, the code [N, code].
     Raises:
         ShapeError: the layer is no such convolution.
     """
@@ -47,7 +49,7 @@ def winograd(conv: nn.Conv2d, *, upsample: bool = False, spare: int = 0, code: i
     if spare and trained.padding:
         raise ShapeError(f"{spare} spare cells go with an unpadded convolution; this one is padded by {trained.mode}.")
     if code and not (trained.padding and trained.mode == "zeros"):
-        raise ShapeError("A code's vectors by place are for a convolution padded by zeros; this one is not.")
+        raise ShapeError("A code needs a convolution that is padded with zeros; this one is not.")
     constant = constant_channels(conv, code) if code else None
     layer, bias = (trained.layer, trained.layer.bias) if constant is None else (constant.real, None)
     return WinogradConv(
@@ -61,7 +63,7 @@ def winograd(conv: nn.Conv2d, *, upsample: bool = False, spare: int = 0, code: i
 
 
 class WinogradConv(nn.Module):
-    """The transformed weights, and the bias or the vectors that are added to the result; made by `winograd`."""
+    """The transformed weights, with the bias or the code's vectors to add to the result; `winograd` makes it."""
 
     matrices: Tensor
     bias: Tensor | None
@@ -77,10 +79,10 @@ class WinogradConv(nn.Module):
         self.eval()
 
     def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
-        """Convolve [N, C, H, W], under codes [N, code] where the layer has one, channels-last."""
+        """Convolve [N, C, H, W], with codes [N, code] if the layer has one; the result is channels-last."""
         bias = self.bias
         if self.constant is not None:
             assert code is not None
             tile = code.to(self.constant.weight.dtype)[:, :, None, None].expand(-1, -1, 3, 3)
-            bias = self.constant(tile)  # [N, K, 3, 3]: vectors by place
+            bias = self.constant(tile)  # [N, K, 3, 3]: a vector for each place
         return winograd_conv(x, self.matrices, self.outputs, bias, padding=self.padding, crop=self.crop)

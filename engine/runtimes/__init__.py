@@ -1,13 +1,13 @@
-"""One interface, several engines that run a network on rows of inputs, batch by batch.
+"""The runtimes: one interface, and several engines that run a network on rows of inputs, batch by batch.
 
 | name | runs | how |
 |---|---|---|
-| `torch` | a network of PyTorch | on a CPU directly; on a CUDA device by graphs that are captured once a batch size |
-| `onnx` | a .onnx file | ONNX Runtime, by the provider of the device, into buffers that stay |
-| `tensorrt` | a .onnx file, or an engine that was built of one | TensorRT, by graphs. Untested on a GPU |
+| `torch` | a network of PyTorch | directly on a CPU; on a CUDA device its work is captured once for each batch size |
+| `onnx` | a .onnx file | ONNX Runtime with the device's provider, into buffers that are reused |
+| `tensorrt` | a .onnx file, or an engine that was built from one | TensorRT, with captured work. Untested on a GPU |
 
-A batch of another size may take other kernels, and so give an image other last bits: `split` and `cover` in buckets.py
-choose the batches, from the number of images and the buckets alone.
+A batch of another size may run other kernels and so give an image other last bits. Therefore `split` and `cover` in
+buckets.py choose the batches from nothing but the number of images and the buckets.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,13 +41,13 @@ NAMES = ("torch", "onnx", "tensorrt")
 
 
 class Runtime(Protocol):
-    """Runs a network. Made by `open_runtime`.
+    """Runs a network; `open_runtime` makes one.
 
     Attributes:
-        name: as of `open_runtime`.
-        device: where it runs.
+        name: its name, as in `open_runtime`.
+        device: the device that it runs on.
         lends: whether rows that `run` yields are overwritten once the next ones are asked for.
-        usage: what it has run, and padded, since it was opened.
+        usage: counts of the images and batches that it has run since it was opened.
     """
 
     name: str
@@ -59,11 +59,11 @@ class Runtime(Protocol):
         """Run the network on every row, in batches, in order.
 
         Args:
-            inputs: arrays or tensors [N, ...] of one N in host memory; one row an image.
+            inputs: arrays or tensors [N, ...] in host memory, all with the same N, one row for each image.
             host: yield results in host memory; False leaves them on the device, in the order of its current stream.
         Returns:
-            pairs of a batch's first row and its result, [n, ...]; where the runtime lends, valid until the next pair is
-            asked for. `joined` makes one tensor of them.
+            pairs of a batch's first row and its result [n, ...]. If the runtime lends, a result is valid until the next
+            pair is asked for. `joined` makes one tensor of all results.
         Raises:
             ShapeError: the inputs have different numbers of rows, or do not fit the network.
         """
@@ -73,17 +73,17 @@ class Runtime(Protocol):
         """Do now the work of the first calls of these numbers of rows: compile kernels, capture graphs.
 
         Args:
-            counts: of rows, such as 1, 8 and 32.
-            example: inputs of one row or more, of the shapes and dtypes to come.
+            counts: numbers of rows, such as 1, 8 and 32.
+            example: inputs of one row or more, with the shapes and dtypes that later inputs will have.
         """
         ...
 
 
 def checked_name(name: str, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> str:
-    """The name of a runtime that can run networks of this dtype on this device, refused before anything is loaded.
+    """Check, before anything is loaded, that a runtime can run networks of this dtype on this device; return its name.
 
     Raises:
-        DeviceError: there is no such runtime, or it runs no such networks, or not there.
+        DeviceError: there is no such runtime, or it cannot run this dtype or on this device.
     """
     if name not in NAMES:
         raise DeviceError(f"there is no runtime {name!r}; use {', '.join(map(repr, NAMES[:-1]))} or {NAMES[-1]!r}")
@@ -98,7 +98,7 @@ def exported(
     name: str, network: Network, example: Sequence[Rows], device: torch.device, names: Sequence[str],
     buckets: Sequence[int] = BUCKETS, memory: int | None = None,
 ) -> Runtime:  # fmt: skip
-    """A runtime for a network that is exported for it now; arguments as of `open_runtime` and `onnx_graph`."""
+    """Export a network and open a runtime for the graph; arguments are those of `onnx_graph` and `open_runtime`."""
     from .onnx_export import onnx_graph
 
     model = onnx_graph(network, example, names).model
@@ -109,21 +109,22 @@ def open_runtime(
     name: str, network: Network | Path | bytes, device: torch.device, buckets: Sequence[int] = BUCKETS,
     memory: int | None = None,
 ) -> Runtime:  # fmt: skip
-    """A runtime for a network.
+    """Open a runtime for a network.
 
     Args:
         name: "torch", "onnx" or "tensorrt".
-        network: for "torch", a function of tensors [N, ...] to one tensor [N, ...], which lives on the device; for
-            "onnx", the path or the bytes of a model, such as `zellige export` writes; for "tensorrt", such a model or
-            an engine that was built of one.
-        device: where it runs.
-        buckets: sizes of batches. On CUDA "torch" and "tensorrt" run no others; elsewhere the largest counts, and the
-            last batch of a run is as small as it comes.
-        memory: most bytes of a CUDA device that "onnx" or "tensorrt" may allocate, weights apart of "tensorrt"; None
+        network: for "torch" a function on the device from tensors [N, ...] to one tensor [N, ...]; for "onnx" the path
+            or the bytes of a model, such as `zellige export` writes; for "tensorrt" such a model, or an engine that was
+            built from one.
+        device: the device to run on.
+        buckets: sizes of batches. On CUDA "torch" and "tensorrt" run no other sizes. Elsewhere batches have the largest
+            size, and the last batch of a run is as small as its rest.
+        memory: most bytes of a CUDA device that "onnx" or "tensorrt" may allocate, for "tensorrt" without weights; None
             for no limit.
     Raises:
-        DeviceError: there is no such runtime, it cannot run this network, or not on this device.
-        SizeError: a bucket is below 1; MissingExtraError: ONNX Runtime, or TensorRT or CuPy, is not installed.
+        DeviceError: there is no such runtime, or it cannot run this network or on this device.
+        SizeError: a bucket is below 1.
+        MissingExtraError: ONNX Runtime, TensorRT or CuPy is not installed.
         CheckpointError: the model cannot be opened.
     """
     if checked_name(name, device=device) != "torch":

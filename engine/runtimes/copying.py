@@ -1,4 +1,4 @@
-"""Copies of runtimes that hold a session or an engine: they are opened again from the file."""
+"""Copies runtimes that hold a session or an engine: a copy opens the file again."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ def file_to_reopen(model: Path | bytes, name: str) -> Path:
 
     Args:
         model: the file that the runtime was opened with, or any bytes if it was opened with bytes.
-        name: of the runtime.
+        name: the runtime's name.
     Raises:
-        TaskError: it was opened with bytes.
+        TaskError: the runtime was opened with bytes.
     """
     if isinstance(model, Path):
         return model

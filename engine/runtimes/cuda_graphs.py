@@ -1,4 +1,4 @@
-"""CUDA graphs: one a size of batches, captured once; a batch is then a launch and copies that overlap the next one."""
+"""Runs a network from captured CUDA graphs: a batch is one launch, and its copies overlap the next batch."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,12 +19,12 @@ from .rows import Network, Rows, as_rows, repeated
 __all__ = ["GraphRuntime"]
 
 logger = logging.getLogger(__name__)
-_WARM_UPS = 3  # calls before a capture, in which libraries choose kernels, Triton compiles, and caches are filled
+_WARM_UPS = 3  # calls before a capture; in them libraries choose kernels, Triton compiles, and caches are filled
 
 
 @dataclass
 class _Slot:
-    """The buffers of a batch under way: page-locked inputs, the result on the device, the page-locked result."""
+    """The buffers of one batch: its page-locked inputs, its result on the device, and its page-locked result."""
 
     staged: list[Tensor]
     computed: Event
@@ -34,19 +34,20 @@ class _Slot:
 
 
 class GraphRuntime:
-    """A network in CUDA graphs, one for each bucket.
+    """A network in captured CUDA graphs, one for each bucket.
 
-    Everything is allocated when the first batch comes or `warm` is called, for the largest bucket: the inputs' places
-    in the graphs, and two slots in turn, so that the copy of one batch's result to the host, on a stream of its own,
-    overlaps the computation of the next batch. A run after that allocates nothing, and what Python does for a batch
-    does not depend on the network. A result has the bits that the network gives when it is called directly with a batch
-    of the bucket's size. A network that cannot be captured is called directly from then on, with a warning; some
-    versions of torch then draw no more random numbers on the device, which no model here does.
+    The first batch, or `warm`, allocates everything for the largest bucket: the inputs of the captured graphs, and two
+    slots that take turns. So the copy of one batch's result to the host, on its own stream, overlaps the computation of
+    the next batch. Later runs allocate nothing, and Python's work for a batch does not depend on the network. A result
+    has the bits that a direct call of the network with a batch of the bucket's size gives. If the network cannot be
+    captured, it is called directly from then on, with a warning. Some versions of torch then can no longer draw random
+    numbers on the device, which no model here does.
 
     Args:
-        network: tensors [N, ...] to one tensor [N, ...] of the same N; the same kernels in every call, whatever the
-            values are; in evaluation and without gradients. Its weights stay where they are: a graph knows addresses.
-        device: of the network, CUDA.
+        network: a function from tensors [N, ...] to one tensor [N, ...], in evaluation and without gradients. Each call
+            must run the same kernels whatever the values are. Its weights must not move, because captured graphs hold
+            their addresses.
+        device: the network's CUDA device.
         buckets: sizes of batches.
     """
 
@@ -75,12 +76,12 @@ class GraphRuntime:
         rows = repeated(example, self.buckets[-1])
         self._check(rows)
         with self._turn.taken(), own_modes(), torch.cuda.device(self.device), torch.inference_mode():
-            # From large to small: the smaller graphs then find their memory in the pool that they share.
+            # From large to small, because the smaller captured graphs then find their memory in the shared pool.
             for size in sorted({batch.size for count in counts for batch in self._plan(count)}, reverse=True):
                 self._ready(size, rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy captures graphs of its own, of its own network."""
+        """Make a copy from the network, so that it captures graphs of its own."""
         return GraphRuntime, (self.network, self.device, self.buckets)
 
     def _batches(self, rows: tuple[Tensor, ...], count: int, host: bool) -> Iterator[tuple[int, Tensor]]:
@@ -108,7 +109,7 @@ class GraphRuntime:
         return (split if self.usage.eager else cover)(count, self.buckets)
 
     def _submit(self, slot: _Slot, batch: Batch, rows: tuple[Tensor, ...], host: bool) -> None:
-        """Enqueue a batch: inputs to the device, the network, its result to the slot and from there to the host."""
+        """Enqueue a batch: copy its inputs to the device, run the network, copy the result to the slot and the host."""
         count, size = batch.count, batch.size
         # Usually returns at once, because the slot's last batch was collected. It waits if a caller abandoned a run or
         # left its results on the device.
@@ -119,7 +120,7 @@ class GraphRuntime:
                 staged[:count].copy_(tensor[batch.start : batch.start + count])
                 if size > count:
                     staged[count:size].copy_(staged[count - 1 : count].expand_as(staged[count:size]))
-            # What a caller does with results that stay here must be over before they are overwritten.
+            # The caller's work on results that are still on the device must be over before they are overwritten.
             self._compute.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._compute):
                 for place, staged in zip(self._inputs, slot.staged, strict=True):
@@ -151,7 +152,7 @@ class GraphRuntime:
         return slot.result[: batch.count]
 
     def _check(self, rows: tuple[Tensor, ...]) -> None:
-        """The first inputs decide the shapes, since a graph has one; later ones must have them."""
+        """Refuse inputs with other shapes or dtypes than the first ones, which were captured."""
         if not self._inputs:
             return
         expected = [(list(place.shape[1:]), place.dtype) for place in self._inputs]
@@ -161,7 +162,7 @@ class GraphRuntime:
             raise ShapeError(f"this runtime was captured for inputs {allowed}; got {given}")
 
     def _ready(self, size: int, rows: tuple[Tensor, ...]) -> None:
-        """Allocate what is not there yet and capture the graph of a size, with rows like those to come."""
+        """Allocate the buffers unless they exist, and capture the graph of a size with rows of the right shapes."""
         if size in self._graphs or (self.usage.eager and self._slots[0].result is not None):
             return
         largest = self.buckets[-1]
@@ -183,17 +184,17 @@ class GraphRuntime:
                     slot.result = torch.empty(largest, *result.shape[1:], dtype=result.dtype, device=self.device)
                     slot.host = _pinned(result, largest)
             del result
-            # Within the stream's block, as a failing capture leaves its own stream the current one.
+            # Inside of the stream's block, because a failed capture leaves its own stream as the current one.
             self._capture(size)
 
     def _capture(self, size: int) -> None:
         graph, inputs = CUDAGraph(), [place[:size] for place in self._inputs]
         try:
-            # Other threads may go on with their own work on the device, which the strictest mode would not let them.
+            # The mode lets other threads go on with their work on the device, which the strictest mode would forbid.
             with torch.cuda.graph(graph, pool=self._pool, stream=self._compute, capture_error_mode="thread_local"):
                 result = self.network(*inputs)
         except Exception as error:
-            cause = error.__context__ or error  # the end of a broken capture reports only that it was broken
+            cause = error.__context__ or error  # the last error says only that the capture broke; its context says why
             reason = next(iter(str(cause).strip().splitlines()), "") or type(cause).__name__
             self.usage.eager = f"the network cannot be captured as a CUDA graph ({reason})"
             self.usage.graphs.clear()

@@ -1,4 +1,4 @@
-"""A .onnx file of one task, opened to be run: what a system makes a model of."""
+"""A checked .onnx file of one exported task, from which a system makes a model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from . import BUCKETS, Runtime, open_runtime
 __all__ = ["EXPORT_AGAIN", "GraphFile", "sides_of"]
 
 EXPORT_AGAIN = "export it again"
-_FEWER = 8  # weights a byte; rewritten layers never have so many fewer
+_FEWER = 8  # trained weights for each byte of the file; rewritten layers never have that many fewer
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,11 @@ class GraphFile:
     """An exported task.
 
     Attributes:
-        path: of the file.
-        model: onnx.ModelProto, checked.
-        runtime: name of what runs it.
-        device, dtype: where it runs, and of its convolutions.
+        path: the file.
+        model: the checked onnx.ModelProto.
+        runtime: the name of the runtime to run it with.
+        device: the device to run it on.
+        dtype: the dtype of its convolutions.
     """
 
     path: Path
@@ -36,27 +37,27 @@ class GraphFile:
 
     @property
     def name(self) -> str:
-        """The model goes by this name."""
+        """The model's name."""
         return self.path.stem
 
     @property
     def weights(self) -> int:
-        """Most weights that the network can have had when it was trained; rewritten layers have fewer."""
+        """A bound on the number of weights that the trained network had; rewritten layers may have fewer."""
         return _FEWER * self.bytes
 
     @property
     def bytes(self) -> int:
-        """Of the file and of the weights beside it."""
+        """The bytes of the file and of the weights beside it."""
         return sum(
             file.stat().st_size for file in (self.path, self.path.with_name(f"{self.path.name}.data")) if file.is_file()
         )
 
     def open(self, sizes: Sequence[int] = BUCKETS, memory: int | None = None) -> Runtime:
-        """A runtime for batches of some sizes, within bytes of the device's memory or None."""
+        """Open a runtime for batches of these sizes; `memory` bounds its bytes on the device, None does not."""
         return open_runtime(self.runtime, self.path, self.device, sizes, memory)
 
     def check(self, inputs: Mapping[str, Sequence[int]], size: tuple[int, int], channels: int = 3) -> None:
-        """Hold the sides of its inputs and images behind the batch against the configuration that it carries.
+        """Check that the sides of its inputs and images, after the batch, are those of its configuration.
 
         Raises:
             CheckpointError: they differ.
@@ -72,5 +73,5 @@ class GraphFile:
 
 
 def sides_of(value: Any) -> list[int]:
-    """Sides of an input or an output behind the batch."""
+    """The sides of an input or an output after the batch."""
     return [side.dim_value for side in value.type.tensor_type.shape.dim][1:]

@@ -1,4 +1,4 @@
-"""A network as an ONNX model for batches of any size."""
+"""Exports a network as an ONNX model that takes batches of any size."""
 
 import logging
 import warnings
@@ -26,12 +26,12 @@ Translations = Mapping[Callable[..., Any], Callable[..., Any]]
 
 @dataclass(frozen=True)
 class OnnxGraph:
-    """A network that was exported.
+    """An exported network.
 
     Attributes:
-        model: onnx.ModelProto; equal networks give equal bytes.
-        program: what was exported, by torch.export; a value of the model has the name that its node has here.
-        scopes: of nodes of the model, by name, the module that they come from.
+        model: an onnx.ModelProto; equal networks give equal bytes.
+        program: torch.export's program of the network; a value of the model has the name of its node in the program.
+        scopes: the name of the module that each node of the model comes from, by the node's name.
     """
 
     model: Any
@@ -50,17 +50,19 @@ def onnx_graph(
     """Export a network.
 
     Args:
-        network: tensors [N, ...] to tensors [N, ...], on a CPU, in evaluation. Nothing in it may choose by N.
+        network: a function from tensors [N, ...] to tensors [N, ...], on a CPU, in evaluation; no branch of it may
+            depend on N.
         example: inputs of one row or more.
-        inputs, outputs: names in their order; none calls inputs x0, x1 and so on.
-        translations: of operators of `zellige.kernels`; None writes them as standard operators.
+        inputs, outputs: names in their order; without names inputs are called x0, x1 and so on.
+        translations: translations of the operators of `zellige.kernels`; None exports them as standard operators.
     Raises:
-        MissingExtraError: onnx or onnxscript is not installed; ExportError: it cannot be exported.
+        MissingExtraError: onnx or onnxscript is not installed.
+        ExportError: the network cannot be exported.
     """
     for package in ("onnx", "onnxscript"):
         if find_spec(package) is None:
             raise MissingExtraError(package, "exporting ONNX models", "export")
-    rows = repeated(example, 2)  # a single row would make the exporter take N for the constant 1
+    rows = repeated(example, 2)  # with a single row the exporter would take N for the constant 1
     standard = plain_operators() if translations is None else nullcontext()
     with _quiet(), torch.inference_mode(), standard:
         try:
@@ -93,7 +95,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _Module(nn.Module):
-    """What the exporter takes."""
+    """A module around a function, because the exporter takes only modules."""
 
     def __init__(self, network: Callable[..., Tensor | tuple[Tensor, ...]]) -> None:
         super().__init__()
@@ -104,7 +106,7 @@ class _Module(nn.Module):
 
 
 def _freed_of_history(model: Any) -> dict[str, str]:
-    """Take off notes that differ by machine and process, such as paths of sources; return the modules' names."""
+    """Remove notes that differ between machines and processes, such as source paths; return the modules' names."""
     scopes = {}
     for node in model.graph:
         names = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
@@ -123,14 +125,14 @@ def _freed_of_history(model: Any) -> dict[str, str]:
 
 
 def _scope(names: str) -> str:
-    """The longest name of a module in a list of them, without the wrappers' own."""
+    """The longest name in a list of modules' names, without the names of the wrappers."""
     found = [name.strip("' \"") for name in names.strip("[]").split(",")]
     modules = [name for name in found[:-1] if name]  # the last is the node itself
     return max(modules, key=len, default="").removeprefix("network.").removeprefix("network.")
 
 
 def _typed(model: Any, program: torch.export.ExportedProgram) -> None:
-    """Give outputs of nodes that ONNX knows no types of those that torch.export found."""
+    """Give outputs of nodes whose types ONNX does not know the types that torch.export found."""
     import onnx_ir
 
     found = {node.name: node.meta.get("val") for node in program.graph.nodes}
@@ -144,7 +146,7 @@ def _typed(model: Any, program: torch.export.ExportedProgram) -> None:
 
 
 def _outputs(model: Any, program: torch.export.ExportedProgram) -> list[tuple[str, Any]]:
-    """The model's outputs, which have names of their own, by the names of their nodes in the program."""
+    """The model's outputs with the names of their nodes in the program, because the model renames them."""
     return list(zip(program.graph_signature.user_outputs, model.graph.outputs, strict=True))
 
 
@@ -158,7 +160,7 @@ def _types() -> dict[torch.dtype, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """The first cause, which the exporter wraps in advice."""
+    """The first line of the error's first cause, because the exporter wraps it in advice."""
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

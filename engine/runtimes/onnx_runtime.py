@@ -1,4 +1,4 @@
-"""ONNX Runtime runs a model file."""
+"""Runs an ONNX model with ONNX Runtime."""
 
 import os
 import re
@@ -19,14 +19,14 @@ from .rows import Rows, as_rows, repeated
 
 __all__ = ["OnnxRuntime"]
 
-# Its names of dtypes, and the numbers of ONNX.
+# torch's dtypes and ONNX's numbers for ONNX Runtime's names of dtypes.
 _DTYPES = {
     "tensor(float)": (torch.float32, 1), "tensor(uint8)": (torch.uint8, 2), "tensor(int8)": (torch.int8, 3),
     "tensor(int32)": (torch.int32, 6), "tensor(int64)": (torch.int64, 7), "tensor(bool)": (torch.bool, 9),
     "tensor(float16)": (torch.float16, 10), "tensor(double)": (torch.float64, 11),
     "tensor(bfloat16)": (torch.bfloat16, 16),
 }  # fmt: skip
-# Operators of its own that a model may use, beside the standard ones.
+# The domains of ONNX Runtime's own operators, which a model may use beside the standard ones.
 _DOMAINS = ("com.microsoft",)
 _FOLDER = "session.model_external_initializers_file_folder_path"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -35,18 +35,19 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 class OnnxRuntime:
     """A session of ONNX Runtime with one output.
 
-    Inputs are read where they lie and the output is written into one buffer of the largest batch, both by binding their
-    addresses. It takes as many threads as torch has when the session is made.
+    Addresses are bound, so inputs are read in place and the output is written into one buffer of the largest batch. The
+    session has as many threads as torch has when it is made.
 
     Args:
-        model: the path or the bytes of a .onnx file whose inputs and output are [N, ...], N of any size.
-        device: CPU or CUDA.
-        buckets: the largest is the size of a batch; the rest is run as it is.
+        model: the path or the bytes of a .onnx file whose inputs and output are [N, ...], with N of any size.
+        device: a CPU or a CUDA device.
+        buckets: batches have the largest size; the last batch has the size of the rest.
         memory: most bytes of a CUDA device that the session may allocate; None for no limit.
     Raises:
-        MissingExtraError: ONNX Runtime is not installed; DeviceError: it has no provider for the device.
+        MissingExtraError: ONNX Runtime is not installed.
+        DeviceError: ONNX Runtime has no provider for the device.
         CheckpointError: the model cannot be opened (see engine/onnx/file.py), or has several outputs or a fixed N.
-        BudgetError: now or later, the memory does not suffice.
+        BudgetError: the memory does not suffice; `run` and `warm` raise it too.
     """
 
     name = "onnx"
@@ -71,7 +72,7 @@ class OnnxRuntime:
         self._buffers: dict[bool, Tensor] = {}
 
     def run(self, inputs: Sequence[Rows] | Mapping[str, Rows], *, host: bool = True) -> Iterator[tuple[int, Tensor]]:
-        """See `Runtime.run`; inputs in the order of the model, or by their names."""
+        """See `Runtime.run`; inputs are in the order of the model, or by name."""
         rows, count = as_rows(self._ordered(inputs))
         for value, tensor in zip(self._inputs.values(), rows, strict=True):
             dtype, shape = _DTYPES.get(value.type, (value.type, 0))[0], value.shape[1:]
@@ -86,14 +87,14 @@ class OnnxRuntime:
         return self._batches(tuple(tensor.cpu() for tensor in rows), count, host)
 
     def warm(self, counts: Iterable[int], example: Sequence[Rows] | Mapping[str, Rows]) -> None:
-        """See `Runtime.warm`; the memory that a size needs is planned in its first call."""
+        """See `Runtime.warm`; ONNX Runtime lays out the memory for a size in its first call."""
         rows = self._ordered(example)
         with self._turn.taken():
             for size in sorted({batch.size for count in counts for batch in split(count, self.buckets)}):
                 self._called(repeated(rows, size), size, True)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy opens the file again."""
+        """Make a copy by opening the file again."""
         return OnnxRuntime, (file_to_reopen(self._model, self.name), self.device, self.buckets, self._memory)
 
     def _batches(self, rows: tuple[Tensor, ...], count: int, host: bool) -> Iterator[tuple[int, Tensor]]:
@@ -120,7 +121,7 @@ class OnnxRuntime:
         return result
 
     def _buffer(self, binding: Any, host: bool) -> Tensor:
-        """Of the largest batch; a shape that the file does not tell is read off a first result."""
+        """The buffer of the largest batch; if the file does not tell the output's shape, a first run does."""
         host = host or self.device.type == "cpu"
         if host not in self._buffers:
             shape = self._output.shape[1:]
@@ -173,14 +174,14 @@ def _session(model: Path | bytes, what: str, device: torch.device, memory: int |
     if chosen and memory is not None:
         chosen |= {"gpu_mem_limit": memory, "arena_extend_strategy": "kSameAsRequested"}
     checked = check_model_file(model, domains=_DOMAINS)
-    if isinstance(model, Path):  # the bytes that were checked, with external data from where the file lies
+    if isinstance(model, Path):  # the session gets the checked bytes, and finds external data in the file's folder
         options.add_session_config_entry(_FOLDER, os.path.realpath(model.parent))
     try:
         session = onnxruntime.InferenceSession(checked, options, providers=[(provider, chosen)])
     except Exception as error:  # its errors have no common class
         _check_memory(error, what)
         raise CheckpointError(f"{what} cannot be opened as an ONNX model: {_first_line(error)}") from error
-    if session.get_providers()[0] != provider:  # it goes on without a provider that fails
+    if session.get_providers()[0] != provider:  # ONNX Runtime drops a provider that fails, and goes on
         raise DeviceError(f"ONNX Runtime could not start its {provider}; see that its version fits CUDA's and cuDNN's")
     return session
 
@@ -194,12 +195,12 @@ def _shown(shape: list[Any]) -> str:
 
 
 def _check_memory(error: Exception, what: str) -> None:
-    """Raise a BudgetError in place of an error that is a want of memory, which has many names."""
+    """Raise a BudgetError if an error means a lack of memory, which has many names."""
     if any(sign in str(error) for sign in ("Failed to allocate memory", "bad allocation", "bad_alloc")):
         raise BudgetError(f"{what} needs more memory than there is or was given; take smaller batches") from error
 
 
 def _first_line(error: Exception) -> str:
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    # Its codes, and the place and signature in its source, say nothing to those who read the rest.
+    # Codes, and places and signatures in ONNX Runtime's source, are cut off because they help no reader.
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (/\S+:\d+ .*?\) (?=\S))?", "", line)

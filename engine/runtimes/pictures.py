@@ -1,4 +1,4 @@
-"""The kinds of images that a model hands over: arrays of numpy or CuPy, or tensors, on the host or its device."""
+"""Converts a model's images to the kind that the caller asks for: numpy or CuPy arrays, or tensors."""
 
 from collections.abc import Iterable
 from typing import Any, Literal, TypeAlias, get_args
@@ -18,10 +18,12 @@ As: TypeAlias = Literal["numpy", "torch", "cupy", "float"]
 
 
 def checked_as(as_: str, device: torch.device) -> As:
-    """The kind of images asked for, or a refusal before any image is made.
+    """Check, before any image is made, that images can be had in a kind; return the kind.
 
     Raises:
-        ShapeError: there is no such kind; DeviceError: "cupy" on a CPU; MissingExtraError: CuPy is not installed.
+        ShapeError: there is no such kind.
+        DeviceError: "cupy" on a CPU.
+        MissingExtraError: CuPy is not installed.
     """
     for kind in get_args(As):
         if kind == as_:
@@ -33,17 +35,19 @@ def checked_as(as_: str, device: torch.device) -> As:
 
 @own_modes()
 def converted(images: Tensor, as_: As, name: str = "the model") -> Any:
-    """Images in the form asked for.
+    """Convert images to the kind that was asked for.
 
     Args:
         images: uint8 [N, H, W, 3], or floating [N, 3, H, W] in [-1, 1], on the model's device.
-        as_: "numpy", a uint8 array [N, H, W, 3] in host memory; "torch", the same as a tensor on the model's device;
-            "cupy", the same as a CuPy array that shares the tensor's memory; "float", a float32 tensor [N, 3, H, W] in
-            [-1, 1] on the model's device, as networks take it. A byte v becomes v / 127.5 - 1; a float y becomes the
-            byte round((y + 1) * 127.5), half to even, limited to [0, 255].
-        name: of the model, for the error.
+        as_: "numpy" for a uint8 array [N, H, W, 3] in host memory; "torch" for a uint8 tensor [N, H, W, 3] on the
+            model's device; "cupy" for a CuPy array that shares that tensor's memory; "float" for a float32 tensor
+            [N, 3, H, W] in [-1, 1] on the model's device, as networks take it. A byte v becomes v / 127.5 - 1; a float
+            y becomes the byte round((y + 1) * 127.5), half to even, limited to [0, 255].
+        name: the model's name, for the error.
     Raises:
-        ShapeError: images are neither; DeviceError: "cupy" on a CPU; MissingExtraError: CuPy is not installed.
+        ShapeError: images have another shape or dtype.
+        DeviceError: "cupy" on a CPU.
+        MissingExtraError: CuPy is not installed.
         ValuesError: a floating image holds a value that is not finite.
     """
     finished = images.dtype == torch.uint8 and images.dim() == 4 and images.shape[3] == 3
@@ -59,20 +63,20 @@ def converted(images: Tensor, as_: As, name: str = "the model") -> Any:
         found = images if finished else bytes_of(images.float().permute(0, 2, 3, 1)).contiguous()
     if as_ == "numpy":
         return found.cpu().numpy()
-    if found.is_inference():  # autograd refuses such tensors, and the caller may train with these
+    if found.is_inference():  # autograd refuses inference tensors, and the caller may train with these images
         found = found.clone()
     return _cupy(found.device).from_dlpack(found) if as_ == "cupy" else found
 
 
 def joined(batches: Iterable[tuple[int, Tensor]], count: int, *, lent: bool) -> Tensor:
-    """All rows of a run as one tensor.
+    """Join all rows of a run into one tensor.
 
     Args:
-        batches: as `Runtime.run` yields them.
-        count: of rows in all, 1 or more.
-        lent: whether the rows are overwritten later, `Runtime.lends`; if not, a single batch is not copied.
+        batches: pairs of first row and result, as `Runtime.run` yields them.
+        count: number of rows in all, 1 or more.
+        lent: whether the rows are overwritten later (`Runtime.lends`); if not, a single batch is not copied.
     Raises:
-        SizeError: there are no rows, whose shape nothing would tell.
+        SizeError: there are no rows, so that the tensor's shape is unknown.
     """
     whole: Tensor | None = None
     for start, rows in batches:

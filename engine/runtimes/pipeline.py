@@ -1,4 +1,4 @@
-"""The order of work that keeps a device busy while results are read, and the guard of buffers that are used again."""
+"""Overlaps the work of a device with reading its results, and guards reused buffers against a second run."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -16,15 +16,15 @@ Result = TypeVar("Result")
 def overlapped(
     jobs: Iterable[Job], submit: Callable[[int, Job], None], collect: Callable[[int, Job], Result]
 ) -> Iterator[tuple[Job, Result]]:
-    """Submit job k + 1 before the result of job k is waited for.
+    """Submit job k + 1 before waiting for the result of job k.
 
-    At most two jobs are under way, and job k + 2 is submitted when the caller asks for what follows result k; so two
-    sets of buffers, used in turn, suffice for any number of jobs.
+    At most two jobs are under way, because job k + 2 is submitted only when the caller has finished with result k. So
+    two sets of buffers that take turns suffice for any number of jobs.
 
     Args:
-        jobs: in order.
-        submit: starts a job and returns at once; called with its number and the job.
-        collect: waits for it and returns the result, which is the caller's until it asks for the next one.
+        jobs: the jobs in order.
+        submit: starts a job and returns at once; called with the job's number and the job.
+        collect: waits for a job and returns its result, which stays valid until the caller asks for the next one.
     """
     before: tuple[int, Job] | None = None
     for number, job in enumerate(jobs):
@@ -37,17 +37,17 @@ def overlapped(
 
 
 class Turn:
-    """One run at a time: other threads wait; a run amid a run of the same thread, which never ended, is refused."""
+    """Lets one run at a time use the buffers; other threads wait, and a second run in the same thread is refused."""
 
     def __init__(self) -> None:
         self._lock, self._owner = threading.Lock(), 0
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Hold the turn.
+        """Hold the turn while the block runs.
 
         Raises:
-            TaskError: this thread holds it.
+            TaskError: this thread holds the turn already.
         """
         if self._owner == threading.get_ident():
             raise TaskError("this runtime is amid another run, whose buffers it needs; read that run to its end first")

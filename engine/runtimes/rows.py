@@ -1,4 +1,4 @@
-"""The inputs of a runtime: rows of several tensors, one row an image."""
+"""The inputs of a runtime: several tensors with one row for each image."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -16,7 +16,7 @@ Rows: TypeAlias = npt.NDArray[Any] | Tensor
 
 
 def as_rows(inputs: Sequence[Rows]) -> tuple[tuple[Tensor, ...], int]:
-    """Inputs as contiguous tensors, copied only if they are not contiguous, and the number of rows.
+    """Turn inputs into contiguous tensors, without a copy if they are contiguous; return them and the number of rows.
 
     Raises:
         ShapeError: there are no inputs, or they differ in their number of rows.
@@ -30,7 +30,7 @@ def as_rows(inputs: Sequence[Rows]) -> tuple[tuple[Tensor, ...], int]:
 
 
 def repeated(example: Sequence[Rows], count: int) -> tuple[Tensor, ...]:
-    """Rows of an example over and over, until there are `count` of them.
+    """Repeat the rows of an example until there are `count` of them.
 
     Raises:
         ShapeError: the example has no row.

@@ -1,4 +1,4 @@
-"""TensorRT runs an engine's file, or an ONNX model that it builds one of. Untested on a GPU."""
+"""Runs an engine's file with TensorRT, or an ONNX model from which it builds an engine. Untested on a GPU."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,21 +21,23 @@ __all__ = ["TensorRtRuntime"]
 class TensorRtRuntime:
     """An engine with one output. Untested on a GPU.
 
-    Batches are of the buckets' sizes, each a CUDA graph; precision is the file's. Of an ONNX model an engine is built
-    for this device when the runtime is opened, and kept in the cache folder.
+    Batches have the buckets' sizes, and the work of each size is captured. The precision is that of the file. If the
+    model is an ONNX model, opening the runtime builds an engine for this device and keeps it in the cache folder.
 
     Args:
         model: the path or the bytes of an engine or of an ONNX model, whose inputs and output are [N, ...].
-        device: CUDA.
-        buckets: sizes of batches, of those that the engine holds.
+        device: a CUDA device.
+        buckets: sizes of batches; sizes that the engine does not hold are left out.
         memory: most bytes of inputs, outputs, results and workspaces; None for no limit.
     Attributes:
-        library: that runs the engine, with its version.
-        names: of the inputs, in their order.
+        library: the library that runs the engine, with its version.
+        names: the names of the inputs, in their order.
     Raises:
-        DeviceError: there is no such device; CheckpointError: the model cannot be opened, or has several outputs.
-        MissingExtraError: CuPy or TensorRT is not installed; SizeError: a bucket is below 1.
-        BudgetError: later, the memory does not suffice.
+        DeviceError: there is no such device.
+        CheckpointError: the model cannot be opened, or has several outputs.
+        MissingExtraError: CuPy or TensorRT is not installed.
+        SizeError: a bucket is below 1.
+        BudgetError: the memory does not suffice; only `run` and `warm` raise it.
     """
 
     name = "tensorrt"
@@ -55,7 +57,7 @@ class TensorRtRuntime:
         self._output = self._engine.outputs[0].name
 
     def run(self, inputs: Sequence[Rows] | Mapping[str, Rows], *, host: bool = True) -> Iterator[tuple[int, Tensor]]:
-        """See `Runtime.run`; inputs in the order of the engine, or by their names."""
+        """See `Runtime.run`; inputs are in the order of the engine, or by name."""
         arrays, count = self._arrays(inputs)
         return self._batches(arrays, count, host)
 
@@ -66,7 +68,7 @@ class TensorRtRuntime:
         self._account()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy opens the file again."""
+        """Make a copy by opening the file again."""
         return TensorRtRuntime, (file_to_reopen(self._model, self.name), self.device, self.buckets, self._memory)
 
     def _batches(self, arrays: Mapping[str, Any], count: int, host: bool) -> Iterator[tuple[int, Tensor]]:
@@ -74,7 +76,7 @@ class TensorRtRuntime:
 
         for batch in cover(count, self.buckets):
             part = {name: array[batch.start : batch.start + batch.count] for name, array in arrays.items()}
-            # The engine waits for CuPy's current stream, so torch's is made that.
+            # The engine waits for CuPy's current stream, so torch's current stream is made CuPy's.
             with cupy.cuda.ExternalStream(torch.cuda.current_stream(self.device).cuda_stream):
                 result = self._engine.run(part, host=host)[self._output]
                 rows = torch.from_numpy(result) if host else from_dlpack(result)
@@ -99,8 +101,8 @@ class TensorRtRuntime:
 
 
 def _array(name: str, tensor: Tensor) -> Any:
-    """The tensor's own memory as an array: numpy's of the host, CuPy's of the device."""
-    if tensor.dtype == torch.bfloat16:  # numpy has none, and no exported model takes it
+    """An array that shares the tensor's memory: of numpy on the host, of CuPy on the device."""
+    if tensor.dtype == torch.bfloat16:  # numpy has no bfloat16, and no exported model takes it
         raise ShapeError(f"the input {name!r} is bfloat16; give float32, which the model casts by itself")
     if tensor.device.type == "cpu":
         return tensor.numpy()

@@ -1,4 +1,4 @@
-"""PyTorch runs the network: directly on a CPU, by CUDA graphs on a GPU."""
+"""Runs a network of PyTorch with direct calls, as on a CPU."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,12 +13,12 @@ __all__ = ["TorchRuntime"]
 
 
 class TorchRuntime:
-    """A network that is called as it is, batch by batch, without gradients.
+    """A network that is called directly, batch by batch, without gradients.
 
     Args:
-        network: tensors [N, ...] to one tensor [N, ...].
-        device: where the network is; batches are moved there.
-        buckets: the largest is the size of a batch; the rest is run as it is.
+        network: a function from tensors [N, ...] to one tensor [N, ...].
+        device: the network's device; batches are moved there.
+        buckets: batches have the largest size; the last batch has the size of the rest.
     """
 
     name = "torch"

@@ -1,4 +1,4 @@
-"""The systems: a folder each, and this table."""
+"""The table of systems; each system is a folder beside it."""
 
 from functools import cache
 from importlib import import_module
@@ -17,7 +17,7 @@ def system_of(name: str) -> System:
     """The declaration of a system.
 
     Raises:
-        UnknownModelError: no row has this name; names those that there are.
+        UnknownModelError: no row has this name; the message names the rows.
     """
     if name not in SYSTEMS:
         raise UnknownModelError(f"this version cannot run {name} models; it runs {', '.join(SYSTEMS)}")
@@ -26,5 +26,5 @@ def system_of(name: str) -> System:
 
 
 def all_systems() -> list[System]:
-    """Every row of the table."""
+    """The declarations of all systems."""
     return [system_of(name) for name in SYSTEMS]

@@ -1,4 +1,4 @@
-"""Tasks as networks with named inputs and outputs, numerics before and after them included: what is exported."""
+"""Tasks as networks with named inputs and outputs, for export; they include the conversions from and to bytes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ class Graph:
     """A task as one network.
 
     Attributes:
-        compute: from the system's Config and an Output to a function of the networks and the inputs, in their order,
-            that gives the outputs. An "image" ends in bytes, [N, H, W, 3], and masks [N, H, W]; a "float" in float32,
-            [N, 3, H, W] in [-1, 1], and masks [N, 1, H, W] in [0, 1].
-        example: from the Config and a number of rows to inputs by name; the same at every call.
-        outputs: names, in order.
-        unused: parts of the networks that it never runs.
+        compute: makes, from the system's Config and an Output, a function from the networks and the inputs in order to
+            the outputs. For "image" pictures are bytes [N, H, W, 3] and masks bytes [N, H, W]; for "float" pictures are
+            float32 [N, 3, H, W] in [-1, 1] and masks [N, 1, H, W] in [0, 1].
+        example: makes inputs by name from the Config and a number of rows; equal in every call.
+        outputs: the names of the outputs, in order.
+        unused: the parts of the networks that the task never runs.
     """
 
     compute: Callable[[Any, Output], Compute]
@@ -35,14 +35,14 @@ class Graph:
     unused: tuple[str, ...] = ()
 
     def network(self, networks: nn.Module, config: Any, output: Output) -> "GraphNetwork":
-        """The task as a module of its inputs; the networks lose the parts that it never runs."""
+        """The task as a module that takes its inputs; unused parts are removed from `networks`."""
         for part in self.unused:
             setattr(networks, part, nn.Identity())
         return GraphNetwork(networks, self.compute(config, output))
 
 
 class GraphNetwork(nn.Module):
-    """A function of networks and inputs."""
+    """A module that applies `compute` to its networks and inputs."""
 
     def __init__(self, network: nn.Module, compute: Compute) -> None:
         super().__init__()
@@ -54,16 +54,16 @@ class GraphNetwork(nn.Module):
 
 
 def entering(images: Tensor) -> Tensor:
-    """Bytes [N, H, W, 3] to float32 [N, 3, H, W] in [-1, 1]."""
+    """Turn bytes [N, H, W, 3] into float32 [N, 3, H, W] in [-1, 1]."""
     return values_of(images).permute(0, 3, 1, 2)
 
 
 def finished(images: Tensor, output: Output) -> Tensor:
-    """Images [N, 3, H, W] as float32, or as bytes [N, H, W, 3]."""
+    """Turn images [N, 3, H, W] into the output: float32 of the same shape, or bytes [N, H, W, 3]."""
     images = images.float()
     return bytes_of(images.permute(0, 2, 3, 1)) if output == "image" else images
 
 
 def finished_mask(mask: Tensor, output: Output) -> Tensor:
-    """Masks [N, 1, H, W] in [0, 1] as they are, or as bytes [N, H, W], round(255 mask)."""
+    """Turn masks [N, 1, H, W] in [0, 1] into the output: unchanged, or bytes [N, H, W], round(255 mask)."""
     return mask.squeeze(1).mul(255).round().to(torch.uint8) if output == "image" else mask

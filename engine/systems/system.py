@@ -1,6 +1,6 @@
-"""What a system declares of itself, and what may be asked of its loaded models.
+"""The classes with which a system declares its tasks, and the protocols of its loaded models.
 
-The declarations import pydantic alone: the command reads all of them for its help.
+Declarations import only pydantic, because the command reads all of them for its help.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ __all__ = ["Generator", "Layered", "Model", "Options", "Source", "System", "Task
 
 
 class Options(BaseModel):
-    """What a task can be told beside its inputs; every field is a flag of its verb, described in a sentence."""
+    """The options of a task beside its inputs; every field is a flag of the task's verb, described in a sentence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,11 +31,12 @@ class Source:
     """An input of a task.
 
     Attributes:
-        name: argument of the model's method.
+        name: the name of the method's argument.
         help: a sentence for people.
-        many: whether it takes any number of files, as arguments of the verb; else one, by a flag of this name.
-        seeds: whether `seed:7` names one that the model makes itself.
-        together: whether all files of one that takes many make one result, which is named after the first.
+        many: whether it is any number of files, given as arguments of the verb; else one file, given with a flag of
+            this name.
+        seeds: whether `seed:7` may stand for a file, and means an image that the model makes itself.
+        together: whether all files of a source with `many` make one result, which is named after the first file.
     """
 
     name: str
@@ -47,16 +48,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Task:
-    """Something that a loaded model does.
+    """A task of a loaded model.
 
     Attributes:
-        name: the method of the model, the verb of the command, the route of the service.
+        name: the name of the model's method, the command's verb and the service's route.
         help: a sentence for people.
-        reads: its inputs, keyword arguments of the method.
-        makes: how the names of the result files end, one for each picture that the method returns for a row of its
-            inputs, in their order; {NAME} stands for the value of an option, or for the stem of a source's file.
-        table: whether the method returns columns of a table, a dataclass of arrays, and no pictures.
-        options: its further keyword arguments.
+        reads: the task's inputs, which are keyword arguments of the method.
+        makes: the endings of the result files' names, in the order of the pictures that the method returns for a row of
+            its inputs; {NAME} stands for the value of an option, or for the stem of a source's file.
+        table: whether the method returns the columns of a table (a dataclass of arrays) instead of pictures.
+        options: the method's other keyword arguments.
     """
 
     name: str
@@ -72,12 +73,12 @@ class System:
     """A row of the table.
 
     Attributes:
-        name: in checkpoints, reports and errors.
-        title: as its paper writes it.
-        tasks: what its loaded models do.
-        graphs: names of what `zellige export` writes, the keys of GRAPHS in its `graphs.py`.
+        name: its name in checkpoints, reports and errors.
+        title: its name as its paper writes it.
+        tasks: the tasks of its loaded models.
+        graphs: the names of the graphs that `zellige export` writes, the keys of GRAPHS in its `graphs.py`.
         measured: the graph that `bench generate` times.
-        references: networks of random weights by name: fields of its Config that differ from the paper's.
+        references: named networks with random weights, each given as the fields of Config that differ from the paper's.
     """
 
     name: str
@@ -89,18 +90,18 @@ class System:
 
     @property
     def folder(self) -> str:
-        """Name of its folders in `engine/systems` and `training/systems`."""
+        """The name of its folders in `engine/systems` and `training/systems`."""
         return self.name.replace("-", "_")
 
     def part(self, name: str) -> ModuleType:
-        """One file of the system, imported when it is needed: "config", "model", "graphs" or "convert"."""
+        """Import one file of the system: "config", "model", "graphs" or "convert"."""
         return import_module(f".{self.folder}.{name}", __package__)
 
     def task(self, name: str) -> Task:
-        """The task of a name.
+        """The task of this name.
 
         Raises:
-            TaskError: the system has no such task; names those that it has.
+            TaskError: the system has no such task; the message names its tasks.
         """
         for task in self.tasks:
             if task.name == name:
@@ -110,15 +111,15 @@ class System:
 
 
 class Model(Protocol):
-    """What may be asked of any loaded model.
+    """A loaded model of any system.
 
     Attributes:
-        name: it goes by this name in reports and errors.
-        system: name of its system.
-        config: of its networks, frozen.
-        device: where it runs.
-        batch: most rows of a task's inputs that go through at once; memory does not grow with their number.
-        choices: the forms that its layers run in; empty where nothing was rewritten.
+        name: its name in reports and errors.
+        system: the name of its system.
+        config: the frozen configuration of its networks.
+        device: the device that it runs on.
+        batch: the most rows of a task's inputs that run at once, so that memory does not grow with their number.
+        choices: its layers' choices of forms; empty if no layer was rewritten.
     """
 
     name: str
@@ -139,15 +140,15 @@ class Model(Protocol):
         ...
 
     def read(self, source: str, given: Any) -> Any:
-        """Files or arrays of one of a task's sources as the method takes them: of a length, and cut by slices."""
+        """Read the files or arrays of one source of a task into a form with a length and slices, for the method."""
         ...
 
     def warm(self, counts: Iterable[int]) -> None:
-        """Do now the work of the first calls for these numbers of images."""
+        """Do now the extra work of the first calls for these numbers of images."""
         ...
 
     def trained(self) -> "nn.Module":
-        """The networks as they were trained, read again: for compilers and exporters, which may change them."""
+        """The networks as they were trained, read from the file again, because compilers and exporters change them."""
         ...
 
 
@@ -155,25 +156,25 @@ class Generator(Model, Protocol):
     """What may be asked of a model whose system declares the task `generate`: images that a seed draws."""
 
     def generate(self, count: int, seed: int = 0, *, first: int = 0, as_: Any = "numpy", **options: Any) -> Any:
-        """Images `first` to `first + count` of a seed; image k is the same whatever the range is."""
+        """Images `first` to `first + count - 1` of a seed; image k is the same in any range."""
         ...
 
 
 class Layered(Protocol):
-    """What clusters need of a generator.
+    """A generator whose layers can be read, as clusters need it.
 
     Attributes:
-        layers: names of its layers, from the latent to the image.
+        layers: the names of its layers, from the latent to the image.
     """
 
     layers: tuple[str, ...]
 
     def draw(self, seed: int, first: int, count: int) -> "Tensor":
-        """Latents of samples `first` to `first + count` under a seed."""
+        """Latents of samples `first` to `first + count - 1` under a seed."""
         ...
 
     def features(self, latents: "Tensor", layer: str) -> "Tensor":
-        """Maps behind a layer, [N, C, H, W]; nothing further is run."""
+        """The maps [N, C, H, W] that a layer gives; later layers are not run."""
         ...
 
     def images(self, latents: "Tensor") -> "Tensor":

@@ -2,15 +2,15 @@
 
 | file | holds |
 |---|---|
-| `flavours` | TensorRT and TensorRT-RTX, and all that differs between them |
-| `driver` | which CUDA devices there are, as the driver tells |
-| `graph` | what an ONNX model must be before a parser sees it |
-| `messages` | what the library only logs, as sentences |
-| `build` | an ONNX model to an engine |
+| `flavours` | the table of differences between TensorRT and TensorRT-RTX |
+| `driver` | the CUDA devices that the driver reports |
+| `graph` | the checks of an ONNX model before a parser of TensorRT reads it |
+| `messages` | error sentences from the library's log |
+| `build` | the build of an engine from an ONNX model |
 | `cache` | engines on disk, each built once for all processes of a user |
-| `opened` | an engine from a file of either kind, through the cache |
-| `slots` | one batch size of an engine: its execution context and its CUDA graph |
-| `engine` | an engine that runs |
+| `opened` | opens an engine's file, or an ONNX model through the cache |
+| `slots` | one batch size of an engine: its execution context and its captured work |
+| `engine` | runs an engine on arrays |
 
 Nothing here imports torch or Triton, so that a service can do without them.
 """

@@ -1,4 +1,4 @@
-"""An ONNX model to an engine, by TensorRT or by TensorRT-RTX; whatever fails, fails in a sentence."""
+"""Builds an engine from an ONNX model, with TensorRT or TensorRT-RTX; every failure becomes a sentence."""
 
 import time
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ _PURPOSE = "building TensorRT engines"
 
 @dataclass(frozen=True)
 class EngineFile:
-    """An engine as bytes, and how it was made.
+    """An engine as bytes, with a report of its build.
 
     Attributes:
-        content: what belongs into a file, and is loaded by the flavour and version that wrote it.
-        report: for JSON: `flavour`, `library`, `version`, `targets`, `device`, `profiles`, `bytes`, `seconds`,
-            `inputs` and `outputs` as `{"name", "dtype", "shape"}`, and `metadata`, which the ONNX model had.
+        content: the bytes of the engine's file; only the flavour and version that wrote them load them.
+        report: JSON values: `flavour`, `library`, `version`, `targets`, `device`, `profiles`, `bytes`, `seconds`,
+            `inputs` and `outputs` as `{"name", "dtype", "shape"}`, and `metadata` of the ONNX model.
     """
 
     content: bytes
@@ -41,20 +41,22 @@ def build_engine(
 ) -> EngineFile:
     """Build an engine from an ONNX model.
 
-    Types are those of the model, and TF32 is off. TensorRT-RTX needs no GPU. For profiles of one batch each, such as
-    8,8,8, it makes the same bytes every time; for a range of batches of a large graph it numbers and places temporaries
-    differently, and the size stays the same. Full TensorRT builds for the GPU at hand, and chooses by measurement.
+    The engine computes in the model's types, and TF32 is off. TensorRT-RTX needs no GPU. It makes the same bytes every
+    time for profiles of one batch each, such as 8,8,8. For a range of batches of a large graph each build numbers and
+    places temporaries differently, in a file of the same size. Full TensorRT builds for the GPU at hand, and chooses
+    kernels by measurement.
 
     Args:
-        model: the path or the bytes of a .onnx file with inputs [N, ...], of which N alone may be of any size.
-        flavour: "rtx", "full", or None for the one that fits of those installed.
-        targets: GPUs to build for, such as "sm_86"; TensorRT-RTX alone can, and takes all with bfloat16 for none.
-        profile: the least, usual and largest batch; or several such, each tuned for its own usual batch.
+        model: the path or the bytes of a .onnx file with inputs [N, ...]; N may be any size, other sides are fixed.
+        flavour: "rtx", "full", or None for the installed one that fits.
+        targets: GPUs to build for, such as "sm_86", with TensorRT-RTX only; without targets it builds for all GPUs that
+            have bfloat16.
+        profile: the least, usual and largest batch; or several such profiles, each tuned for its usual batch.
     Raises:
         MissingExtraError: the flavour, or onnx, is not installed.
-        DeviceError: no such flavour or target, or no GPU where one is needed.
-        SizeError: a profile that is none.
-        CheckpointError: the model cannot be read, or not be built; names the node where there is one.
+        DeviceError: there is no such flavour or target, or no GPU although the flavour needs one.
+        SizeError: a profile is not a least, usual and largest batch.
+        CheckpointError: the model cannot be read or built; the message names the node if it is known.
     """
     way = way_to_build(flavour, targets)
     graph = read_graph(model, way.flavour)
@@ -82,13 +84,13 @@ def build_engine(
 
 @dataclass(frozen=True)
 class WayToBuild:
-    """Who builds, and for what.
+    """The library that builds, and the GPUs that it builds for.
 
     Attributes:
-        flavour: of TensorRT.
-        library: its module.
-        targets: GPUs to build for; none where it is the one at hand.
-        device: the GPU at hand, where that is built for.
+        flavour: the flavour of TensorRT.
+        library: the flavour's module.
+        targets: the GPUs to build for; empty if the build is for the GPU at hand.
+        device: the GPU at hand, or None if the build is for targets.
     """
 
     flavour: Flavour
@@ -98,12 +100,12 @@ class WayToBuild:
 
 
 def way_to_build(flavour: FlavourName | None, targets: Sequence[str] = ()) -> WayToBuild:
-    """What `build_engine` builds with and for, refused where that cannot be, whatever the model is.
+    """The library and GPUs that `build_engine` takes for these arguments; an impossible choice is refused.
 
     Args:
-        flavour, targets: as of `build_engine`.
+        flavour, targets: as in `build_engine`.
     Raises:
-        MissingExtraError, DeviceError: as of `build_engine`.
+        MissingExtraError, DeviceError: as in `build_engine`.
     """
     chosen = flavour_for(flavour, bool(targets), _PURPOSE)
     wanted, library = checked_targets(chosen, targets), chosen.library(_PURPOSE)
@@ -119,13 +121,13 @@ def way_to_build(flavour: FlavourName | None, targets: Sequence[str] = ()) -> Wa
 
 
 def profiles_of(profile: Profile | Sequence[Profile]) -> tuple[Profile, ...]:
-    """Profiles, of one or of several."""
+    """A tuple of profiles, from one profile or from several."""
     several = [profile] if profile and isinstance(profile[0], int) else profile
     return tuple(cast(Profile, tuple(one)) for one in cast(Sequence[Profile], several))
 
 
 def checked_targets(flavour: Flavour, targets: Sequence[str]) -> tuple[str, ...]:
-    """The targets to build for, each once and in ascending order; none for the GPU at hand.
+    """The targets to build for, each once and in ascending order; empty for the GPU at hand.
 
     Raises:
         DeviceError: the flavour does not build for one of them.
@@ -150,7 +152,7 @@ def _built(
 ) -> tuple[bytes, tuple[Value, ...], tuple[Value, ...]]:
     log = kept_log(library)
     builder = library.Builder(log)
-    # Since TensorRT 11 networks are strongly typed without asking, and the flag changes nothing.
+    # From TensorRT 11 on every network is strongly typed, and the flag changes nothing.
     network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = library.OnnxParser(network, log)
     if not parser.parse(graph.content):

@@ -1,8 +1,8 @@
-"""Engines on disk, each built once for all processes of a user.
+"""Keeps engines on disk, so that each is built once for all processes of a user.
 
 A file `engines/KEY.engine` in the cache folder is a line of JSON and the engine. The line holds the engine's sha256 and
-what it was built from, so that a file with whatever fault counts as not there and is written anew. Where nothing can be
-written nothing is kept.
+its whole key, so that a faulty file counts as missing and is written anew. If the folder cannot be written, engines are
+not kept.
 """
 
 import hashlib
@@ -34,12 +34,12 @@ class EngineKey:
     """Everything that an engine depends on.
 
     Attributes:
-        graph: sha256 of the ONNX model, in hexadecimal; its weights and types are part of it.
-        profiles: least, usual and largest batch of each.
-        targets: that it is built for; of full TensorRT the capability of the device.
-        device: name of the device that it is built on; empty where none is needed.
+        graph: sha256 of the ONNX model with its weights and types, in hexadecimal.
+        profiles: least, usual and largest batch of each profile.
+        targets: the GPUs that it is built for; with full TensorRT the device's capability.
+        device: the name of the device that it is built on; empty if the flavour needs none.
         flavour: "rtx" or "full".
-        versions: of the libraries that build it, by name.
+        versions: versions of the libraries that build it, by name.
     """
 
     graph: str
@@ -50,32 +50,32 @@ class EngineKey:
     versions: Mapping[str, str]
 
     def facts(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The key as JSON values."""
         facts: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return facts
 
     @property
     def name(self) -> str:
-        """Of its file: 32 hexadecimal digits."""
+        """The name of the engine's file: 32 hexadecimal digits."""
         text = json.dumps(self.facts(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def engines_folder() -> Path:
-    """Where engines are kept; RuntimeError as of `cache_folder`."""
+    """The folder of engines; raises RuntimeError as `cache_folder` does."""
     return cache_folder() / "engines"
 
 
 def cached(key: EngineKey, build: Callable[[], bytes], expires: float = _EXPIRES) -> bytes:
-    """The engine of a key: read where it is kept, else built, and kept where that is possible.
+    """The engine of a key: read from disk, or built and written to disk.
 
-    While one process builds, others wait for its engine. They stop waiting when it ends, however it ends, or when it
-    holds the lock for longer than `expires`; then they build for themselves.
+    While one process builds, others wait for its engine. They stop waiting when that process ends, however it ends, or
+    when it has held the lock for longer than `expires`. Then they build for themselves.
 
     Args:
-        key: what it is built from.
-        build: makes it; what it raises is raised here, and the next process tries again.
-        expires: age of a lock that counts no more, in seconds.
+        key: everything that the engine depends on.
+        build: builds the engine; its errors are passed on, and the next process tries again.
+        expires: the age in seconds at which a lock is ignored.
     """
     try:
         path = engines_folder() / f"{key.name}.engine"
@@ -87,7 +87,7 @@ def cached(key: EngineKey, build: Callable[[], bytes], expires: float = _EXPIRES
     if content is not None:
         return content
     with alone(path.with_suffix(".lock"), expires):
-        content = _read(path, key)  # of the process that held the lock before
+        content = _read(path, key)  # the process that held the lock before may have built it
         if content is None:
             if path.exists():
                 logger.warning("%s is damaged or of another version; the engine is built again", path)
@@ -117,7 +117,7 @@ def _head(key: EngineKey, digest: str) -> dict[str, Any]:
 
 
 def _keep(path: Path, key: EngineKey, content: bytes) -> None:
-    """Write a file anew, and clear away what killed processes left half written."""
+    """Write an engine's file, and remove the unfinished files of processes that were killed."""
     try:
         for left in path.parent.glob(PARTIAL):
             if time.time() - left.stat().st_mtime > _EXPIRES:

@@ -1,4 +1,4 @@
-"""Which CUDA devices there are: asked of the driver itself, for libraries end a process or log nonsense without one."""
+"""Asks the driver for the CUDA devices, because libraries log nonsense or end the process without a driver."""
 
 import ctypes
 import sys
@@ -16,8 +16,8 @@ class Device:
     """A CUDA device.
 
     Attributes:
-        name: as the driver has it, such as "NVIDIA H200".
-        capability: such as "sm_90".
+        name: the driver's name of it, such as "NVIDIA H200".
+        capability: its compute capability, such as "sm_90".
     """
 
     name: str
@@ -25,7 +25,7 @@ class Device:
 
 
 def devices() -> tuple[Device, ...]:
-    """The CUDA devices that this process may use, in the driver's order; none where there is no driver that works."""
+    """The CUDA devices that this process may use, in the driver's order; none without a working driver."""
     try:
         driver = ctypes.CDLL(_LIBRARY)
     except OSError:

@@ -1,4 +1,4 @@
-"""A TensorRT engine that runs on arrays of numpy or CuPy, with CuPy for all that is CUDA. Untested on a GPU."""
+"""Runs a TensorRT engine on arrays of numpy or CuPy; CuPy does the work with CUDA. Untested on a GPU."""
 
 import logging
 import threading
@@ -25,28 +25,30 @@ _PURPOSE = "running TensorRT engines"
 class Engine:
     """An engine, ready for batches. Untested on a GPU.
 
-    Batches are of few sizes, the buckets, each in a CUDA graph that is captured when it is first needed or by `warm`; a
-    batch that is smaller is padded with its last row. Inputs, outputs and the contexts' memory are allocated once, for
-    the largest bucket. An engine runs one batch at a time; other threads wait.
+    Batches have few sizes, the buckets. The work of each is captured once, in `warm` or when it is first needed. A
+    smaller batch is padded with its last row. Inputs, outputs and the contexts' memory are allocated once, for the
+    largest bucket. An engine runs one batch at a time; other threads wait.
 
     Args:
-        content: of a file that `build_engine` made.
-        buckets: sizes of batches; those that no profile of the engine holds are left out, and if that is all of them,
-            the usual batches of its profiles are taken.
+        content: the bytes of a file that `build_engine` made.
+        buckets: sizes of batches. Sizes that fit no profile of the engine are left out; if none fits, the usual batches
+            of the profiles are taken.
         device: number of the CUDA device.
-        memory: most bytes of inputs, outputs, results and contexts; None for no limit. Weights come on top: TensorRT
-            allocates them itself.
+        memory: most bytes of inputs, outputs, results and contexts; None for no limit. Weights are not included,
+            because TensorRT allocates them itself.
     Attributes:
-        library: that runs it, with its version.
+        library: the library that runs it, with its version.
         inputs, outputs: names, dtypes and shapes, in the engine's order.
-        profiles: least, usual and largest batch of each.
-        buckets: that are run, ascending.
-        graphs: buckets that are captured, in the order of their capture.
-        eager: why graphs are done without; empty where they are not.
+        profiles: least, usual and largest batch of each profile.
+        buckets: the sizes that are run, ascending.
+        graphs: the buckets that are captured, in the order of their capture.
+        eager: the reason why batches run without capture; empty if they are captured.
     Raises:
-        DeviceError: there is no such device; MissingExtraError: CuPy or the engine's TensorRT is not installed.
-        CheckpointError: the content is no engine, or one for another device or version.
-        SizeError: a bucket is below 1; BudgetError: the memory does not suffice.
+        DeviceError: there is no such device.
+        MissingExtraError: CuPy or the engine's TensorRT is not installed.
+        CheckpointError: the content is no engine, or an engine for another device or version.
+        SizeError: a bucket is below 1.
+        BudgetError: the memory does not suffice.
     """
 
     def __init__(self, content: bytes, buckets: Sequence[int], *, device: int = 0, memory: int | None = None) -> None:
@@ -60,7 +62,7 @@ class Engine:
         self._log, self._turn = kept_log(self._library), threading.Lock()
         self._device, self._memory = self._cupy.cuda.Device(device), memory
         with self._device:
-            # Whoever made the engine must outlive it.
+            # The runtime is kept, because it must outlive the engine that it made.
             self._runtime = self._library.Runtime(self._log)
             self._engine = self._runtime.deserialize_cuda_engine(content)
             if self._engine is None:
@@ -85,13 +87,13 @@ class Engine:
         """Run every row, in batches.
 
         Args:
-            inputs: arrays [N, ...] by name, of numpy or of CuPy, in the dtypes of `inputs`.
-            host: return numpy arrays; False leaves them on the device as CuPy arrays, in the order of CuPy's current
-                stream.
+            inputs: arrays [N, ...] of numpy or CuPy by name, in the dtypes of the attribute `inputs`.
+            host: return numpy arrays; False returns CuPy arrays, which are ready in the order of CuPy's current stream.
         Returns:
-            arrays [N, ...] by name, the caller's own.
+            arrays [N, ...] by name, which later runs do not overwrite.
         Raises:
-            ShapeError: inputs that the engine does not take; DeviceError: it fails, with its words.
+            ShapeError: the engine does not take these inputs.
+            DeviceError: the engine fails; the message has its reason.
             BudgetError: the memory does not suffice.
         """
         count = self.check(inputs)
@@ -109,10 +111,10 @@ class Engine:
         return results
 
     def warm(self, sizes: Iterable[int]) -> None:
-        """Do now what the first batches of these sizes would: allocate, compile, and capture.
+        """Do now the work of the first batches of these sizes: allocate, compile, and capture.
 
         Args:
-            sizes: of batches; of one above the largest bucket that bucket, and the one for its rest.
+            sizes: sizes of batches; one above the largest bucket stands for that bucket and the one of its rest.
         """
         with self._turn, self._device, self._within_memory(), self._stream:
             largest = self.buckets[-1]
@@ -128,7 +130,7 @@ class Engine:
                 buffer[:count].set(np.ascontiguousarray(rows), stream=self._stream)
             else:
                 buffer[:count] = rows
-            if slot.size > count:  # what lay there may be no class that the network has
+            if slot.size > count:  # old rows of the buffer could be classes that the network does not have
                 buffer[count : slot.size] = buffer[count - 1 : count]
         slot.run()
         for name, result in results.items():
@@ -160,10 +162,10 @@ class Engine:
         return self._slots[size]
 
     def _allocate(self) -> None:
-        """Everything at once, for the largest bucket, so that what fits the first time fits always."""
+        """Allocate everything at once for the largest bucket, so that no later batch can run out of memory."""
         if self._buffers:
             return
-        # What any profile needs; not nothing, since address 0 would mean that nothing was given.
+        # As much as any profile needs, and at least one byte, because address 0 would mean that no memory was given.
         scratch = self._cupy.empty(max(1, self._engine.device_memory_size_v2), np.uint8)
         self._buffers = {
             value.name: self._cupy.zeros((self.buckets[-1], *value.shape[1:]), np.dtype(value.dtype))
@@ -183,7 +185,7 @@ class Engine:
             ) from error
 
     def check(self, inputs: Mapping[str, Any]) -> int:
-        """The number of rows of inputs that `run` takes.
+        """Check that `run` takes these inputs, and return their number of rows.
 
         Raises:
             ShapeError: the engine does not take them.
@@ -220,7 +222,7 @@ class Engine:
         return tuple(found[True]), tuple(found[False])
 
     def _profile(self, number: int) -> Profile:
-        """Batches that every input takes."""
+        """The least, usual and largest batch that every input takes in a profile."""
         ranges = [
             [shape[0] for shape in self._engine.get_tensor_profile_shape(value.name, number)] for value in self.inputs
         ]
@@ -238,7 +240,7 @@ def has_device(number: int = 0) -> str:
     """The name of a CUDA device.
 
     Raises:
-        DeviceError: there is none of this number.
+        DeviceError: there is no device of this number.
     """
     found = devices()
     if not found:
@@ -251,10 +253,10 @@ def has_device(number: int = 0) -> str:
 
 
 def cupy_for(flavour: Flavour) -> Any:
-    """CuPy.
+    """The module cupy.
 
     Raises:
-        MissingExtraError: it is not installed; names the extra of the flavour.
+        MissingExtraError: CuPy is not installed; the message names the flavour's extra.
     """
     try:
         import cupy

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX share one interface; what differs between them stands in one table."""
+"""The table of differences between TensorRT and TensorRT-RTX, which share one interface."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -19,16 +19,16 @@ class Flavour:
 
     Attributes:
         name: "rtx" or "full".
-        title: for people.
-        module: that is imported.
-        extra: of this package, which installs it.
-        targets: GPUs that it builds for without having them; none, and it builds for the GPU at hand, and needs one.
-        usual: the targets where none are asked for.
-        plugins: whether nodes of other domains may be plugins. In TensorRT-RTX one that is registered ends the process.
+        title: the name for people.
+        module: the Python module of the library.
+        extra: the extra of this package that installs the library.
+        targets: the GPUs that it builds for without having them; empty if it builds only for the GPU at hand.
+        usual: the targets if none are asked for.
+        plugins: whether nodes of other domains may be plugins. In TensorRT-RTX a registered plugin ends the process.
         begins: the first bytes of its files.
         flags: names of the builder's flags that are set.
-        eager: whether kernels are compiled where the engine runs. They must be before a graph is captured, and not in
-            the background, where an image's last bits would depend on when it was made.
+        eager: whether kernels are compiled on the machine that runs the engine. They must then be compiled before the
+            work is captured, and not in the background, because an image's last bits would depend on when it was made.
     """
 
     name: FlavourName
@@ -43,10 +43,10 @@ class Flavour:
     eager: bool
 
     def library(self, purpose: str) -> Any:
-        """Its module.
+        """Import the library's module.
 
         Raises:
-            MissingExtraError: it is not installed.
+            MissingExtraError: it is not installed; `purpose` says in the message why it is needed.
         """
         module = _imported(self.module)
         if module is None:
@@ -56,7 +56,7 @@ class Flavour:
 
 _RTX_TARGETS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121")
 FLAVOURS: dict[FlavourName, Flavour] = {
-    # sm_75 is left to those who ask for it: it has no bfloat16. Captured graphs need an allocation by the caller.
+    # sm_75 is not usual, because it has no bfloat16. Work can be captured only if the caller allocates the memory.
     "rtx": Flavour(
         "rtx", "TensorRT-RTX", "tensorrt_rtx", "tensorrt-rtx", _RTX_TARGETS, _RTX_TARGETS[1:], plugins=False,
         begins=b"vtrt", flags=("REQUIRE_USER_ALLOCATION",), eager=True,
@@ -68,14 +68,15 @@ FLAVOURS: dict[FlavourName, Flavour] = {
 
 
 def flavour_for(name: str | None, targets: bool, purpose: str) -> Flavour:
-    """The flavour of a name, or the one that fits of those installed: full where there is a GPU to build for.
+    """The flavour of this name, or the installed one that fits: full TensorRT if there is a GPU to build for.
 
     Args:
         name: "rtx", "full", or None to choose.
-        targets: whether GPUs are named to build for, which only TensorRT-RTX does.
-        purpose: what it is for, for the error.
+        targets: whether GPUs to build for are named, which only TensorRT-RTX allows.
+        purpose: the purpose that an error names.
     Raises:
-        DeviceError: there is no such flavour; MissingExtraError: none is installed.
+        DeviceError: there is no such flavour.
+        MissingExtraError: none is installed.
     """
     if name is not None:
         for flavour in FLAVOURS.values():
@@ -89,7 +90,7 @@ def flavour_for(name: str | None, targets: bool, purpose: str) -> Flavour:
 
 
 def flavour_of_file(content: bytes) -> Flavour | None:
-    """Which flavour wrote an engine; None of what is no engine."""
+    """The flavour that wrote an engine; None if the content is no engine."""
     if content[1:4] != b"trt":
         return None
     return next(flavour for flavour in FLAVOURS.values() if content.startswith(flavour.begins))
@@ -98,5 +99,5 @@ def flavour_of_file(content: bytes) -> Flavour | None:
 def _imported(module: str) -> Any:
     try:
         return import_module(module)
-    except (ImportError, OSError):  # the latter of a package whose libraries are missing
+    except (ImportError, OSError):  # OSError: the package is there and its shared libraries are missing
         return None

@@ -1,4 +1,4 @@
-"""What an ONNX model must be before a parser of TensorRT sees it: some faults there end the process, or pass unseen."""
+"""Checks an ONNX model before a parser of TensorRT reads it, because some faults end the process or pass unseen."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from .flavours import Flavour
 __all__ = ["DTYPES", "Graph", "Profile", "Value", "check_ascending", "check_profiles", "read_graph"]
 
 Profile = tuple[int, int, int]  # least, usual and largest batch
-# By TensorRT's names. What has no name here it refuses, or turns into something else: float64 into float32, unsaid.
+# Dtypes by TensorRT's names. It refuses other dtypes, or silently turns them into another one: float64 into float32.
 DTYPES = {
     "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT32": "int32", "INT64": "int64", "INT8": "int8",
     "UINT8": "uint8", "BOOL": "bool",
@@ -30,9 +30,9 @@ class Value:
     """An input or an output.
 
     Attributes:
-        name: in the model.
-        dtype: numpy's name, such as "float32"; "bfloat16".
-        shape: [N, ...]; -1 where any size goes.
+        name: its name in the model.
+        dtype: numpy's name of the dtype, such as "float32", or "bfloat16".
+        shape: [N, ...]; -1 stands for any size.
     """
 
     name: str
@@ -40,20 +40,20 @@ class Value:
     shape: tuple[int, ...]
 
     def row(self) -> dict[str, Any]:
-        """For reports in JSON; the batch is "N"."""
+        """The value as JSON for reports, with "N" for the batch."""
         return {"name": self.name, "dtype": self.dtype, "shape": ["N" if side < 0 else side for side in self.shape]}
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A model that a parser may see.
+    """A checked model that a parser may read.
 
     Attributes:
-        what: it goes by in errors.
-        content: the serialised model, its functions inlined where plugins are none.
-        inputs, outputs: in the model's order.
+        what: its name in errors.
+        content: the serialised model; its functions are inlined unless the flavour has plugins.
+        inputs, outputs: its inputs and outputs, in the model's order.
         bfloat16: whether it computes in bfloat16.
-        metadata: of the file, its keys that begin with "zellige.".
+        metadata: the file's metadata whose keys begin with "zellige.".
     """
 
     what: str
@@ -69,11 +69,11 @@ def read_graph(model: Path | bytes, flavour: Flavour) -> Graph:
 
     Args:
         model: the path or the bytes of a .onnx file.
-        flavour: that will parse it.
+        flavour: the flavour that will parse it.
     Raises:
-        CheckpointError: `open_model` refuses it, or it has no inputs, a node of a domain that the flavour does not
-            know, an input of another dynamic dimension than the batch, a type that it would change, or shapes that
-            contradict each other.
+        CheckpointError: `open_model` refuses the model; or the model has no inputs, a node of a domain that the flavour
+            does not know, an input with a side of any size besides the batch, a type that TensorRT would change, or
+            shapes that contradict each other.
         MissingExtraError: onnx is not installed.
     """
     what = "the ONNX model" if isinstance(model, bytes) else str(model)
@@ -98,10 +98,10 @@ def read_graph(model: Path | bytes, flavour: Flavour) -> Graph:
 
 
 def check_profiles(graph: Graph, profiles: Sequence[Profile]) -> None:
-    """Refuse profiles that are none, or that the model's own batch does not allow.
+    """Refuse profiles that are out of order, or that differ from the model's batch if that is fixed.
 
     Raises:
-        SizeError: no profile, or not 1 <= least <= usual <= largest, or other batches than the one of the model.
+        SizeError: there is no profile; or one is not 1 <= least <= usual <= largest, or differs from the fixed batch.
     """
     check_ascending(profiles)
     for value in graph.inputs:
@@ -115,7 +115,7 @@ def check_profiles(graph: Graph, profiles: Sequence[Profile]) -> None:
 
 
 def check_ascending(profiles: Sequence[Profile]) -> None:
-    """Refuse profiles that are none, of whatever model; raises as `check_profiles` does."""
+    """Refuse profiles that are not 1 <= least <= usual <= largest; raises as `check_profiles` does."""
     if not profiles:
         raise SizeError("an engine needs a profile: least, usual and largest batch, such as 1,8,32")
     for profile in profiles:
@@ -131,7 +131,7 @@ def _listed(profile: Sequence[int]) -> str:
 
 
 def _opened(model: Path | bytes, flavour: Flavour) -> Any:
-    """The model, checked, with the weights that lie beside its file."""
+    """Open and check the model, and load the weights that lie beside its file."""
     proto = open_model(model, domains=("zellige",) if flavour.plugins else ())
     if isinstance(model, Path) and any(map(is_external, proto.graph.initializer)):
         from onnx.external_data_helper import load_external_data_for_model
@@ -141,7 +141,7 @@ def _opened(model: Path | bytes, flavour: Flavour) -> Any:
 
 
 def _inlined(proto: Any, flavour: Flavour) -> Any:
-    """The model without functions. With plugins they stay, because nodes that they explain may be plugins."""
+    """Inline the model's functions, except for a flavour with plugins, because its plugins may replace their calls."""
     if flavour.plugins or not proto.functions:
         return proto
     from onnx.inliner import inline_local_functions
@@ -150,9 +150,9 @@ def _inlined(proto: Any, flavour: Flavour) -> Any:
 
 
 def _check_shapes(proto: Any, what: str) -> None:
-    """Refuse shapes that contradict each other: such a `TopK` or `Reshape` ends the process in TensorRT-RTX 1.7.
+    """Refuse shapes that contradict each other; such a `TopK` or `Reshape` ends the process in TensorRT-RTX 1.7.
 
-    Types are left to TensorRT, since ONNX does not know bfloat16 for operators that all runtimes have in it.
+    TensorRT checks the types, because ONNX does not allow bfloat16 in some operators that all runtimes have in it.
     """
     from onnx.shape_inference import InferenceError, infer_shapes
 

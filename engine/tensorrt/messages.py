@@ -1,4 +1,4 @@
-"""TensorRT logs what goes wrong and returns None: what it logged is kept here, and becomes a sentence."""
+"""Turns TensorRT's log into error sentences, because a call that fails only logs the reason and returns None."""
 
 import logging
 import re
@@ -9,13 +9,13 @@ __all__ = ["kept_log", "parse_fault", "plain"]
 logger = logging.getLogger(__name__)
 _PLACE = re.compile(r"\s*In \w+ at \S+|\[\w+\.cpp:\d+: \w+\]\s*")
 _PREFIX = re.compile(r"^.*?Error Code \d+: [\w ]+ \(")
-# Consequences of another fault, or of having no driver, which building on a CPU does not need.
+# Messages that follow from another fault, or from the lack of a driver, which a build on a CPU does not need.
 _NOISE = re.compile(r"catchCudaError|^Invalid Node - |^(Assertion failed: )?(false|creator && .*)$")
 _TYPES = re.compile(r"In (validateTypes|checkType) at ")
 
 
 def kept_log(library: Any) -> Any:
-    """A logger of the library that has what was reported as an error in its list `errors`, in order."""
+    """A logger for the library that keeps the messages of errors, in order, in its list `errors`."""
 
     class Kept(library.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -32,20 +32,20 @@ def kept_log(library: Any) -> Any:
 
 
 def plain(message: str) -> str:
-    """What a message of the library says, without its source files, its codes, and mere consequences; or nothing."""
+    """A library's message without source files, codes and mere consequences; empty if nothing is left."""
     lines = [line.strip() for line in message.splitlines()]
     kept = [line for line in lines if line and not _NOISE.search(line)]
     if not kept:
         return ""
     text = _PREFIX.sub("", _PLACE.sub("", kept[0])).removeprefix("Assertion failed: ")
     text = re.sub(r"\s+", " ", text).strip()
-    if text.count(")") > text.count("("):  # of the bracket that began in the prefix
+    if text.count(")") > text.count("("):  # its opening bracket was in the prefix
         text = text.removesuffix(")")
     return text.rstrip(". ")
 
 
 def parse_fault(parser: Any, title: str) -> str:
-    """Why a parser refused a model, with the node, its operator, and what to do."""
+    """The reason why a parser refused a model, with the node, its operator and advice."""
     found = [parser.get_error(number) for number in range(parser.num_errors)]
     named = [error for error in found if error.node_operator()]
     error = (named or found)[-1]

@@ -1,4 +1,4 @@
-"""An engine from a file: one that was built, or an ONNX model, which is built for this device and kept."""
+"""Opens an engine from an engine's file, or from an ONNX model, which is built for this device and cached."""
 
 import hashlib
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ def open_engine(
     memory: int | None = None,
     flavour: FlavourName | None = None,
 ) -> Engine:
-    """Open an engine; of an ONNX model one is built, with a profile for each bucket alone, and kept for the next time.
+    """Open an engine; an ONNX model is built first, with a profile for each bucket, and the engine is cached.
 
     Args:
         model: the path or the bytes of an engine or of an ONNX model.
-        buckets, device, memory: as of `Engine`.
-        flavour: that builds, as of `build_engine`.
+        buckets, device, memory: as in `Engine`.
+        flavour: the flavour that builds, as in `build_engine`.
     Raises:
-        what `Engine` and `build_engine` raise.
+        ZelligeError: as in `Engine` and `build_engine`.
     """
     has_device(device)
     content = model if isinstance(model, bytes) else _read(model)
@@ -43,19 +43,20 @@ def open_engine(
 
 
 def built_for(model: Path | bytes, buckets: Sequence[int], device: int = 0, name: FlavourName | None = None) -> bytes:
-    """An engine of an ONNX model for a device, with a profile for each bucket alone: of the cache, or built now.
+    """The engine of an ONNX model for a device, with a profile for each bucket; read from the cache or built now.
 
     Args:
         model: the path or the bytes of an ONNX model.
-        buckets, device: as of `Engine`.
-        name: of the flavour.
+        buckets, device: as in `Engine`.
+        name: the name of the flavour.
     Raises:
-        what `build_engine` raises; DeviceError: there is no such device.
+        DeviceError: there is no such device.
+        ZelligeError: as in `build_engine`.
     """
     has_device(device)
     flavour, here = flavour_for(name, False, "running TensorRT engines"), devices()[device]
     library = flavour.library("running TensorRT engines")
-    # Of TensorRT-RTX an engine goes by the capability alone, and others of the same kind can have it.
+    # An engine of TensorRT-RTX depends only on the capability, so other devices of the same capability can share it.
     targets = checked_targets(flavour, [here.capability]) if flavour.targets else ()
     profiles = _profiles(buckets)
     key = EngineKey(
@@ -63,7 +64,7 @@ def built_for(model: Path | bytes, buckets: Sequence[int], device: int = 0, name
         "" if flavour.targets else here.name, flavour.name,
         {flavour.module: library.__version__, "zellige": __version__},
     )  # fmt: skip
-    with cupy_for(flavour).cuda.Device(device):  # full TensorRT builds for the current one
+    with cupy_for(flavour).cuda.Device(device):  # full TensorRT builds for the current device
         return cached(key, lambda: build_engine(model, flavour=flavour.name, targets=targets, profile=profiles).content)
 
 

@@ -1,4 +1,4 @@
-"""One batch size of an engine: its execution context and its CUDA graph."""
+"""Runs one batch size of an engine: holds its execution context and its captured work."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -15,30 +15,31 @@ logger = logging.getLogger(__name__)
 
 
 def fitting_profile(profiles: Sequence[Profile], size: int) -> int | None:
-    """The number of the profile that holds a batch, of several the one whose usual batch is the nearest; or None."""
+    """The number of the profile that fits a batch, and whose usual batch is nearest to it; None if no profile fits."""
     holding = [number for number, (least, _, most) in enumerate(profiles) if least <= size <= most]
     return min(holding, key=lambda number: (abs(profiles[number][1] - size), number), default=None)
 
 
 class Slot:
-    """A context that has one shape for ever, and the graph of its work.
+    """An execution context whose shape never changes, and its captured work.
 
-    Each size has a context of its own, though several could share that of their profile: a graph is of the state that
-    its context had, and another shape would change that state. Contexts take their memory from the caller, who gives
-    the same to all, as one runs at a time.
+    Sizes of one profile could share a context, but each has its own, because captured work depends on its context's
+    state and another shape would change that state. The caller gives all contexts the same memory, because only one
+    runs at a time.
 
     Args:
-        library: the module of the flavour.
-        engine: deserialised.
-        eager: as of `Flavour`.
+        library: the flavour's module.
+        engine: the deserialised engine.
+        eager: as in `Flavour`.
         profile: number of the optimisation profile.
-        size: of the batch.
-        buffers: arrays [at least size, ...] of all inputs and outputs by name, which stay where they are.
-        scratch: an array with the memory of any context.
-        stream: that everything runs on.
-        log: of the library, with `errors`.
+        size: size of the batch.
+        buffers: arrays [at least size, ...] of all inputs and outputs by name; their addresses must not change.
+        values: the inputs.
+        scratch: an array that is large enough for any context's memory.
+        stream: the stream that everything runs on.
+        log: the library's logger, from `kept_log`.
     Raises:
-        DeviceError: the engine refuses; with its words.
+        DeviceError: the engine refuses; the message has its reason.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Slot:
 
     @property
     def captured(self) -> bool:
-        """Whether it runs as a graph."""
+        """Whether its work is captured."""
         return self._graph is not None
 
     def run(self) -> None:
@@ -69,8 +70,8 @@ class Slot:
             self._graph.launch(self._stream)
 
     def capture(self) -> str:
-        """Capture the work as a graph; returns why that was not possible, or nothing."""
-        self._enqueue()  # the first call compiles and allocates, which no graph can hold
+        """Capture the work; returns the reason if that fails, else an empty text."""
+        self._enqueue()  # the first call compiles and allocates, which cannot be captured
         self._stream.synchronize()
         self._stream.begin_capture()
         reason = ""
@@ -78,9 +79,9 @@ class Slot:
             self._enqueue()
         except DeviceError as error:
             reason = str(error)
-        try:  # whatever happened: a stream that is left capturing can do nothing else
+        try:  # even after a failure, because a stream that is still capturing can do nothing else
             graph = self._stream.end_capture()
-        except Exception as error:  # CuPy's errors of the driver and of the runtime have no common class
+        except Exception as error:  # CuPy's errors from the driver and from the runtime have no common class
             reason = reason or str(error)
         if not reason:
             self._graph = graph

@@ -1,4 +1,4 @@
-"""Our kernels inside engines of full TensorRT: nodes for them, plugins that describe them, and their code as PTX."""
+"""Our kernels inside engines of full TensorRT: their nodes, the plugins that describe them, and their code as PTX."""
 
 from .graph import split_for_plugins
 from .register import register_plugins

@@ -1,8 +1,8 @@
-"""Check without a GPU that every kernel of every plugin is code for every GPU: compile all tactics, assemble their PTX.
+"""Check without a GPU that the kernels of all plugins run on all GPUs: compile every tactic and assemble its PTX.
 
     python -m zellige.export.plugins.assemble
 
-Triton brings NVIDIA's assembler along. TensorRT's driver holds the same one, of its own version.
+Triton brings NVIDIA's assembler along. TensorRT uses the one in the driver, whose version may differ.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from .tactics import Code, codes
 __all__ = ["EXAMPLES", "TARGETS", "assemble", "every_code"]
 
 TARGETS = (80, 86, 89, 90, 100, 120)
-_BLACKWELL = 100  # from which on Triton has another assembler
+_BLACKWELL = 100  # from this architecture on Triton has another assembler
 
-# A node of each plugin, with channels-last maps that are packed, and sizes that are multiples of 16.
+# A node of each plugin. Channels-last maps are packed and sizes are multiples of 16.
 EXAMPLES: dict[str, tuple[Shapes, Attributes]] = {
     "GluMoments": ({"x": (-1, 128, 32, 32)}, {"phases": 1}),
     "GluCombine": ({"moments": (4, -1, 16)}, {"eps": 1e-5}),
@@ -42,7 +42,7 @@ def assemble(ptx: str, target: int) -> None:
     """Assemble PTX for a compute capability, such as 90, and forget the result.
 
     Raises:
-        DeviceError: it is refused.
+        DeviceError: the assembler refuses the PTX.
         MissingExtraError: Triton, and with it the assembler, is not installed.
     """
     try:
@@ -60,7 +60,7 @@ def assemble(ptx: str, target: int) -> None:
 
 
 def every_code(plugins: tuple[Plugin, ...] = PLUGINS) -> Iterator[tuple[str, Code]]:
-    """Yield the name, dtype and layout of a plugin, and a code, for every tactic of the examples."""
+    """Yield the code of every tactic of the examples, after the name, dtype and layout of its plugin."""
     for plugin, dtype, layout in product(plugins, ("float32", "float16", "bfloat16"), ("planes", "channels_last")):
         shapes, attributes = EXAMPLES[plugin.name]
         if (plugin.maps or layout == "planes") and (plugin.inputs[0] not in plugin.factors or dtype == "float32"):

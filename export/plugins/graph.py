@@ -1,4 +1,4 @@
-"""Nodes of the domain zellige as full TensorRT's plugins take them: one launch a node."""
+"""Nodes of the domain zellige in the form that full TensorRT's plugins take: one launch a node."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,14 +17,14 @@ _WITH_PLUGINS = ("GluLayerNorm", "PhaseEpilogue", "AffineRelu", "MaskComposite",
 
 
 def split_for_plugins(model: "ModelProto") -> "ModelProto":
-    """Return a model whose nodes of the domain zellige are plugins of `table.py`, and which has no functions for them.
+    """Return a model whose nodes of the domain zellige are plugins of `table.py`, without functions.
 
     A node that takes several launches becomes several nodes, and the tensors between them are ordinary tensors. Factors
-    are cast to float32, and bytes leave as float16 and are cast. A node without a plugin becomes the standard operators
-    of its function. All other nodes stay.
+    are cast to float32. Bytes leave plugins as float16 and are cast. A node without a plugin becomes the standard
+    operators of its function. All other nodes stay.
 
     Args:
-        model: of the fused flavour; it is not changed.
+        model: a model of the fused flavour; it is not changed.
 
     Raises:
         TaskError: a node of the domain has neither a plugin nor a function.
@@ -98,7 +98,7 @@ def _normalised(
 
 
 def _plugin(name: str, node: str, inputs: list[str], output: str, attributes: Mapping[str, float]) -> "NodeProto":
-    """Make a node as TensorRT's parser looks for it: by its name and the namespace, compiled ahead of time."""
+    """Make a node that TensorRT's parser finds by its name and namespace, as a plugin compiled ahead of time."""
     from onnx import helper
 
     arrays = {attribute: [value] for attribute, value in attributes.items()}

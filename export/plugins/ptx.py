@@ -1,4 +1,4 @@
-"""PTX as a plugin of TensorRT launches it: under a name of its own, with the parameters that it is given."""
+"""Changes to PTX before a plugin of TensorRT launches it: a name of its own, and only parameters that it is given."""
 
 import re
 
@@ -8,13 +8,13 @@ __all__ = ["renamed", "with_visible_parameters"]
 def with_visible_parameters(ptx: str, entry: str, visible: int) -> str | None:
     """Remove the parameters behind the first `visible` ones, or return None if the code reads them.
 
-    Triton declares two pointers to scratch memory behind every kernel's arguments. TensorRT passes inputs, sizes and
-    outputs, as many as it knows of, and a launch reads as many as are declared.
+    Triton declares two pointers to scratch memory behind every kernel's arguments. TensorRT passes only inputs, sizes
+    and outputs, but a launch reads as many parameters as are declared.
 
     Args:
-        ptx: of one kernel.
-        entry: its name.
-        visible: number of its arguments.
+        ptx: the PTX of one kernel.
+        entry: the kernel's name.
+        visible: number of the kernel's arguments.
     """
     declared = re.search(rf"\.entry\s+{re.escape(entry)}\((.*?)\)", ptx, re.DOTALL)
     if declared is None:
@@ -29,5 +29,5 @@ def with_visible_parameters(ptx: str, entry: str, visible: int) -> str | None:
 
 
 def renamed(ptx: str, entry: str, name: str) -> str:
-    """Give a kernel another name: those of Triton are its functions', which are alike in one kernel and the next."""
+    """Give a kernel another name, because Triton names it after its function, and functions of kernels share names."""
     return re.sub(rf"(?<!\w){re.escape(entry)}(?=_param_\d|\W)", name, ptx)

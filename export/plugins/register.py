@@ -1,4 +1,4 @@
-"""Tell full TensorRT of the plugins of the table: shapes, tactics, and for each tactic its code and launch."""
+"""Register the plugins of the table with full TensorRT: shapes, tactics, and for each tactic its code and launch."""
 
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -21,33 +21,33 @@ __all__ = ["NAMESPACE", "register_plugins"]
 
 NAMESPACE = "zellige"
 
-# By name of a dtype: as AutoTuneCombination writes it, and TensorRT's channels-last format, which has 8 channels at a
-# time where values are 2 bytes.
+# For each dtype the name that AutoTuneCombination has for it, and TensorRT's channels-last format, which holds 8
+# channels at a time if values are 2 bytes.
 _DTYPES = {"float32": ("FP32", "HWC"), "float16": ("FP16", "HWC8"), "bfloat16": ("BF16", "HWC8")}
 _EIGHT = 8
-# Attributes are arrays of one number: a parser of ONNX fills these, whatever it makes of single floats.
+# Attributes are arrays of one number, because the ONNX parser is sure to fill these. It may not fill single floats.
 _ATTRIBUTES: dict[type, Any] = {int: NDArray[np.int32], float: NDArray[np.float32]}
 
 
 def register_plugins(trt: ModuleType) -> tuple[str, ...]:
     """Register every plugin of the table in the namespace "zellige", once a process.
 
-    Neither torch nor Triton is imported before an engine is built with one of them. What is built holds their code:
+    Neither torch nor Triton is imported before an engine is built with a plugin. The engine holds the kernels' code, so
     running it needs nothing of this package.
 
     Args:
         trt: the module `tensorrt`.
 
     Returns:
-        The names, as nodes of a model have them that `split_for_plugins` made.
+        The plugins' names, which nodes have after `split_for_plugins`.
 
     Raises:
-        DeviceError: it is another module, such as `tensorrt_rtx`, whose parser ends the process at a plugin, or a
-            version without plugins that are compiled ahead of time.
+        DeviceError: the module is another one, such as `tensorrt_rtx`, whose parser ends the process at a plugin, or
+            its version has no plugins that are compiled ahead of time.
     """
     if trt.__name__ != "tensorrt":
         raise DeviceError(
-            f"plugins were to be registered with {trt.__name__}; they work with full TensorRT only, the module "
+            f"plugins cannot be registered with {trt.__name__}; they work with full TensorRT only, the module "
             "tensorrt: elsewhere export the portable flavour."
         )
     plugin_module = import_module("tensorrt.plugin")
@@ -63,7 +63,7 @@ def register_plugins(trt: ModuleType) -> tuple[str, ...]:
 
 
 class _Registered:
-    """The three functions of a plugin that TensorRT calls: what comes out, which tactics there are, and their code."""
+    """The three functions of a plugin that TensorRT calls: for its output, its tactics, and a tactic's code."""
 
     def __init__(self, trt: ModuleType, module: Any, plugin: Plugin) -> None:
         self.module, self.plugin = module, plugin
@@ -71,7 +71,7 @@ class _Registered:
         self.linear = trt.TensorFormat.LINEAR
 
     def register(self) -> None:
-        """Hand them over, with the signatures that TensorRT checks by name and annotation."""
+        """Hand the functions over, with signatures whose names and annotations TensorRT checks."""
         module, name = self.module, f"{NAMESPACE}::{self.plugin.name}"
         outputs, tactic = ("outputs", GenericAlias(tuple, (module.TensorDesc,))), ("tactic", int)
         code = GenericAlias(tuple, (str, str, module.KernelLaunchParams, module.SymIntExprs))
@@ -88,7 +88,7 @@ class _Registered:
         return self.module.from_shape_expr(shape, dtype=dtype)
 
     def autotune(self, *arguments: Any) -> list[Any]:
-        """Return the memory orders that have kernels, with a tactic for each of these."""
+        """Return the memory orders that have kernels, with a tactic for each kernel."""
         plugin, count = self.plugin, len(self.plugin.inputs)
         inputs, attributes = arguments[:count], self._numbers(arguments[count:-1])
         shapes, dtype = self._shapes(inputs), self._dtype(inputs)
@@ -154,7 +154,7 @@ class _Registered:
 
     def _shapes(self, inputs: Sequence[Any]) -> dict[str, tuple[int, ...]]:
         shapes = {name: tuple(tensor.shape) for name, tensor in zip(self.plugin.inputs, inputs, strict=True)}
-        # The batch is the first size, of moments the second.
+        # The batch, which may be unknown, is the first size; in moments it is the second.
         for name, shape in shapes.items():
             if any(size < 0 for size in shape[1:]) and name != "moments":
                 raise ShapeError(
@@ -171,7 +171,7 @@ class _Registered:
 
 
 def _product(factors: Sequence[Any]) -> Any:
-    """Multiply expressions and numbers; expressions take numbers on their right only."""
+    """Multiply expressions and numbers; a number must stand on an expression's right."""
     numbers = prod(factor for factor in factors if isinstance(factor, int))
     expressions = [factor for factor in factors if not isinstance(factor, int)]
     return reduce(mul, [*expressions, numbers]) if expressions else numbers

@@ -1,12 +1,12 @@
-"""The plugins: which tensors, attributes and sizes of a node become which arguments of a Triton kernel.
+"""The table of plugins: which tensors, attributes and sizes of a node become which arguments of a Triton kernel.
 
-Names are those of the kernel's arguments, as the manifest of `zellige.kernels.triton.compile` has them.
-A plugin launches one kernel. What takes several launches is as many plugins, and what they hand on are tensors:
+Names are those of the kernel's arguments in the manifest of `zellige.kernels.triton.compile`.
+A plugin launches one kernel. A node of several launches becomes several plugins, which hand on tensors:
 
     GluLayerNorm  = GluMoments -> GluCombine -> GluNormalise
     PhaseEpilogue = GluMoments -> GluCombine -> PhaseGlu, or PhaseAffine
 
-Needs neither torch, Triton nor TensorRT: sizes are made by `+`, `*` and `//`, of numbers or of symbolic expressions.
+This file needs neither torch, Triton nor TensorRT: sizes are numbers or symbolic expressions, under `+`, `*` and `//`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +19,8 @@ Shapes = Mapping[str, Sequence[Any]]
 Attributes = Mapping[str, float]
 Sizes = Callable[[Shapes, Attributes, str], dict[str, Any]]
 
-MOMENTS = 4  # count, mean, what rounding took from the mean, squares around it
-PART = 4096  # values of a part that a program of the statistics holds at once
+MOMENTS = 4  # count, mean, the mean's rounding error, squares around the mean
+PART = 4096  # values whose statistics one program takes
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,17 @@ class Plugin:
     Attributes:
         name: of the ONNX node.
         kernel: folder in `zellige.kernels`.
-        variant: name of the kernel's variant, where {dtype} and {layout} stand for the plugin's; None where no variant
+        variant: name of the kernel's variant, in which {dtype} and {layout} stand for the plugin's; None if no variant
             is built for all widths.
         inputs: names, in order. The first one's dtype is that of the plugin.
         output: name.
-        shape: of the output, from shapes of inputs and attributes.
-        sizes: the int32 arguments, and what else the grid is made of, by name, for a layout.
-        maps: inputs and outputs that are channels-last together; the others, and all where it is empty, are by plane.
+        shape: makes the output's shape from the inputs' shapes and the attributes.
+        sizes: makes the int32 arguments, and all other numbers that the grid needs, by name, for a layout.
+        maps: inputs and outputs that are channels-last together; all others lie by plane.
         factors: inputs that are float32 in every dtype.
-        output_dtype: of the output, where it is not the plugin's.
-        attributes: of the node, and their types.
-        constants: arguments that are constants of the kernel, from the attributes; None drops an argument.
+        output_dtype: dtype of the output, if it is not the plugin's.
+        attributes: types of the node's attributes, by name.
+        constants: makes the arguments that are constants of the kernel from the attributes; None drops an argument.
     """
 
     name: str
@@ -57,14 +57,14 @@ class Plugin:
     constants: Callable[[Attributes], dict[str, int | float | bool | None]] = lambda attributes: {}
 
     def dtype(self, tensor: str, of_plugin: str) -> str:
-        """Return the dtype of an input or of the output, by the plugin's."""
+        """Return the dtype of an input or of the output, given that of the plugin."""
         if tensor == self.output and self.output_dtype is not None:
             return self.output_dtype
         return "float32" if tensor in self.factors else of_plugin
 
 
 def rounded_up(size: Any, divisor: int) -> Any:
-    """Return the quotient, rounded up; of expressions too, which have no ceiling of their own in every version."""
+    """Return the quotient, rounded up. It works on expressions too, which lack a ceiling in some versions."""
     return size if divisor == 1 else (size + (divisor - 1)) // divisor
 
 
@@ -184,8 +184,8 @@ PLUGINS = (
         _image_shape, _image_sizes(by_value=False), maps=("foreground", "background", "y"),
         attributes={"logits": int}, constants=_logits,
     ),
-    # Bytes as float16, which has room for 0 to 255: plugins of TensorRT have no uint8, and no other cast to it is exact
-    # and supported. A Cast follows.
+    # Bytes leave as float16, because plugins of TensorRT have no uint8, and no other dtype has an exact and supported
+    # cast to it. float16 holds 0 to 255. A Cast follows.
     Plugin(
         "MaskCompositeBytes", "mask_composite", "mask_composite_{dtype}_{layout}_bytes", _IMAGES, "y",
         _bytes_shape, _image_sizes(by_value=True), maps=("foreground", "background"), output_dtype="float16",

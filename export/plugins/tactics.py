@@ -1,4 +1,4 @@
-"""The kernels that may serve a plugin for shapes that are known: what tuning chooses from, and the code of each."""
+"""The kernels that may serve a plugin at known shapes, from which tuning chooses, and the code of each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,22 +14,22 @@ from .table import PART, Attributes, Plugin, Shapes, rounded_up
 
 __all__ = ["PORTABLE", "Code", "codes", "parts_across_channels", "tactics"]
 
-# PTX of this architecture is assembled for every newer one, by TensorRT's driver.
+# The driver assembles PTX of this architecture for every newer one.
 PORTABLE = 80
-# Of CUDA 12.0, so that drivers and engines older than Triton read it.
+# The version of CUDA 12.0, so that drivers and engines older than Triton read it.
 _PTX_VERSION = 80
-# Bytes of shared memory that a launch has without asking for more, which a plugin cannot.
+# Bytes of shared memory that every launch has. A plugin cannot ask for more.
 _SHARED = 48 * 2**10
 _POINTERS = {"float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16"}
 
 
 @dataclass(frozen=True)
 class Code:
-    """A kernel as an engine takes it.
+    """A kernel in the form that an engine takes.
 
     Attributes:
-        entry: of the manifest of the compiled kernels, under the code's own name, without `hidden_pointers`.
-        ptx: for `PORTABLE`, whose parameters are the arguments of `entry`.
+        entry: an entry of the manifest of compiled kernels, under the code's own name, without `hidden_pointers`.
+        ptx: PTX for `PORTABLE`, whose parameters are the arguments of `entry`.
     """
 
     entry: dict[str, Any]
@@ -37,14 +37,14 @@ class Code:
 
 
 def tactics(plugin: Plugin, dtype: str, layout: str, shapes: Shapes, attributes: Attributes) -> list[Any]:
-    """Return the variants that can serve a plugin, each once; none where there is no kernel for the layout.
+    """Return the variants that can serve a plugin, each once; none if there is no kernel for the layout.
 
     Args:
-        plugin: of the table.
+        plugin: a plugin of the table.
         dtype: of its first input: "float32", "float16" or "bfloat16"; the others follow from it.
         layout: "planes" or "channels_last".
-        shapes: of the inputs, by name; -1 for the batch, where it is not known.
-        attributes: of the node.
+        shapes: shapes of the inputs, by name; the batch is -1 if it is not known.
+        attributes: attributes of the node.
 
     Raises:
         MissingExtraError: Triton is not installed.
@@ -66,7 +66,7 @@ def codes(plugin: Plugin, dtype: str, layout: str, shapes: Shapes, attributes: A
     """Compile the variants of `tactics`, and keep those that launch on every device, in the same order.
 
     Raises:
-        DeviceError: one does not compile, or Triton interprets kernels in this process.
+        DeviceError: a variant does not compile, or Triton interprets kernels in this process.
         MissingExtraError: Triton is not installed.
     """
     found = [_code(plugin.kernel, variant) for variant in tactics(plugin, dtype, layout, shapes, attributes)]
@@ -74,15 +74,15 @@ def codes(plugin: Plugin, dtype: str, layout: str, shapes: Shapes, attributes: A
 
 
 def parts_across_channels(runs: int, length: int, phases: int) -> tuple[int, int] | None:
-    """Return a part [RUNS, LENGTH] that divides a channels-last map into as many as there are by plane, or None.
+    """Return a part [RUNS, LENGTH] that cuts a channels-last map into as many parts as an NCHW map, or None.
 
-    The tensor between two plugins has one shape, whichever memory order TensorRT chooses. Runs of 128 channels come
-    first, as in the kernel's own launch.
+    The numbers must be equal, because the tensor between two plugins has one shape in both memory orders. Runs of 128
+    channels come first, as in the kernel's own launch.
 
     Args:
-        runs: pixels, of all phases.
+        runs: pixels of all phases.
         length: channels of a run.
-        phases: in which the map comes.
+        phases: number of phases of the map.
     """
     expected = rounded_up(runs // phases * length, PART) * phases
     for across in (128, 64, 32, 16, 256, 512, 1024, 2048, 4096):
@@ -95,7 +95,7 @@ def parts_across_channels(runs: int, length: int, phases: int) -> tuple[int, int
 
 
 def _fitting(plugin: Plugin, dtype: str, layout: str, sizes: dict[str, Any]) -> Any:
-    """Return the variant of the table, with wide loads where the sizes allow: tensors begin at multiples of 256."""
+    """Return the variant of the table, with wide loads if the sizes allow; tensors begin at multiples of 256 anyway."""
     from ...kernels.triton.variants import variants_by_name
 
     assert plugin.variant is not None
@@ -110,7 +110,7 @@ def _fitting(plugin: Plugin, dtype: str, layout: str, sizes: dict[str, Any]) -> 
 def _configured(
     variant: Any, layout: str, shapes: Shapes, sizes: dict[str, Any], attributes: Attributes
 ) -> Iterator[Any]:
-    """Yield the variant in the configurations that its launch from Python chooses from."""
+    """Yield the variant in every configuration from which a launch in Python chooses."""
     from ...kernels.triton.tiles import tile
     from ...kernels.triton.tuning import STREAMING
 
@@ -139,7 +139,7 @@ def _of_rows(dtype: str, shapes: Shapes) -> list[Any]:
 
 
 def _single(value: Any) -> Any:
-    # As the launch from Python passes numbers: float32.
+    # A launch from Python passes numbers as float32.
     return float(np.float32(value)) if isinstance(value, float) else value
 
 
@@ -162,7 +162,7 @@ _compiled: dict[str, Code] = {}
 
 
 def _code(kernel: str, variant: Any) -> Code:
-    """Compile a variant once a process: TensorRT asks for it when it lists tactics, and again for each of them."""
+    """Compile a variant once a process, because TensorRT asks when it lists tactics and again for each of them."""
     from triton import knobs
 
     from ...kernels.triton.compile import compile_variant
@@ -170,7 +170,7 @@ def _code(kernel: str, variant: Any) -> Code:
     key = _key(variant)
     if key not in _compiled:
         with knobs.compilation.scope():
-            knobs.compilation.disable_line_info = True  # or engines would hold paths of this machine
+            knobs.compilation.disable_line_info = True  # without this, engines would hold paths of this machine
             entry, code = compile_variant(kernel, variant, PORTABLE, _PTX_VERSION)
         ptx = with_visible_parameters(code["ptx"].decode(), entry["entry"], len(entry["arguments"]))
         if ptx is None:

@@ -1,1 +1,1 @@
-"""Model repositories for Triton Inference Server. "Triton" alone is the language of kernels in this package."""
+"""Model repositories for NVIDIA's Triton Inference Server, called the server here: "Triton" alone is the language."""

@@ -1,4 +1,4 @@
-"""The text format of protobuf, as far as a model configuration of Triton Inference Server needs it."""
+"""The text format of protobuf, as far as a model configuration of the server needs it."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,16 @@ __all__ = ["Entry", "Word", "text_format"]
 
 
 class Word(str):
-    """A name of an enumeration, which stands without quotes."""
+    """A value of an enumeration, which is written without quotes."""
 
 
-# A tuple is a list of numbers; a list is a message. A field may come several times.
+# A tuple is a list of numbers; a list is a message, in which a field may come several times.
 Value = int | str | tuple[int, ...] | list["Entry"]
 Entry = tuple[str, "Value"]
 
 
 def text_format(entries: Sequence[Entry], indent: str = "") -> str:
-    """Entries of a message in the text format of protobuf, one field a line.
+    """Return the entries of a message in the text format of protobuf, one field a line.
 
     Source: Protocol Buffers, text format (https://protobuf.dev/reference/protobuf/textformat-spec/).
     """

@@ -1,4 +1,4 @@
-"""The models that Triton Inference Server gets: an ONNX file or a TensorRT engine, with its inputs and outputs."""
+"""A model for the server: an ONNX file or a TensorRT engine, with its inputs and outputs."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from ...engine.onnx.tensors import is_external
 
 __all__ = ["DATA_TYPES", "Model", "Port", "onnx_model", "plan_model"]
 
-# The server's names, by numpy's names and the numbers of ONNX.
+# For numpy's name of a dtype, the server's name and ONNX's number.
 DATA_TYPES = {
     "float32": ("FP32", 1), "uint8": ("UINT8", 2), "int8": ("INT8", 3), "int32": ("INT32", 6), "int64": ("INT64", 7),
     "bool": ("BOOL", 9), "float16": ("FP16", 10), "bfloat16": ("BF16", 16),
@@ -26,9 +26,9 @@ class Port(NamedTuple):
     """An input or output.
 
     Args:
-        name: as in the model.
-        dtype: as numpy calls it, such as "float32", or "bfloat16".
-        shape: its sides; those of any size are names, such as "N", which the first must be.
+        name: its name in the model.
+        dtype: numpy's name, such as "float32", or "bfloat16".
+        shape: its sides; a side of any size is a name, such as "N", and the first must be one.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Port(NamedTuple):
 
 @dataclass(frozen=True)
 class Model:
-    """A model that was checked, and the files that it is made of, by their paths in a version's folder."""
+    """A checked model, and its files by their paths in a version's folder."""
 
     platform: str
     backend: str
@@ -49,17 +49,18 @@ class Model:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Copy its files to a folder."""
+        """Copy the model's files to a folder."""
         for name, source in self.files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / name)
 
 
 def onnx_model(path: Path) -> Model:
-    """An ONNX file with its external data, for ONNX Runtime in the server.
+    """Check an ONNX file with its external data, for ONNX Runtime in the server.
 
     Raises:
-        CheckpointError: it cannot be opened, has a fixed N, or data types or places that the server does not have.
+        CheckpointError: the file cannot be opened, its N is fixed, or it has data types that the server lacks or
+            external data where the server cannot read them.
     """
     model = open_model(path, domains=("com.microsoft",))
     weights = {tensor.name for tensor in model.graph.initializer}
@@ -82,10 +83,11 @@ def onnx_model(path: Path) -> Model:
 
 
 def plan_model(path: Path, ports: tuple[Sequence[Port], Sequence[Port]] | None) -> Model:
-    """A TensorRT engine, whose inputs and outputs must be told.
+    """Check a TensorRT engine, whose inputs and outputs the caller must name.
 
     Raises:
-        CheckpointError: there is no such file, or it is empty; TaskError: the ports are missing or do not do.
+        CheckpointError: the file does not exist, is empty, or is no engine.
+        TaskError: the ports are missing, or the server cannot take them.
     """
     try:
         with open_regular(path) as file:

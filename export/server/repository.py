@@ -1,4 +1,4 @@
-"""A model repository for NVIDIA's Triton Inference Server: a model, and what the server should know of it."""
+"""A model repository for the server: a model, and the configuration with which the server runs it."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ __all__ = ["Port", "write_repository"]
 
 _NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _ENGINES = (".engine", ".plan", ".trt")
-_RANDOM = ("float32", "float16", "bfloat16", "uint8")  # other integers are classes, and random ones exist in no table
+_RANDOM = ("float32", "float16", "bfloat16", "uint8")  # other integers are classes, and a random one may be in no table
 
 
 def write_repository(
@@ -33,28 +33,30 @@ def write_repository(
 ) -> dict[str, Any]:
     """Write a model and its configuration into a model repository, complete or not at all.
 
-    They are `out/name/config.pbtxt`, and `out/name/1/model.onnx` with its external data or `out/name/1/model.plan`.
-    Requests are put together to batches by the server. Every instance runs once for each size of batch that is named
-    here before it takes requests: random floats and bytes, classes of 0. Where a side beside N is free nothing is run.
+    It writes `out/name/config.pbtxt`, and `out/name/1/model.onnx` with its external data or `out/name/1/model.plan`.
+    The server puts requests together to batches. Before an instance takes requests, it runs once for each size of batch
+    that is named here, on random floats and bytes and on classes of 0. It runs nothing if a side beside N is free.
 
-    An input [N], such as a class, takes requests of [N, 1]: the server knows no tensors without sides beside N.
+    An input [N], such as a class, takes requests of [N, 1], because the server knows no tensors without sides beside N.
 
     Args:
         model: a .onnx file whose inputs and outputs are [N, ...], N of any size; or a TensorRT engine (.plan, .engine).
-        out: the repository; made when missing, and may hold other models.
-        name: of the model: letters, digits, ".", "_" and "-", a letter or digit first.
+        out: the repository; made if it is missing, and may hold other models.
+        name: name of the model: letters, digits, ".", "_" and "-", a letter or digit first.
         max_batch: most images in a batch; an engine must have been built for as many.
         instances: copies of the model that run at a time, on each GPU or on the CPU.
-        device: where they run, "cpu" or "gpu"; engines run on "gpu" alone.
-        preferred: sizes of batches that no more requests are waited for, such as those an engine was tuned for.
+        device: where the copies run, "cpu" or "gpu"; engines run on "gpu" alone.
+        preferred: sizes of batches at which the server waits no longer, such as those that an engine was tuned for.
         max_queue_delay_us: microseconds that a request waits at most for others.
-        ports: inputs and outputs of an engine, which nothing can read without the library that built it.
-        metadata: parameters of the model; those of an ONNX file that begin with "zellige." are taken by themselves.
+        ports: inputs and outputs of an engine, which only the library that built it could read from the file.
+        metadata: parameters of the model; those in an ONNX file whose names begin with "zellige." are added.
     Returns:
         `name`, `backend`, `config` (the configuration's text), `files` (paths) and `bytes` (their sum).
     Raises:
-        OutputError: the repository cannot be written, or holds the model already; SizeError: a number is out of range;
-        TaskError: the name, the device or the ports do not do; CheckpointError: the model cannot be served;
+        OutputError: the repository cannot be written, or holds the model already.
+        SizeError: a number is out of range.
+        TaskError: the server cannot take the name, the device or the ports.
+        CheckpointError: the model cannot be served.
         MissingExtraError: onnx is not installed.
     Source: Triton Inference Server, user guide, model repository and model configuration.
     """
@@ -122,7 +124,7 @@ def _data_type(port: Port) -> Word:
 
 
 def _dims(port: Port) -> tuple[int, ...]:
-    """Its sides without N, -1 for those of any size; one of 1 where there is none, which `reshape` takes away."""
+    """Return the port's sides without N, -1 for any size. If there are none it is [1], which `reshape` takes away."""
     return tuple(side if isinstance(side, int) else -1 for side in port.shape[1:]) or (1,)
 
 
@@ -154,4 +156,4 @@ def _check_target(target: Path) -> None:
                 f"{target.parent} holds the model {target.name!r} already; remove {target}, or give another name."
             )
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-            raise OutputError(f"{target} is there and no model of a repository; remove it, or give another name.")
+            raise OutputError(f"{target} exists and is no model of a repository; remove it, or give another name.")

@@ -1,4 +1,4 @@
-// Scale, shift and ReLU of the values of a pixel, for the kernels that apply them.
+// Scale, shift and ReLU of pixels, for the kernels that apply them.
 #pragma once
 
 #include <cstddef>
@@ -8,13 +8,13 @@
 
 namespace zellige {
 
-// Comparisons with NaN are false: NaN stays.
+// Comparisons with NaN are false, so NaN stays.
 ZELLIGE_INLINE float affine(float x, float scale, float shift) {
     const float value = x * scale + shift;
     return value < 0.0f ? 0.0f : value;
 }
 
-// All channels of one pixel; of bfloat16 the factors are in the order of paired_place.
+// Computes all channels of one pixel. For bfloat16 the factors come in the order of paired_place.
 ZELLIGE_INLINE void affine_pixel(const float *__restrict x, std::int64_t channels, const float *__restrict scale,
                                  const float *__restrict shift, float *__restrict y) {
     for (std::int64_t c = 0; c < channels; ++c) y[c] = affine(x[c], scale[c], shift[c]);
@@ -34,8 +34,8 @@ ZELLIGE_INLINE void affine_pixel(const bfloat16 *__restrict x, std::int64_t chan
     }
 }
 
-// The factors of all samples as the loops over T take them: bfloat16's without odd NaN, which narrow_pair asks for, and
-// by pixel in the order of paired_place.
+// Returns the factors of all samples as the loops over T take them. For bfloat16 every NaN is one that narrow_pair can
+// take, and in channels-last maps the factors come in the order of paired_place.
 template <typename T>
 const float *prepared(const float *factors, std::int64_t samples, std::int64_t channels, bool channels_last,
                       std::vector<float> &room) {

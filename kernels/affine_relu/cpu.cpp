@@ -1,4 +1,4 @@
-// One pass over the map: planes under one scale each (NCHW), or pixels under a row of scales (channels-last).
+// One pass over the map: planes with one scale each (NCHW), or pixels with a row of scales (channels-last).
 #include <cstddef>
 #include <stdexcept>
 #include <vector>
@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::int64_t values_a_part = 1 << 15;  // enough to pay for handing a part to a thread
 
-// Values of one channel; doubled, each is stored twice.
+// Computes values of one channel. Each is stored twice if the map is doubled.
 ZELLIGE_INLINE void plane_row_body(const float *__restrict x, std::int64_t size, float scale, float shift, bool twice,
                                    float *__restrict y) {
     if (twice) {
@@ -53,7 +53,7 @@ ZELLIGE_CLONES void plane_row(const bfloat16 *x, std::int64_t size, float scale,
     plane_row_body(x, size, scale, shift, twice, y);
 }
 
-// `pixels` pixels of all channels; doubled, each pixel is stored twice.
+// Computes `pixels` pixels of all channels. Each pixel is stored twice if the map is doubled.
 template <typename T>
 ZELLIGE_INLINE void pixels_body(const T *x, std::int64_t pixels, std::int64_t channels, const float *scale,
                                 const float *shift, bool twice, T *y) {
@@ -115,7 +115,7 @@ using Values = nb::ndarray<nb::ro, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using Factors = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Result = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
-// Trusts op.py for shapes and dtypes; maps come in the order of their memory, [N, H, W, C] when channels-last.
+// op.py has checked shapes and dtypes. Maps come in the order of their memory: [N, H, W, C] if channels-last.
 void affine_relu(const Values &x, const Factors &scale, const Factors &shift, const Result &y, bool upsample,
                  bool channels_last) {
     const auto extent = [&](std::size_t axis) { return static_cast<std::int64_t>(x.shape(axis)); };

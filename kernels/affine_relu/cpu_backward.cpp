@@ -1,4 +1,4 @@
-// One pass over gradient and map: the slope of every value is stored, and added up twice, for scale and for shift.
+// One pass over gradient and map: it stores the slope of every value, and adds slopes up for scale and for shift.
 #include <cstddef>
 #include <stdexcept>
 
@@ -18,8 +18,8 @@ ZELLIGE_INLINE float slope_of(float gradient, float x, float scale, float shift)
     return x * scale + shift > 0.0f ? gradient : 0.0f;
 }
 
-// Gradients of `size` values; where they were doubled, the sums of those of their squares, which lie `below` apart in
-// two rows, `across` in one.
+// Returns the gradients of `size` values. The gradient of a doubled value is the sum of its square's four, which lie
+// `across` apart in a row and `below` apart from row to row.
 template <typename T>
 ZELLIGE_INLINE const float *given(Slice<T> &slice, float *__restrict room, const T *__restrict gradient,
                                   std::int64_t size, bool twice, std::int64_t step, std::int64_t across,
@@ -40,7 +40,7 @@ ZELLIGE_INLINE void plane_body(const T *gradient, const T *x, std::int64_t rows,
     Lanes sums;
     Slice<T> values, gradients, results;
     float room[most];
-    // Without doubling all rows are one.
+    // Without doubling all rows are read as one.
     const std::int64_t runs = twice ? rows : 1, size = twice ? columns : rows * columns;
     for (std::int64_t run = 0; run < runs; ++run)
         for (std::int64_t from = 0; from < size; from += most) {
@@ -71,7 +71,7 @@ ZELLIGE_CLONES void plane(const bfloat16 *gradient, const bfloat16 *x, std::int6
     plane_body(gradient, x, rows, columns, scale, shift, twice, dx, with_x, alone);
 }
 
-// A function of its own, because the compiler trusts __restrict of parameters more than of variables.
+// This is a function because the compiler trusts __restrict on parameters more than on variables.
 ZELLIGE_INLINE void add_pixel(const float *__restrict slope, const float *__restrict x, std::int64_t channels,
                               const float *__restrict scale, const float *__restrict shift, float *__restrict dx,
                               float *__restrict with_x, float *__restrict alone) {
@@ -83,7 +83,7 @@ ZELLIGE_INLINE void add_pixel(const float *__restrict slope, const float *__rest
     }
 }
 
-// Pixels [first, first + pixels) of a sample, with all channels; the pointers are the sample's.
+// Takes pixels [first, first + pixels) of a sample with all channels. The pointers are the sample's.
 template <typename T>
 ZELLIGE_INLINE void pixels_body(const T *gradient, const T *x, std::int64_t first, std::int64_t pixels,
                                 std::int64_t columns, std::int64_t channels, const float *scale, const float *shift,
@@ -148,7 +148,7 @@ void backward(const Map &size, const T *gradient, const T *x, const float *scale
         });
         return store(size, sums, dscale, dshift);
     }
-    // Parts of planes are whole rows, because doubled ones lie in two.
+    // Parts of planes are whole rows, because a row becomes two rows when it is doubled.
     const std::int64_t rows_a_part = std::max<std::int64_t>(pixels_a_part / size.columns, 1);
     ChannelSums sums(size.samples, size.channels, size.rows, rows_a_part);
     const std::int64_t parts = sums.parts();
@@ -170,7 +170,7 @@ using Factors = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::
 using Result = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using Sums = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
-// Trusts op.py for shapes and dtypes; maps come in the order of their memory, [N, H, W, C] when channels-last.
+// op.py has checked shapes and dtypes. Maps come in the order of their memory: [N, H, W, C] if channels-last.
 void affine_relu_backward(const Values &gradient, const Values &x, const Factors &scale, const Factors &shift,
                           const Result &dx, const Sums &dscale, const Sums &dshift, bool upsample,
                           bool channels_last) {

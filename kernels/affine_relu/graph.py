@@ -24,7 +24,7 @@ _DOUBLED = """
 
 
 def rectified(x: str, scale: str, shift: str, y: str = "y") -> str:
-    """Return the text behind the casts, for a map and factors of other names than those of the inputs."""
+    """Return the function's text behind its casts, for the map and factors of these names."""
     return _RECTIFIED.format(x=x, scale=scale, shift=shift, y=y)
 
 
@@ -44,5 +44,5 @@ NODES = (
 
 
 def translate(nodes: Any, x: Any, scale: Any, shift: Any, upsample: bool, backend: str | None = None) -> Any:
-    """Write the node for the custom op."""
+    """Return the node that stands for the custom op."""
     return nodes.AffineRelu(x, scale, shift, upsample=int(upsample))

@@ -22,9 +22,10 @@ def affine_relu(
     """Scale and shift every channel of every sample, apply ReLU, and double the sides if asked to.
 
     y[n, c] = max(x[n, c] * scale[n, c] + shift[n, c], 0), in float32, rounded once. With `upsample` each value is
-    stored as a square of 2x2. It is batch norm in inference with a condition, folded into one scale and one shift.
+    stored as a square of 2x2. This is conditional batch norm in inference, folded into one scale and one shift.
 
-    Differentiable any number of times; gradients of gradients, forward mode and torch.func go through the reference.
+    It is differentiable any number of times: gradients of gradients, forward mode and torch.func go through the
+    reference.
 
     Args:
         x: [N, C, H, W], any strides; float32, float16, bfloat16, or float64 (reference only).
@@ -33,7 +34,7 @@ def affine_relu(
         backend: forces "triton", "native" (float32 and bfloat16) or "reference"; None takes the device's best one.
 
     Returns:
-        [N, C, H, W] or [N, C, 2H, 2W], x's dtype, channels-last where x is. NaN stays NaN.
+        [N, C, H, W] or [N, C, 2H, 2W], x's dtype, channels-last if x is. NaN stays NaN.
 
     Raises:
         ShapeError: an argument has a rank, size, dtype or device that is not listed above.
@@ -140,5 +141,5 @@ def _result(x: Tensor, upsample: bool) -> Tensor:
 
 
 def _backend(x: Tensor, backend: str | None) -> str:
-    # Chosen here and not in the public function, where torch.compile would trace the search for backends.
+    # The choice is made here because torch.compile would trace the search for backends in the public function.
     return choose_backend(x.device, backend, x.dtype, native=_NATIVE_DTYPES)

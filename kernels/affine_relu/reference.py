@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 def affine_relu_reference(x: Tensor, scale: Tensor, shift: Tensor, upsample: bool) -> Tensor:
-    """Compute it in float32, or in float64 for such maps; arguments as in op.py, already validated."""
+    """Compute the result in float32, for float64 maps in float64; arguments are those of op.py, validated."""
     wide = torch.promote_types(x.dtype, torch.float32)
     y = F.relu(x.to(wide) * scale[:, :, None, None].to(wide) + shift[:, :, None, None].to(wide)).to(x.dtype)
     return F.interpolate(y, scale_factor=2.0, mode="nearest") if upsample and y.numel() else _doubled(y, upsample)
@@ -15,7 +15,7 @@ def affine_relu_reference(x: Tensor, scale: Tensor, shift: Tensor, upsample: boo
 def affine_relu_backward_reference(
     gradient: Tensor, x: Tensor, scale: Tensor, shift: Tensor, upsample: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, scale and shift, in the precision of the sums, without autograd."""
+    """Return the gradients of x, scale and shift, in the precision of the sums, without autograd."""
     wide = torch.promote_types(x.dtype, torch.float32)
     gradient, x, scale, shift = (t.to(wide) for t in (gradient, x, scale[:, :, None, None], shift[:, :, None, None]))
     if upsample:

@@ -26,7 +26,7 @@ def affine_relu_triton(x: Tensor, scale: Tensor, shift: Tensor, y: Tensor, upsam
 def affine_relu_backward_triton(
     gradient: Tensor, x: Tensor, scale: Tensor, shift: Tensor, upsample: bool, channels_last: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, scale and shift from packed maps, the latter two as float32 sums in a fixed order."""
+    """Return the gradients of x, scale and shift from packed maps; the last two are float32 sums in a fixed order."""
     n, channels, rows, columns = x.shape
     pixel_block, channel_block = tile(channels_last, rows * columns, channels)
     steps = _steps(channels_last)
@@ -71,7 +71,7 @@ def _forward(
     b = tl.load(shift + sample * channels + channel, mask=channel < channels, other=0.0)
     at = map_offsets(sample, pixel, channel, channels, pixels, CHANNELS_LAST)
     value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32) * a[None, :] + b[None, :]
-    # A comparison with NaN is false: NaN stays.
+    # A comparison with NaN is false, so NaN stays.
     value = tl.where(value < 0.0, 0.0, value).to(y.dtype.element_ty)
     if UPSAMPLE:
         first = corner(pixel, columns)
@@ -136,7 +136,7 @@ def _backward(
 
 
 def variants() -> Iterator[Variant]:
-    """What is built ahead of time: affine_relu[_backward]_DTYPE_LAYOUT[_x2][_wide]."""
+    """Yield the variants to build ahead of time: affine_relu[_backward]_DTYPE_LAYOUT[_x2][_wide]."""
     for (dtype, pointer), (layout, tile_of), upsample in product(FLOATS.items(), LAYOUTS.items(), (False, True)):
         name = f"{dtype}_{layout}{'_x2' if upsample else ''}"
         factors, sizes = {"scale": FP32, "shift": FP32}, SIZES | {"columns": "i32"}

@@ -1,4 +1,4 @@
-// What both passes of bias_noise_act know of a map and its noise, and how they take pixels of few channels.
+// The map and the noise as both passes of bias_noise_act see them, and how they take pixels of few channels.
 #pragma once
 
 #include "cpu/native.hpp"
@@ -17,7 +17,7 @@ struct Map {
 
 struct Noise {
     const float *values;  // null: none
-    std::int64_t stride;  // from one sample to the next; 0 where they share it
+    std::int64_t stride;  // from one sample to the next; 0 if they share the noise
     float strength;
 
     const float *at(std::int64_t sample, std::int64_t pixel) const {
@@ -25,8 +25,8 @@ struct Noise {
     }
 };
 
-// Pixels with fewer channels than this are taken together, as many as a slice holds, under a row of biases and a row of
-// specks. Sixteen at a time fill whole vectors.
+// Pixels with fewer channels than this are taken together, as many as a slice holds, with a row of biases and a row of
+// specks. A speck is a pixel's noise times the strength. Multiples of sixteen pixels fill whole vectors.
 constexpr std::int64_t few_channels = 32;
 
 ZELLIGE_INLINE std::int64_t pixels_together(std::int64_t channels) {
@@ -34,7 +34,7 @@ ZELLIGE_INLINE std::int64_t pixels_together(std::int64_t channels) {
     return pixels > 16 ? pixels / 16 * 16 : pixels;
 }
 
-// The biases of that many pixels.
+// Writes the biases of `pixels` pixels one after the other.
 ZELLIGE_INLINE void repeat(const float *bias, std::int64_t pixels, std::int64_t channels, float *into) {
     for (std::int64_t pixel = 0; pixel < pixels; ++pixel)
         for (std::int64_t c = 0; c < channels; ++c) into[pixel * channels + c] = bias[c];
@@ -48,7 +48,7 @@ ZELLIGE_INLINE void spread_over(const float *__restrict noise, float strength, s
         for (std::int64_t c = 0; c < channels; ++c) specks[pixel * channels + c] = strength * noise[pixel];
 }
 
-// The speck of a pixel for each of its channels.
+// Writes every pixel's speck once for each of its channels.
 ZELLIGE_INLINE void spread(const float *noise, float strength, std::int64_t pixels, std::int64_t channels,
                            float *specks) {
     if (channels == 3)  // pictures; a constant count makes vector code

@@ -1,4 +1,4 @@
-// One pass over the map: runs of one plane under one bias (NCHW), or pixels under the row of biases (channels-last).
+// One pass over the map: runs of a plane with one bias (NCHW), or pixels with the row of biases (channels-last).
 #include <cstddef>
 #include <stdexcept>
 
@@ -14,10 +14,10 @@ namespace {
 constexpr std::int64_t values_a_part = 1 << 15;  // enough to pay for handing a part to a thread
 constexpr std::int64_t run = 1 << 14;            // pixels whose noise stays in the second cache for all channels
 
-// NaN compares false and the product with the slope keeps it.
+// A comparison with NaN is false, so NaN is multiplied by the slope and stays NaN.
 ZELLIGE_INLINE float act(float value, Act by) { return by.gain * (value >= 0.0f ? value : by.slope * value); }
 
-// Pixels of one plane; `noise` is theirs, or null.
+// Computes pixels of one plane. `noise` is that of these pixels, or null.
 template <typename T>
 ZELLIGE_INLINE void plane_run_body(const T *__restrict x, std::int64_t size, float bias, const float *__restrict noise,
                                    float strength, Act by, T *__restrict y) {
@@ -37,14 +37,14 @@ ZELLIGE_CLONES void plane_run(const bfloat16 *x, std::int64_t size, float bias, 
     plane_run_body(x, size, bias, noise, strength, by, y);
 }
 
-// Values under one bias each, whose noise is already times the strength.
+// Computes values with a bias and a speck each.
 template <typename T>
 ZELLIGE_INLINE void values_of(const T *__restrict x, std::int64_t size, const float *__restrict bias,
                               const float *__restrict specks, Act by, T *__restrict y) {
     for (std::int64_t i = 0; i < size; ++i) narrow(act(widen(x[i]) + specks[i] + bias[i], by), y[i]);
 }
 
-// Pixels of few channels, as many at once as a slice holds.
+// Computes pixels of few channels, as many at once as a slice holds.
 template <typename T>
 ZELLIGE_INLINE void narrow_pixels(const T *x, std::int64_t pixels, std::int64_t channels, const float *bias,
                                   const float *noise, float strength, Act by, T *y) {
@@ -75,7 +75,7 @@ ZELLIGE_INLINE void wide_pixels(const T *__restrict x, std::int64_t pixels, std:
     }
 }
 
-// `pixels` pixels of all channels; `noise` is theirs, or null.
+// Computes `pixels` pixels of all channels. `noise` is that of these pixels, or null.
 template <typename T>
 ZELLIGE_INLINE void pixels_body(const T *x, std::int64_t pixels, std::int64_t channels, const float *bias,
                                 const float *noise, float strength, Act by, T *y) {
@@ -128,7 +128,7 @@ using Biases = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::c
 using Specks = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Result = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
-// Trusts op.py for shapes and dtypes; maps come in the order of their memory, [N, H, W, C] when channels-last.
+// op.py has checked shapes and dtypes. Maps come in the order of their memory: [N, H, W, C] if channels-last.
 void bias_noise_act(const Values &x, const Biases &bias, const Specks &specks, float strength, float slope, float gain,
                     const Result &y, bool channels_last) {
     const auto extent = [&](std::size_t axis) { return static_cast<std::int64_t>(x.shape(axis)); };

@@ -1,5 +1,5 @@
-// One pass over gradient and map: the slope of every value is stored, and added up over pixels for the bias, and over
-// channels for noise and strength.
+// One pass over gradient and map: it stores the slope of every value, and adds slopes up over pixels for the bias and
+// over channels for noise and strength.
 #include <cstddef>
 #include <stdexcept>
 
@@ -14,14 +14,14 @@ namespace zellige {
 namespace {
 
 constexpr std::int64_t values_a_part = 1 << 15;  // enough to pay for handing a part to a thread
-constexpr std::int64_t shortest_run = 1 << 10;   // of one plane, enough for the processor to see a stream
+constexpr std::int64_t shortest_run = 1 << 10;   // values of a plane that the processor recognises as a stream
 
 ZELLIGE_INLINE float slope_at(float value, float gradient, Act by) {
     const float slope = by.gain * gradient;
     return value >= 0.0f ? slope : by.slope * slope;
 }
 
-// Functions of their own, because the compiler trusts __restrict of parameters more than of variables.
+// These are functions because the compiler trusts __restrict on parameters more than on variables.
 ZELLIGE_INLINE void add_run(const float *__restrict gradient, const float *__restrict x, std::int64_t size, float bias,
                             Act by, float *__restrict dx, float *__restrict lanes) {
     by_lanes(size, [&](std::int64_t i, std::int64_t lane) __attribute__((always_inline)) {
@@ -41,7 +41,7 @@ ZELLIGE_INLINE void add_noisy_run(const float *__restrict gradient, const float 
     });
 }
 
-// Values under one bias each, whose noise is already times the strength.
+// Takes values with a bias and a speck each.
 ZELLIGE_INLINE void add_values(const float *__restrict gradient, const float *__restrict x, std::int64_t size,
                                const float *__restrict bias, const float *__restrict specks, Act by,
                                float *__restrict dx, float *__restrict sums) {
@@ -52,7 +52,7 @@ ZELLIGE_INLINE void add_values(const float *__restrict gradient, const float *__
     }
 }
 
-// The same under one speck.
+// Takes values with a bias each and one speck.
 ZELLIGE_INLINE void add_pixel(const float *__restrict gradient, const float *__restrict x, std::int64_t channels,
                               const float *__restrict bias, float speck, Act by, float *__restrict dx,
                               float *__restrict sums) {
@@ -91,7 +91,7 @@ struct Part {
     const T *gradient, *x;
     const float *noise;  // null: none
     T *dx;
-    float *over_channels;  // null where there is no noise
+    float *over_channels;  // null if there is no noise
 };
 
 template <typename T>
@@ -120,7 +120,7 @@ ZELLIGE_CLONES float plane(const Part<bfloat16> &of, std::int64_t size, float bi
     return plane_body(of, size, bias, strength, by);
 }
 
-// Pixels of few channels, as many at once as a slice holds.
+// Takes pixels of few channels, as many at once as a slice holds.
 template <typename T>
 ZELLIGE_INLINE void narrow_pixels(const Part<T> &of, std::int64_t pixels, std::int64_t channels, const float *bias,
                                   float strength, Act by, float *sums) {
@@ -185,7 +185,7 @@ ZELLIGE_CLONES void pixels_of(const Part<bfloat16> &of, std::int64_t pixels, std
 template <typename T>
 void backward(const Map &size, bool channels_last, const T *gradient, const T *x, const float *bias, const Noise &noise,
               Act by, T *dx, float *dbias, float *over_channels) {
-    // By pixel, few enough that their sums keep their digits.
+    // In channels-last maps a part has few enough pixels for its sums to keep their digits.
     const std::int64_t longest = channels_last ? std::clamp<std::int64_t>(values_a_part / size.channels, 1, most)
                                                : std::max(values_a_part / size.channels, shortest_run);
     const std::int64_t pixels_a_part = std::min(longest, size.pixels), sample = size.channels * size.pixels;
@@ -224,8 +224,8 @@ using Result = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using ByChannel = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using ByPixel = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
-// Trusts op.py for shapes and dtypes; maps come in the order of their memory, [N, H, W, C] when channels-last. The sum
-// over channels is made where there is noise.
+// op.py has checked shapes and dtypes. Maps come in the order of their memory: [N, H, W, C] if channels-last. The
+// sum over channels is made if there is noise.
 void bias_noise_act_backward(const Values &gradient, const Values &x, const Biases &bias, const Specks &specks,
                              float strength, float slope, float gain, const Result &dx, const ByChannel &dbias,
                              const ByPixel &over_channels, bool channels_last) {

@@ -1,4 +1,4 @@
-"""bias_noise_act as two nodes of ONNX, with noise and without: functions have no inputs that may be missing."""
+"""bias_noise_act as two nodes of ONNX, with noise and without, because a function's inputs cannot be left out."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ NODES = (
 def translate(
     nodes: Any, x: Any, bias: Any, noise: Any, strength: Any, slope: float, gain: float, backend: str | None = None
 ) -> Any:
-    """Write one of the nodes for the custom op."""
+    """Return the node that stands for the custom op, with noise or without."""
     if noise is None:
         return nodes.BiasAct(x, bias, slope=slope, gain=gain)
     return nodes.BiasNoiseAct(x, bias, noise, strength, slope=slope, gain=gain)

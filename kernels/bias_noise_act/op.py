@@ -33,20 +33,20 @@ def bias_noise_act(
     v = x + strength * noise + bias[c]; y = gain * (v if v >= 0 else slope * v), in float32, rounded once. All backends
     add in this order and give the same bits.
 
-    Differentiable in x, bias, noise and strength any number of times; gradients of gradients, forward mode and
+    It is differentiable in x, bias, noise and strength any number of times: gradients of gradients, forward mode and
     torch.func go through the reference.
 
     Args:
         x: [N, C, H, W], any strides; float32, float16, bfloat16, or float64 (reference only).
         bias: [C], float32 or x's dtype.
         noise: [N, 1, H, W], or [1, 1, H, W] for all samples; float32 or x's dtype; or None.
-        strength: [] or [1], float32 or x's dtype; None where noise is None.
-        slope: of the negative values.
-        gain: of all values.
+        strength: [] or [1], float32 or x's dtype; None if noise is None.
+        slope: factor of negative values.
+        gain: factor of all values.
         backend: forces "triton", "native" (float32 and bfloat16) or "reference"; None takes the device's best one.
 
     Returns:
-        [N, C, H, W], x's dtype, channels-last where x is. NaN stays NaN.
+        [N, C, H, W], x's dtype, channels-last if x is. NaN stays NaN.
 
     Raises:
         ShapeError: an argument has a rank, size, dtype or device that is not listed above, or noise and strength are
@@ -183,7 +183,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[:4]
-    given = 2 if tensors[2] is None else 4  # without noise, noise and strength have no gradient
+    given = 2 if tensors[2] is None else 4  # noise and strength are None together
     found: list[Tensor | None]
     if torch.is_grad_enabled() or differentiated(gradient):  # the gradients are to be differentiated
 
@@ -214,5 +214,5 @@ def _flat(x: Tensor) -> Tensor:
 
 
 def _backend(x: Tensor, backend: str | None) -> str:
-    # Chosen here and not in the public function, where torch.compile would trace the search for backends.
+    # The choice is made here because torch.compile would trace the search for backends in the public function.
     return choose_backend(x.device, backend, x.dtype, native=_NATIVE_DTYPES)

@@ -7,7 +7,7 @@ from torch import Tensor
 def bias_noise_act_reference(
     x: Tensor, bias: Tensor, noise: Tensor | None, strength: Tensor | None, slope: float, gain: float
 ) -> Tensor:
-    """Compute it in float32, or in float64 for such maps; arguments as in op.py, already validated."""
+    """Compute the result in float32, for float64 maps in float64; arguments are those of op.py, validated."""
     value = _before_act(x, bias, noise, strength)
     return (gain * torch.where(value >= 0, value, slope * value)).to(x.dtype)
 
@@ -21,7 +21,7 @@ def bias_noise_act_backward_reference(
     slope: float,
     gain: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x and bias, and the first one's sum over channels [N, H, W], in the precision of the sums."""
+    """Return the gradients of x and bias, and the sum of x's over channels [N, H, W], in the precision of the sums."""
     positive = _before_act(x, bias, noise, strength) >= 0
     gradient = gain * gradient.to(_wide(x))
     gradient = torch.where(positive, gradient, slope * gradient)
@@ -29,7 +29,7 @@ def bias_noise_act_backward_reference(
 
 
 def noise_gradients(over_channels: Tensor, noise: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of noise and strength from the sum over channels that every backend makes."""
+    """Return the gradients of noise and strength from the sum over channels that every backend makes."""
     over_channels = over_channels[:, None]
     dstrength = (over_channels * noise.to(over_channels.dtype)).sum().reshape(strength.shape)
     return (over_channels * strength.to(over_channels.dtype)).sum_to_size(noise.shape), dstrength

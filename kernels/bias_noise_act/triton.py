@@ -12,7 +12,7 @@ from ..triton.tiles import grid_of_tiles, map_offsets, place, tile
 from ..triton.tuning import size_class, tuned_tiles
 from ..triton.variants import FLOATS, FP32, LAYOUTS, SIZES, TILES, Variant, with_wide
 
-_STEPS = 16  # tiles that a program of the backward pass walks, across the direction in which memory runs
+_STEPS = 16  # tiles that a program of the backward pass walks, at right angles to the order of memory
 
 
 def bias_noise_act_triton(
@@ -25,12 +25,12 @@ def bias_noise_act_triton(
     gain: float,
     channels_last: bool,
 ) -> None:
-    """Compute y from a packed map; bias [C] and noise [N or 1, H * W] are contiguous float32."""
+    """Compute y from a packed map; bias [C] and noise [N or 1, H * W] are contiguous and float32."""
     n, channels, rows, columns = x.shape
     _forward[grid_of_tiles(n, channels, rows * columns)](
         x, bias, noise, strength, y, slope, gain, channels, rows * columns, _noise_stride(noise),
         NOISE=noise is not None, CHANNELS_LAST=channels_last, SIZE=size_class(x.numel()),
-        # Without fused multiply-adds the bits are the reference's; the kernel waits for memory anyway.
+        # Without fused multiply-adds the bits are the reference's. No time is lost, because memory is the limit.
         enable_fp_fusion=False,
     )  # fmt: skip
 
@@ -45,7 +45,7 @@ def bias_noise_act_backward_triton(
     gain: float,
     channels_last: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x and bias, and the first one's sum over channels [N, H, W]; sums in float32, in a fixed order."""
+    """Return the gradients of x and bias, and the sum of x's over channels [N, H, W]; sums run in a fixed order."""
     n, channels, rows, columns = x.shape
     pixel_block, channel_block = tile(channels_last, rows * columns, channels)
     pixel_steps, channel_steps = (_STEPS, 1) if channels_last else (1, _STEPS)
@@ -66,7 +66,7 @@ def bias_noise_act_backward_triton(
 
 
 def _noise_stride(noise: Tensor | None) -> int:
-    """Values between the noise of one sample and the next: none where all samples share it."""
+    """Return the distance in values from one sample's noise to the next: 0 if all samples share it."""
     return 0 if noise is None or noise.shape[0] == 1 else noise.shape[1]
 
 
@@ -132,7 +132,7 @@ def _backward(
     CHANNELS: tl.constexpr,
     STEPS: tl.constexpr,
 ):
-    # By pixel a program walks pixels under its channels, by plane it walks channels under its pixels.
+    # If the map is channels-last, a program keeps its channels and walks pixels; else it keeps pixels, walks channels.
     PIXEL_STEPS: tl.constexpr = STEPS if CHANNELS_LAST else 1
     CHANNEL_STEPS: tl.constexpr = 1 if CHANNELS_LAST else STEPS
     sample, first_channel, first_pixel = place(channels, pixels, CHANNELS * CHANNEL_STEPS, PIXELS * PIXEL_STEPS)
@@ -172,7 +172,7 @@ def _backward(
 
 
 def variants() -> Iterator[Variant]:
-    """What is built ahead of time: bias_noise_act[_backward]_DTYPE_LAYOUT[_noise][_wide]."""
+    """Yield the variants to build ahead of time: bias_noise_act[_backward]_DTYPE_LAYOUT[_noise][_wide]."""
     for (dtype, pointer), (layout, tile_of), noise in product(FLOATS.items(), LAYOUTS.items(), (False, True)):
         name = f"{dtype}_{layout}{'_noise' if noise else ''}"
         shared = {"bias": FP32, "slope": "fp32", "gain": "fp32", "noise_stride": "i32", **SIZES}

@@ -21,10 +21,10 @@ ZELLIGE_INLINE float total_of(const float *lanes) {
     return static_cast<float>(sum);
 }
 
-// So many float32 values are added to one sum; more would cost digits. The sums are added in float64.
+// One float32 sum takes this many values; more would cost digits. The sums themselves are added in float64.
 constexpr std::int64_t values_a_sum = 64;
 
-// Pixels of a part: of one plane, or of all channels if the map is channels-last.
+// Returns the number of pixels of a part. A part is a piece of one plane, or has all channels if channels-last.
 ZELLIGE_INLINE std::int64_t pixels_of_a_part(bool channels_last) {
     return channels_last ? values_a_sum : values_a_sum * sum_lanes;
 }

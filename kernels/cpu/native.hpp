@@ -1,4 +1,4 @@
-// Shared by every native kernel: the choice of an instruction set, storage types, threads and bindings.
+// Everything that native kernels share: the choice of an instruction set, storage types, threads and bindings.
 #pragma once
 
 #include <algorithm>
@@ -35,9 +35,9 @@ ZELLIGE_INLINE float widen(bfloat16 value) {
     return std::bit_cast<float>(static_cast<std::uint32_t>(value.bits) << 16);
 }
 
-// Integer arithmetic, because AVX2 does not include the conversion instruction. The 15 low bits move to the place of a
-// float32's exponent and mantissa. The exponent is then 112 too small; the product repairs it exactly, subnormals
-// included. Infinities and NaN need the largest exponent instead.
+// Widens with integer arithmetic, because AVX2 does not include the conversion instruction. The 15 low bits move to the
+// place of a float32's exponent and mantissa. The exponent is then 112 too small; the product repairs it exactly, for
+// subnormals too. Infinities and NaN need the largest exponent instead.
 ZELLIGE_INLINE float widen(float16 value) {
     const std::uint32_t magnitude = (value.bits & 0x7fffu) << 13;
     const std::uint32_t sign = (value.bits & 0x8000u) << 16;
@@ -55,14 +55,14 @@ ZELLIGE_INLINE void narrow(float value, bfloat16 &into) {
     into.bits = static_cast<std::uint16_t>(value == value ? rounded : 0x7fc0u);
 }
 
-// Fetches values that are needed later and whose addresses the processor cannot guess. Addresses behind the end of an
+// Fetches values that are needed soon and whose addresses the processor cannot guess. Addresses behind the end of an
 // array do no harm.
 template <typename T>
 ZELLIGE_INLINE void ask_for(const T *from, std::int64_t size) {
     for (std::int64_t i = 0; i < size; i += 64 / sizeof(T)) __builtin_prefetch(from + i);
 }
 
-// Fetches into the second cache. So many values would push those in use out of the first.
+// Fetches values into the second cache, because in the first they would take the place of values in use.
 template <typename T>
 ZELLIGE_INLINE void ask_for_later(const T *from, std::int64_t size) {
     for (std::int64_t i = 0; i < size; i += 64 / sizeof(T)) __builtin_prefetch(from + i, 0, 2);
@@ -73,7 +73,8 @@ ZELLIGE_INLINE void ask_to_write(T *from, std::int64_t size) {
     for (std::int64_t i = 0; i < size; i += 64 / sizeof(T)) __builtin_prefetch(from + i, 1);
 }
 
-// Two neighbours in one word are widened with one shift and one mask. Single values take a conversion and a shift each.
+// Two neighbours. Read as one word, they are widened with one shift and one mask; singly, each takes a conversion and a
+// shift.
 struct Pair {
     float first, second;
 };
@@ -91,7 +92,7 @@ ZELLIGE_INLINE std::int64_t paired_place(std::int64_t channel, std::int64_t chan
     return channels % 2 == 0 ? channel % 2 * (channels / 2) + channel / 2 : channel;
 }
 
-// Replaces any NaN by the one that narrow_pair can take. Factors pass through here before their products reach it.
+// Replaces any NaN by one that narrow_pair can take. Factors pass through here, and narrow_pair gets their products.
 ZELLIGE_INLINE float plain_nan(float value) { return value == value ? value : std::numeric_limits<float>::quiet_NaN(); }
 
 // Rounds as narrow does. A NaN must have 16 low bits of 0, as those of bfloat16 and of arithmetic have.
@@ -104,8 +105,8 @@ ZELLIGE_INLINE void narrow_pair(float first, float second, bfloat16 *into) {
     __builtin_memcpy(into, &word, sizeof word);
 }
 
-// Values as float32, a slice at a time: the map itself if it is float32, else a copy in the first cache. Copies are
-// made because the compiler often finds no vector code for loops that mix two types of storage.
+// Values as float32, a slice at a time: the map itself if it is float32, else a copy in the first cache. The copies are
+// there because the compiler often finds no vector code for loops that mix two types of storage.
 template <typename T>
 struct Slice {
     static constexpr std::int64_t most = 256;
@@ -136,7 +137,7 @@ using EnterParallel = void (*)(void (*body)(void *), void *data, unsigned thread
 extern EnterParallel enter_parallel;
 
 // The grain of one pass over much memory, `least` or more. A thread that goes on where its last part ended reads faster
-// than one that leaps, so parts are few; 32 are still shared out evenly.
+// than one that leaps, so parts are few. With 32 of them threads still get equal shares.
 inline std::int64_t long_grain(std::int64_t count, std::int64_t least) { return std::max(least, count / 32); }
 
 // Calls body(begin, end) for parts of [0, count), `grain` each, on as many threads as torch uses. The parts do not
@@ -162,8 +163,8 @@ void parallel_for(std::int64_t count, std::int64_t grain, const Body &body) {
         &shared, 0, 0);
 }
 
-// The functions that one file adds to the module. Its constructor puts it on a list, which the module goes through when
-// it is loaded.
+// The functions that one file adds to the module. The constructor puts them on a list, which the module walks when it
+// is loaded.
 class Binding {
   public:
     using Bind = void (*)(nanobind::module_ &);
@@ -177,7 +178,7 @@ class Binding {
   private:
     const Bind bind;
     const Binding *const next;
-    // Null before any constructor runs, whichever file's comes first.
+    // It is null before any constructor runs, whichever file's comes first.
     static const Binding *first;
 };
 

@@ -20,8 +20,8 @@ ZELLIGE_INLINE float rest_of(float r) {
     return p * (r * r) + r;
 }
 
-// 2^f - 1 for |f| <= 1/2. The error is at most 1.1e-4 of 2^f, a seventeenth of what bfloat16 rounds away, and at most
-// 6e-4 of the result itself, a third.
+// 2^f - 1 for |f| <= 1/2. The error is at most 1.1e-4 of 2^f, a seventeenth of bfloat16's rounding error, and at most
+// 6e-4 of the result itself, a third of it.
 ZELLIGE_INLINE float coarse_rest(float f) {
     float p = 0x1.c2a218p-5f;
     p = p * f + 0x1.f00c4ep-3f;
@@ -34,10 +34,10 @@ struct Exponential {
     float scale, rest;
 };
 
-// For x from -88 to 89. Below -87.7 the scale is 0, above 88.4 it is infinite. NaN makes the rest NaN.
-// x = n ln 2 + r. The sum of x / ln 2 and 1.5 * 2^23 has no bits left for a fraction, so that the addition rounds, and
-// its low bits hold n; 127 more make them the exponent of 2^n. ln 2 is split in two, and the first part has so few bits
-// that its product with n is exact.
+// Takes x from -88 to 89. Below -87.7 the scale is 0, above 88.4 it is infinite. NaN makes the rest NaN.
+// x = n ln 2 + r. The sum of x / ln 2 and 1.5 * 2^23 has no bits left for a fraction, so the addition rounds, and the
+// sum's low bits hold n. With 127 added they are the exponent of 2^n. ln 2 is split in two parts. The first has so few
+// bits that its product with n is exact.
 template <typename T>
 ZELLIGE_INLINE Exponential exponential(float x) {
     constexpr float rounder = 0x1.8p23f + 127.0f, per_octave = 0x1.715476p+0f;
@@ -50,7 +50,7 @@ ZELLIGE_INLINE Exponential exponential(float x) {
 }
 
 // 1 + e^-x, whose reciprocal is sigmoid x. The error is 1 unit in the last place for float32, and 1.1e-4 for results
-// that are stored as bfloat16. It is infinite from x = -88.7 down, so that a quotient by it is 0. NaN stays NaN.
+// that are stored as bfloat16. From x = -88.7 down the sum is infinite, and a quotient by it 0. NaN stays NaN.
 template <typename T>
 ZELLIGE_INLINE float one_plus_exp_of_minus(float x) {
     const float above = -89.0f > x ? -89.0f : x, limited = 88.0f < above ? 88.0f : above;

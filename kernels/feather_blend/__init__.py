@@ -1,6 +1,6 @@
 """feather_blend: the weighted mean of overlapping patches, as pixels.
 
-It has no graph.py: it belongs to no network, because panoramas are blended behind them.
+It has no graph.py, because it belongs to no network: panoramas are blended after their networks have run.
 """
 
 from .op import feather_blend

@@ -1,5 +1,5 @@
-// The weighted mean of overlapping patches, one tile of the picture at a time: its sums stay in the second cache while
-// all patches that touch it are added, in index order. Threads take bands of tiles.
+// The weighted mean of overlapping patches, one tile of the picture at a time. The tile's sums stay in the second cache
+// while all patches that touch it are added in index order. Threads take bands of tiles.
 #include <algorithm>
 #include <cstddef>
 #include <new>
@@ -15,11 +15,11 @@ namespace nb = nanobind;
 namespace zellige {
 namespace {
 
-// A tile's sums take about 256 KiB; patches are mostly smaller, so that few are cut.
+// A tile's sums take about 256 KiB. Most patches are smaller than a tile, so few are cut.
 constexpr std::int64_t tile_rows = 32, tile_columns = 512;
 
-// A row of patches is either `channels` planes of single values (NCHW) or one plane of interleaved pixels
-// (channels-last). Sums are kept in the same order, so that both are added as flat, contiguous arrays.
+// A row of a patch is either `channels` planes of single values (NCHW) or one plane of interleaved pixels
+// (channels-last). Sums are kept in the same order, so that values are added to them as flat, contiguous arrays.
 struct RowLayout {
     std::int64_t planes;
     std::int64_t lanes;  // values of one pixel next to each other: planes * lanes = channels
@@ -29,7 +29,7 @@ struct PatchStrides {
     std::int64_t patch, plane, row;
 };
 
-// Where the sums of a part of a tile begin: rows of `planes` times `row` sums, and rows of as many weights.
+// The places where the sums of a part of a tile begin: rows of `planes` times `row` sums, and of `row` weights.
 struct Sums {
     float *values, *weights;
     std::int64_t planes, row;
@@ -46,8 +46,8 @@ ZELLIGE_INLINE void add_values(float row_weight, const float *__restrict window,
     for (std::int64_t i = 0; i < size; ++i) sums[i] += (row_weight * window[i]) * widen(values[i]);
 }
 
-// The part of a patch that lies in a tile: `rows` rows of `size` values in each plane. Asks for the plane behind the one
-// that is added, behind the last one for the first of the `next` patch: each is too short to be seen as a stream.
+// Adds the part of a patch that lies in a tile: `rows` rows of `size` values in each plane. It fetches the plane after
+// the one that it adds, or the `next` patch's first, because planes are too short for the processor to see a stream.
 template <typename T>
 ZELLIGE_INLINE void add_patch_body(const Sums &of, const float *window_rows, const float *window_columns,
                                    const T *patch, const T *next, const PatchStrides &strides, std::int64_t rows,
@@ -55,7 +55,7 @@ ZELLIGE_INLINE void add_patch_body(const Sums &of, const float *window_rows, con
     const Sums sums = of;
     for (std::int64_t row = 0; row < rows; ++row)
         add_weights(window_rows[row], window_columns, size, sums.weights + row * sums.row);
-    // Plane by plane, because the rows of one lie next to each other.
+    // Planes are added one by one, because the rows of a plane lie next to each other.
     for (std::int64_t plane = 0; plane < sums.planes; ++plane) {
         const T *from = patch + plane * strides.plane;
         const T *behind = plane + 1 < sums.planes ? from + strides.plane : next;
@@ -86,8 +86,8 @@ ZELLIGE_CLONES void add_patch(const Sums &sums, const float *window_rows, const 
 ZELLIGE_INLINE float mean_of(float sum, float total) { return total > 0.0f ? sum / total : 0.0f; }
 
 // round_half_even((value + 1) * 127.5) within a byte. Adding 1.5 * 2^23 leaves no bit for a fraction, so the addition
-// itself rounds, half to even; unlike std::nearbyint that is a vector operation on every instruction set. The first
-// comparison is false for NaN, which becomes 0.
+// rounds half to even. Unlike std::nearbyint, it is a vector operation on every instruction set. The first comparison
+// is false for NaN, which becomes 0.
 ZELLIGE_INLINE std::uint8_t byte_of(float value) {
     const float scaled = (value + 1.0f) * 127.5f;
     const float positive = scaled > 0.0f ? scaled : 0.0f;
@@ -101,7 +101,7 @@ ZELLIGE_INLINE void interleave(const T *__restrict row, std::int64_t size, T *__
         for (int plane = 0; plane < planes; ++plane) picture[i * planes + plane] = row[plane * size + i];
 }
 
-// Constant plane counts let the compiler shuffle whole vectors.
+// A constant number of planes lets the compiler shuffle whole vectors.
 template <typename T>
 ZELLIGE_INLINE void store(const T *row, std::int64_t planes, std::int64_t size, T *picture) {
     if (planes == 1) interleave<1>(row, size, picture);
@@ -145,7 +145,7 @@ void blend(const Geometry &size, RowLayout layout, PatchStrides strides, const T
         std::vector<std::int64_t> near;
         for (std::int64_t n = 0; n < size.patches; ++n) {
             const std::int64_t y = positions[2 * n], x = positions[2 * n + 1];
-            // Positions are compared before anything is added to them: any int64 may be given.
+            // Positions may be any int64, so they are compared before anything is added to them.
             if (y < bottom && y > top - size.patch_rows && x < size.width && x > -size.patch_columns) near.push_back(n);
         }
         for (std::int64_t left = 0; left < size.width; left += tile_columns) {
@@ -177,7 +177,7 @@ void blend(const Geometry &size, RowLayout layout, PatchStrides strides, const T
     parallel_for(size.height, tile_rows, [&](std::int64_t begin, std::int64_t) {
         try {
             blend_band(begin);
-        } catch (const std::bad_alloc &) {  // must not leave the thread that it was thrown in
+        } catch (const std::bad_alloc &) {  // the error must not leave its thread
             failed = true;
         }
     });
@@ -189,7 +189,7 @@ using Positions = nb::ndarray<const std::int64_t, nb::shape<-1, 2>, nb::c_contig
 using Window = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Picture = nb::ndarray<nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
-// Trusts op.py for the shapes, and for pixels that are contiguous along the row in one of the two layouts.
+// op.py has checked the shapes, and that pixels are contiguous along the row in one of the two layouts.
 void feather_blend(const Patches &patches, const Positions &positions, const Window &window_rows,
                    const Window &window_columns, const Picture &picture) {
     const auto extent = [](const auto &array, std::size_t axis) {

@@ -31,12 +31,12 @@ def feather_blend(
     """Blend overlapping patches into one picture, as the mean of the patches under a separable window.
 
     v[y, x] = sum_n w_n p_n[:, y - top_n, x - left_n] / sum_n w_n with w_n = r[y - top_n] c[x - left_n], over the
-    patches n that cover (y, x), and v = 0 where the sum of the weights is 0. As a byte, round((v + 1) * 127.5), half
-    to even, limited to [0, 255].
+    patches n that cover (y, x), and v = 0 if the sum of the weights is 0. A byte is round((v + 1) * 127.5), half to
+    even, limited to [0, 255].
 
     Sums are float32 and run in the order of n, without fused multiply-adds, so that all backends and any number of
-    threads give the same bits. A pixel that one patch covers under a weight of 1 is that patch's value, bit for bit.
-    For inference only: there is no derivative.
+    threads give the same bits. A pixel that only one patch covers, with a weight of 1, has the patch's bits.
+    It is for inference only: it has no derivative.
 
     Args:
         patches: [N, C, P, Q], 1 to 4 channels, any strides; float32, float16 or bfloat16; values in [-1, 1].
@@ -48,7 +48,7 @@ def feather_blend(
         backend: forces "triton", "native" or "reference"; None takes the best one for the device.
 
     Returns:
-        [H, W, C], contiguous, uint8 or float32. Where no weight falls: 0.0, and 128 as a byte. NaN as a byte: 0.
+        [H, W, C], contiguous, uint8 or float32. Pixels without weight are 0.0, or 128 as bytes. NaN becomes byte 0.
 
     Raises:
         ShapeError: an argument has a rank, size, dtype or device that is not listed above.
@@ -73,7 +73,7 @@ def _blend(
     output: str,
     backend: str | None,
 ) -> Tensor:
-    # Chosen here and not in the public function, where torch.compile would trace the search for backends.
+    # The choice is made here because torch.compile would trace the search for backends in the public function.
     backend = choose_backend(patches.device, backend)
     if backend == "reference":
         picture = feather_blend_reference(patches, positions, window_rows, window_columns, height, width)
@@ -109,7 +109,7 @@ _blend.register_autograd(no_derivative("feather_blend"))
 
 
 def _with_dense_rows(patches: Tensor) -> Tensor:
-    """Copy the patches unless their rows are contiguous, by channel or by pixel; other strides may be anything."""
+    """Copy the patches unless their rows are contiguous, by channel or by pixel; any other strides will do."""
     _, channels, _, columns = patches.shape
     planar = columns == 1 or patches.stride(3) == 1
     interleaved = patches.stride(1) == 1 and patches.stride(3) == channels

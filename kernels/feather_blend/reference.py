@@ -7,7 +7,7 @@ from torch import Tensor
 def feather_blend_reference(
     patches: Tensor, positions: Tensor, window_rows: Tensor, window_columns: Tensor, height: int, width: int
 ) -> Tensor:
-    """Blend patches into a float picture [H, W, C]; arguments as in op.py, already validated."""
+    """Blend patches into a float picture [H, W, C]; arguments are those of op.py, validated."""
     _, channels, patch_rows, patch_columns = patches.shape
     # -0.0 is the neutral element of the sum: 0.0 + -0.0 would lose the sign of a pixel that only one patch covers.
     sums = torch.full((channels, height, width), -0.0, dtype=torch.float32, device=patches.device)

@@ -22,7 +22,7 @@ _SCAN = 128  # patches whose positions are tested at once
 def feather_blend_triton(
     patches: Tensor, positions: Tensor, window_rows: Tensor, window_columns: Tensor, picture: Tensor
 ) -> None:
-    """Blend patches into picture [H, W, C], float32 or uint8 by its dtype; arguments as in op.py, already validated."""
+    """Blend patches into picture [H, W, C], float32 or uint8; arguments are those of op.py, validated."""
     count, channels, patch_rows, patch_columns = patches.shape
     height, width, _ = picture.shape
 
@@ -46,7 +46,7 @@ def feather_blend_triton(
         BYTES=picture.dtype == torch.uint8,
         SIZE=size_class(picture.numel()),
         SCAN=_SCAN,
-        # Without fused multiply-adds the sums equal the reference's bit for bit; the kernel waits for memory anyway.
+        # Without fused multiply-adds the sums are the reference's. No time is lost, because memory is the limit.
         enable_fp_fusion=False,
     )
 
@@ -83,20 +83,20 @@ def _feather_blend_kernel(
     y = tile_top + pixel // TILE_COLUMNS
     x = tile_left + pixel % TILE_COLUMNS
     channel = tl.arange(0, CHANNEL_BLOCK)
-    # -0.0 is the neutral element of the sum (see reference.py); as a product, because tl.full(-0.0) was +0.0 in 3.6.
+    # -0.0 is the neutral element of the sum (see reference.py). It is a product because tl.full(-0.0) is +0.0 in 3.6.
     sums = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNEL_BLOCK), tl.float32) * -1.0
     totals = tl.zeros((TILE_ROWS * TILE_COLUMNS,), tl.float32)
 
-    # No range: under NumPy 2.4 the interpreter of Triton 3.6 cannot count to a runtime number.
+    # A range would fail: under NumPy 2.4 the interpreter of Triton 3.6 cannot count to a runtime number.
     start = 0
     while start < count:
         candidate = start + tl.arange(0, SCAN)
         top = tl.load(positions + 2 * candidate.to(tl.int64), mask=candidate < count, other=height)
         left = tl.load(positions + 2 * candidate.to(tl.int64) + 1, mask=candidate < count, other=width)
-        # Positions are compared before anything is added to them: any int64 may be given.
+        # Positions may be any int64, so they are compared before anything is added to them.
         hit = (top < tl.minimum(tile_top + TILE_ROWS, height)) & (top > tile_top - patch_rows)
         hit = hit & (left < tl.minimum(tile_left + TILE_COLUMNS, width)) & (left > tile_left - patch_columns)
-        # The smallest index that is still to come, or count: patches are added in index order.
+        # Patches are added in index order: n is the smallest index that is still to come, or count.
         n = tl.min(tl.where(hit, candidate, count), axis=0)
         while n < count:
             patch_row = y - tl.load(positions + 2 * n.to(tl.int64)).to(tl.int32)
@@ -114,7 +114,7 @@ def _feather_blend_kernel(
                 mask=inside[:, None] & (channel < CHANNELS)[None, :],
                 other=0.0,
             ).to(tl.float32)
-            # Outside the patch nothing is added, not even 0 * 0: a sum of -0.0 keeps its sign.
+            # Outside the patch nothing is added, not even 0 * 0, so that a sum of -0.0 keeps its sign.
             sums = tl.where(inside[:, None], sums + weight[:, None] * value, sums)
             totals += weight
             n = tl.min(tl.where(hit & (candidate > n), candidate, count), axis=0)
@@ -125,7 +125,7 @@ def _feather_blend_kernel(
     at = picture + (y.to(tl.int64) * width + x)[:, None] * CHANNELS + channel[None, :]
     within = ((y < height) & (x < width))[:, None] & (channel < CHANNELS)[None, :]
     if BYTES:
-        # Comparisons with NaN are false, so NaN becomes 0; adding 1.5 * 2^23 rounds, half to even.
+        # Comparisons with NaN are false, so NaN becomes 0. Adding 1.5 * 2^23 rounds half to even.
         scaled = (mean + 1.0) * 127.5
         limited = tl.where(scaled > 0.0, scaled, 0.0)
         limited = tl.where(limited < 255.0, limited, 255.0)
@@ -135,7 +135,7 @@ def _feather_blend_kernel(
 
 
 def variants() -> Iterator[Variant]:
-    """What is built ahead of time, for three channels: feather_blend_DTYPE[_bytes]."""
+    """Yield the variants to build ahead of time, for three channels: feather_blend_DTYPE[_bytes]."""
     for (dtype, pointer), as_bytes in product(FLOATS.items(), (False, True)):
         types = {"patches": pointer, "positions": "*i64", "window_rows": FP32, "window_columns": FP32}
         types |= {"picture": "*u8" if as_bytes else FP32}

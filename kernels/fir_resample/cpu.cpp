@@ -1,4 +1,4 @@
-// One pass over the map: rows are filtered into a buffer that stays in the first cache, and columns from there.
+// One pass over the map: rows are filtered into a buffer that stays in the first cache, then its columns are filtered.
 #include <cstddef>
 #include <stdexcept>
 
@@ -15,10 +15,10 @@ constexpr std::int64_t values_a_part = 1 << 15;  // enough to pay for handing a 
 constexpr std::int64_t buffered = 1 << 12;       // float32 values of a row in the buffer
 constexpr std::int64_t channels_at_once = 1 << 9;
 
-// A row outside of the map is null.
+// A row outside of the map is null, and its values are 0.
 template <typename T> ZELLIGE_INLINE float at(const T *row, std::int64_t i) { return row ? widen(row[i]) : 0.0f; }
 
-// The row of the result between rows of x, before its columns are filtered.
+// A row of the result, which lies between two rows of x, before its columns are filtered.
 template <typename T> struct Doubling {
     const T *far, *near;
 
@@ -35,7 +35,7 @@ template <typename T> struct Halving {
     }
 };
 
-// Pixels [first, last) of the filtered rows, zero outside of the map, channels [channel, channel + some).
+// Computes pixels [first, last) of the filtered rows, zero outside of the map, for channels [channel, channel + some).
 template <typename Rows>
 ZELLIGE_INLINE void filter_rows(const Rows &rows, std::int64_t first, std::int64_t last, std::int64_t columns,
                                 std::int64_t channels, std::int64_t channel, std::int64_t some,
@@ -52,7 +52,7 @@ ZELLIGE_INLINE void filter_rows(const Rows &rows, std::int64_t first, std::int64
         for (std::int64_t c = 0; c < some; ++c) into[c] = Rows::value(rows, pixel * channels + channel + c);
 }
 
-// One row of the doubled map. `some` is 1 where planes are stored one by one, which the compiler then knows.
+// Computes one row of the doubled map. `some` is a constant 1 for planes that are stored one by one.
 template <typename T>
 ZELLIGE_INLINE void double_body(const Doubling<T> &rows, std::int64_t columns, std::int64_t channels,
                                 std::int64_t channel, std::int64_t some, float scale, T *__restrict y) {
@@ -73,7 +73,7 @@ ZELLIGE_INLINE void double_body(const Doubling<T> &rows, std::int64_t columns, s
     }
 }
 
-// One row of the halved map; `columns` are those of x.
+// Computes one row of the halved map. `columns` are those of x.
 template <typename T>
 ZELLIGE_INLINE void halve_body(const Halving<T> &rows, std::int64_t columns, std::int64_t channels,
                                std::int64_t channel, std::int64_t some, float scale, T *__restrict y) {
@@ -127,7 +127,7 @@ ZELLIGE_CLONES void row(const Halving<bfloat16> &rows, std::int64_t columns, std
     row_body(rows, columns, channels, scale, y);
 }
 
-// A plane is a map of one channel stored by pixel.
+// An NCHW map is taken as channels-last maps of one channel each, its planes.
 struct Map {
     std::int64_t maps, rows, columns, channels;
 };
@@ -153,7 +153,7 @@ template <typename T> void resample(const Map &size, const T *x, bool up, float 
 using Values = nb::ndarray<nb::ro, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using Result = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
-// Trusts op.py for shapes and dtypes; maps come in the order of their memory, [N, H, W, C] when channels-last.
+// op.py has checked shapes and dtypes. Maps come in the order of their memory: [N, H, W, C] if channels-last.
 void fir_resample(const Values &x, const Result &y, bool up, float scale, bool channels_last) {
     const auto extent = [&](std::size_t axis) { return static_cast<std::int64_t>(x.shape(axis)); };
     const Map size = channels_last ? Map{extent(0), extent(1), extent(2), extent(3)}

@@ -1,4 +1,4 @@
-"""fir_resample as a node of ONNX. Channels become samples of one channel, whose number a function need not know."""
+"""fir_resample as a node of ONNX. Channels become samples, so that the function holds for any number of channels."""
 
 from typing import Any
 
@@ -32,5 +32,5 @@ NODES = (Node("FirResample", inputs=("x",), attributes={"up": int}, body=lambda 
 
 
 def translate(nodes: Any, x: Any, up: bool, scale: float, backend: str | None = None) -> Any:
-    """Write the node for the custom op; only a backward pass has another scale than 1."""
+    """Return the node that stands for the custom op; only a backward pass has another scale than 1."""
     return nodes.FirResample(x, up=int(up))

@@ -20,18 +20,18 @@ def fir_resample(x: Tensor, up: bool, *, backend: Backend | None = None) -> Tens
     """Double or halve the sides of a map under the separable filter [1, 3, 3, 1], with zeros outside.
 
     Along each axis, doubled: y[2h] = (x[h-1] + 3 x[h]) / 4 and y[2h+1] = (3 x[h] + x[h+1]) / 4; halved:
-    y[h] = (x[2h-1] + 3 x[2h] + 3 x[2h+1] + x[2h+2]) / 8. In float32, rounded once; all backends add in one order, rows
-    before columns, and give the same bits.
+    y[h] = (x[2h-1] + 3 x[2h] + 3 x[2h+1] + x[2h+2]) / 8. Sums are float32, rounded once. All backends add in one order,
+    rows before columns, and give the same bits.
 
-    Differentiable any number of times: each direction is the other's adjoint, but for a factor of 4.
+    It is differentiable any number of times, because each direction is the other's adjoint but for a factor of 4.
 
     Args:
-        x: [N, C, H, W], any strides, even sides to be halved; float32, float16, bfloat16, or float64 (reference only).
+        x: [N, C, H, W], any strides, sides even to be halved; float32, float16, bfloat16, or float64 (reference only).
         up: double the sides, else halve them.
         backend: forces "triton", "native" (float32 and bfloat16) or "reference"; None takes the device's best one.
 
     Returns:
-        [N, C, 2H, 2W] or [N, C, H / 2, W / 2], x's dtype, channels-last where x is. NaN stays NaN.
+        [N, C, 2H, 2W] or [N, C, H / 2, W / 2], x's dtype, channels-last if x is. NaN stays NaN.
 
     Raises:
         ShapeError: x has a rank, size or dtype that is not listed above.
@@ -82,7 +82,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    # The adjoint is the op again, so it needs no formula of its own, and no other one for gradients of gradients.
+    # The adjoint is the op itself in the other direction, so it needs no formula, nor do gradients of gradients.
     return _resampled(gradient, not ctx.up, ctx.scale * (4.0 if ctx.up else 0.25), ctx.backend), None, None, None
 
 
@@ -101,5 +101,5 @@ def _result(x: Tensor, up: bool) -> Tensor:
 
 
 def _backend(x: Tensor, backend: str | None) -> str:
-    # Chosen here and not in the public function, where torch.compile would trace the search for backends.
+    # The choice is made here because torch.compile would trace the search for backends in the public function.
     return choose_backend(x.device, backend, x.dtype, native=_NATIVE_DTYPES)

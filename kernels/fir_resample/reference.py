@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def fir_resample_reference(x: Tensor, up: bool, scale: float = 1.0) -> Tensor:
-    """Compute `scale` times it in float32, or in float64 for such maps; arguments as in op.py, already validated."""
+    """Compute `scale` times the result, in float32 or for float64 maps in float64; arguments are validated."""
     along = _doubled if up else _halved
     value = x.to(torch.promote_types(x.dtype, torch.float32))
     return (scale * along(along(value, 2), 3)).to(x.dtype)

@@ -15,14 +15,14 @@ from ..triton.variants import FLOATS, LAYOUTS, SIZES, TILES, Variant, with_wide
 def fir_resample_triton(x: Tensor, y: Tensor, up: bool, scale: float, channels_last: bool) -> None:
     """Compute `scale` times y from a packed map."""
     n, channels, rows, columns = x.shape
-    # A pixel of the smaller map is a square of 2x2 of the larger one.
+    # A pixel of the smaller map stands for a square of 2x2 pixels of the larger one.
     small_rows, small_columns = (rows, columns) if up else (rows // 2, columns // 2)
     pixels = small_rows * small_columns
     kernel = _double if up else _halve
     kernel[grid_of_tiles(n, channels, pixels)](
         x, y, scale, channels, pixels, small_columns,
         CHANNELS_LAST=channels_last, SIZE=size_class(n * channels * pixels),
-        # Without fused multiply-adds the bits are the reference's; the kernel waits for memory anyway.
+        # Without fused multiply-adds the bits are the reference's. No time is lost, because memory is the limit.
         enable_fp_fusion=False,
     )  # fmt: skip
 
@@ -34,7 +34,7 @@ def _offsets(sample, row, column, channel, channels, rows, columns, CHANNELS_LAS
 
 @triton.jit
 def _load(x, sample, row, column, channel, channels, rows, columns, CHANNELS_LAST: tl.constexpr):
-    """Values as float32, zero outside of the map."""
+    """Load values as float32, zero outside of the map."""
     inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
     at = _offsets(sample, row, column, channel, channels, rows, columns, CHANNELS_LAST)
     return tl.load(x + at, mask=inside[:, None] & (channel < channels)[None, :], other=0.0).to(tl.float32)
@@ -42,7 +42,7 @@ def _load(x, sample, row, column, channel, channels, rows, columns, CHANNELS_LAS
 
 @triton.jit
 def _double_rows(x, sample, row, column, channel, channels, rows, columns, CHANNELS_LAST: tl.constexpr):
-    """The two rows of the result at a column of x."""
+    """Return the two rows of the result at a column of x."""
     above = _load(x, sample, row - 1, column, channel, channels, rows, columns, CHANNELS_LAST)
     here = _load(x, sample, row, column, channel, channels, rows, columns, CHANNELS_LAST)
     below = _load(x, sample, row + 1, column, channel, channels, rows, columns, CHANNELS_LAST)
@@ -67,7 +67,7 @@ def _double(
     sample, channel, pixel = place(channels, pixels, CHANNELS, PIXELS)
     pixel += tl.arange(0, PIXELS)
     channel += tl.arange(0, CHANNELS)
-    # Of both maps, which may have more pixels than int32 counts.
+    # Rows are int64, because either map may have more pixels than int32 counts.
     rows, row, column = tl.cast(pixels // columns, tl.int64), (pixel // columns).to(tl.int64), pixel % columns
     inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
     top_left, low_left = _double_rows(x, sample, row, column - 1, channel, channels, rows, columns, CHANNELS_LAST)
@@ -90,7 +90,7 @@ def _double(
 
 @triton.jit
 def _halve_rows(x, sample, row, column, channel, channels, rows, columns, CHANNELS_LAST: tl.constexpr):
-    """The row of the result at a column of x."""
+    """Return the row of the result at a column of x."""
     a = _load(x, sample, 2 * row - 1, column, channel, channels, rows, columns, CHANNELS_LAST)
     b = _load(x, sample, 2 * row, column, channel, channels, rows, columns, CHANNELS_LAST)
     c = _load(x, sample, 2 * row + 1, column, channel, channels, rows, columns, CHANNELS_LAST)
@@ -116,7 +116,7 @@ def _halve(
     sample, channel, pixel = place(channels, pixels, CHANNELS, PIXELS)
     pixel += tl.arange(0, PIXELS)
     channel += tl.arange(0, CHANNELS)
-    # Of both maps, which may have more pixels than int32 counts.
+    # Rows are int64, because either map may have more pixels than int32 counts.
     rows, row, column = tl.cast(pixels // columns, tl.int64), (pixel // columns).to(tl.int64), pixel % columns
     inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
     a = _halve_rows(x, sample, row, 2 * column - 1, channel, channels, 2 * rows, 2 * columns, CHANNELS_LAST)
@@ -129,9 +129,9 @@ def _halve(
 
 
 def variants() -> Iterator[Variant]:
-    """What is built ahead of time: fir_resample_PASS_DTYPE_LAYOUT[_wide] with the passes double and halve.
+    """Yield the variants to build ahead of time: fir_resample_PASS_DTYPE_LAYOUT[_wide], passes double and halve.
 
-    Its sizes are those of the smaller map, whose planes are not read along whole lines: only channels make loads wide.
+    Sizes are those of the smaller map. Only channels make loads wide, because planes are not read along whole lines.
     """
     passes = {"double": _double, "halve": _halve}
     for (step, function), (dtype, pointer), (layout, tile_of) in product(

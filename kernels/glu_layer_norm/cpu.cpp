@@ -1,5 +1,5 @@
-// Sample by sample: statistics of the first half, then one pass that normalises it and applies the second half's gate
-// while the first is still in a cache. Small samples go to one thread each, large ones to all threads together.
+// Two passes over each sample: the statistics of the first half, then one that normalises it and applies the gates in
+// the second half while the first is still in a cache. Small samples go to one thread each, large ones to all threads.
 #include <cmath>
 #include <cstddef>
 #include <stdexcept>
@@ -15,7 +15,7 @@ namespace zellige {
 namespace {
 
 constexpr std::int64_t values_a_part = 1 << 14;  // enough to pay for handing a part to a thread
-constexpr std::int64_t values_asked_for = 1 << 10;  // at a time, between computations
+constexpr std::int64_t values_asked_for = 1 << 10;  // fetched at a time, between computations
 constexpr std::int64_t lanes = 32;               // sums side by side; fixed, so that all clones agree
 
 struct Sums {
@@ -45,9 +45,9 @@ ZELLIGE_INLINE double total(const float *values) {
     return sum;
 }
 
-// In one pass, around the mean of a few values from all over the block. However far that is from the block's mean, the
-// values that pulled it there add to the variance too: at worst the squares lose two digits of what a second pass would
-// keep, and where the values are spread like the rest, none.
+// Takes the moments in one pass, around a pivot: the mean of a few values from all over the block. Outliers that pull
+// the pivot away from the block's mean add to the variance too. So at worst the squares have two digits fewer than with
+// a second pass. They have as many if the few values are spread like the rest.
 template <typename T>
 ZELLIGE_INLINE Moments moments_body(const T *__restrict x, std::int64_t runs, std::int64_t size, std::int64_t stride) {
     const std::int64_t all = runs * size, few = std::min(all, lanes);
@@ -66,7 +66,7 @@ ZELLIGE_INLINE Moments moments_body(const T *__restrict x, std::int64_t runs, st
     Sums sums;
     for (std::int64_t run = 0; run < runs; ++run) {
         const T *__restrict from = x + run * stride;
-        // The whole pixel: what does not count here is needed next, and would be fetched with the rest anyway.
+        // The whole pixel is fetched: its second half is needed next, and much of it comes with the first anyway.
         if (stride > 0) ask_for(from + ahead_of<T>(stride), stride);
         std::int64_t i = 0;
         for (; i + lanes <= size; i += lanes) add_lanes(from + i, pivot, sums);
@@ -96,8 +96,8 @@ Moments block_moments(const T *sample, const Runs &all, std::int64_t block) {
     return moments(sample + 2 * begin * all.length, runs, all.length, 2 * all.length);
 }
 
-// Values `begin` to `end` of a sample by plane; the second half lies `half` values behind the first. Asks for what lies
-// `ahead` values behind.
+// Computes values `begin` to `end` of an NCHW sample, whose second half lies `half` values behind the first. It fetches
+// values that lie `ahead` further on.
 template <typename T>
 ZELLIGE_INLINE void planes_body(const T *x, std::int64_t begin, std::int64_t end, std::int64_t plane, std::int64_t half,
                                 std::int64_t ahead, const Folded &of, T *y) {
@@ -119,8 +119,8 @@ ZELLIGE_CLONES void planes_of(const bfloat16 *x, std::int64_t begin, std::int64_
     planes_body(x, begin, end, plane, half, ahead, of, y);
 }
 
-// `pixels` pixels of all channels, each with its first half before its second. Asks for what lies `ahead` values
-// behind.
+// Computes `pixels` pixels of all channels, each with its first half before its second. It fetches values that lie
+// `ahead` further on.
 template <typename T>
 ZELLIGE_INLINE void pixels_body(const T *x, std::int64_t pixels, std::int64_t channels, std::int64_t ahead,
                                 const Folded &of, T *y) {
@@ -151,12 +151,12 @@ template <typename T>
 void glu_layer_norm_of(const Map &size, const T *x, const float *weight, const float *bias, double eps, T *y) {
     const std::int64_t values = size.channels * size.pixels;
     const Runs runs = size.channels_last ? Runs{size.pixels, size.channels} : Runs{1, values};
-    // Part of a sample: of its pixels, or of its values where it lies by plane.
+    // A sample is divided into its pixels if it is channels-last, else into its values.
     const std::int64_t parts = size.channels_last ? size.pixels : values;
     const auto normalise = [&](std::int64_t sample, const Folded &of, std::int64_t begin, std::int64_t end) {
         const T *from = x + 2 * sample * values;
         T *into = y + sample * values;
-        // This pass computes longer than it reads: meanwhile the next sample can come.
+        // This pass computes longer than it reads, so the next sample can be fetched meanwhile.
         const bool last = sample + 1 == size.samples;
         if (size.channels_last)
             pixels_of(from + 2 * begin * size.channels, end - begin, size.channels,
@@ -167,7 +167,7 @@ void glu_layer_norm_of(const Map &size, const T *x, const float *weight, const f
     const auto fold = [&](const Normal &normal, float *room) {
         return folded<T>(normal, weight, bias, size.channels, size.channels_last, room);
     };
-    // Factors of every sample; blocks of one.
+    // The factors are those of all samples, the blocks below those of one.
     std::vector<float> factors(static_cast<std::size_t>(2 * size.samples * size.channels));
     if (values * static_cast<std::int64_t>(sizeof(T)) <= bytes_of_one_thread && size.samples > 1) {
         parallel_for(size.samples, values_a_part / values + 1, [&](std::int64_t begin, std::int64_t end) {
@@ -191,7 +191,7 @@ using Values = nb::ndarray<nb::ro, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using Factors = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Result = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
-// Trusts op.py for shapes and dtypes; maps come in the order of their memory, [N, H, W, 2C] when channels-last.
+// op.py has checked shapes and dtypes. Maps come in the order of their memory: [N, H, W, 2C] if channels-last.
 void glu_layer_norm(const Values &x, const Factors &weight, const Factors &bias, const Result &y, double eps,
                     bool channels_last) {
     const auto extent = [&](std::size_t axis) { return static_cast<std::int64_t>(y.shape(axis)); };

@@ -1,5 +1,5 @@
-// Sample by sample, in three passes: the statistics, as forward; the sums over pixels that both weight and the slopes
-// need; the slopes. The gate is computed twice, which takes less time than to keep it.
+// Three passes over each sample: the statistics, as in the forward pass; the sums over pixels, which the weight's
+// gradient and the slopes need; the slopes. The gate is computed twice, because keeping it would take longer.
 #include <cstddef>
 #include <stdexcept>
 #include <vector>
@@ -18,7 +18,7 @@ constexpr std::int64_t values_a_part = 1 << 14;  // enough to pay for handing a 
 
 constexpr std::int64_t most = Slice<bfloat16>::most;
 
-// Of one sample: what normalises a value, and what the mean and the deviation take back from the slopes.
+// How one sample's values are normalised, and the parts of their slopes that mean and deviation take back.
 struct Slopes {
     Normal normal;
     float mean, across;
@@ -26,7 +26,7 @@ struct Slopes {
 
 ZELLIGE_INLINE float normalised(float value, const Normal &of) { return (value - of.centre) * of.inverse - of.shift; }
 
-// As exact as T. Sums are float32 even for bfloat16 maps, and so are their gates.
+// The gate, as exact as T. The sums take float32 gates even for bfloat16 maps.
 template <typename T>
 ZELLIGE_INLINE float gate_of(float value) {
     return 1.0f / one_plus_exp_of_minus<T>(value);
@@ -64,7 +64,7 @@ ZELLIGE_INLINE void plane_sums_body(const T *left, const T *right, const T *grad
     alone = total_of(sums.second);
 }
 
-// Functions of their own, because the compiler trusts __restrict of parameters more than of variables.
+// These are functions because the compiler trusts __restrict on parameters more than on variables.
 ZELLIGE_INLINE void add_pixel(const float *__restrict left, const float *__restrict right,
                               const float *__restrict gradient, std::int64_t channels, const Normal &of,
                               float *__restrict with_value, float *__restrict alone) {
@@ -103,7 +103,7 @@ ZELLIGE_INLINE void pixel_sums_body(const T *x, const T *gradient, std::int64_t 
     }
 }
 
-// Slopes of `size` values, whose weights and biases lie `step` apart: 0 in a plane, 1 in a pixel.
+// Computes the slopes of `size` values. Their weights and biases lie `step` apart: 0 in a plane, 1 in a pixel.
 template <std::int64_t step, typename T>
 ZELLIGE_INLINE void slopes_of(const T *left, const T *right, const T *gradient, std::int64_t size, const Slopes &of,
                               const float *weight, const float *bias, T *dleft, T *dright) {
@@ -191,7 +191,8 @@ struct Sample {
     T *dx;
 };
 
-// Calls body(channel, part) for a sample by plane, body(0, part) for one by pixel, where a part has all channels.
+// Calls body(channel, part) for the parts of an NCHW sample, body(0, part) for those of a channels-last one, which have
+// all channels.
 template <typename Body>
 void over_parts(const Map &size, std::int64_t parts, bool together, const Body &body) {
     const std::int64_t channels = size.channels_last ? 1 : size.channels;
@@ -276,7 +277,7 @@ using Factors = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::
 using Result = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using Sums = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-// Trusts op.py for shapes and dtypes; maps come in the order of their memory, [N, H, W, C] when channels-last.
+// op.py has checked shapes and dtypes. Maps come in the order of their memory: [N, H, W, C] if channels-last.
 void glu_layer_norm_backward(const Values &gradient, const Values &x, const Factors &weight, const Factors &bias,
                              const Result &dx, const Sums &dweight, const Sums &dbias, double eps,
                              bool channels_last) {

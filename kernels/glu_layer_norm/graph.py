@@ -31,7 +31,7 @@ _GATED = """
 
 
 def normalised(x: str) -> str:
-    """Return the text behind the casts, for a map of another name than that of the input `x`."""
+    """Return the function's text behind its casts, for the map of this name."""
     return _MAPS + _GATED.format(x=x)
 
 
@@ -46,5 +46,5 @@ NODES = (
 
 
 def translate(nodes: Any, x: Any, weight: Any, bias: Any, eps: float, backend: str | None = None) -> Any:
-    """Write the node for the custom op."""
+    """Return the node that stands for the custom op."""
     return nodes.GluLayerNorm(x, weight, bias, eps=eps)

@@ -22,14 +22,16 @@ _NATIVE_DTYPES = (torch.float32, torch.bfloat16)
 def glu_layer_norm(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, *, backend: Backend | None = None
 ) -> Tensor:
-    """Normalise the first half of the channels over each whole sample, and gate it by the second half.
+    """Normalise the first half of the channels over each whole sample, and gate it with the second half.
 
-    y = ((l - mean) / sqrt(var + eps) * weight + bias) * sigmoid(r), with l and r the halves of x over the channels,
-    and mean and (biased) var of l over [C, H, W], one pair for each sample. Statistics and arithmetic are float32 or
-    wider, rounded once; a mean a thousand times the deviation costs no precision. The C++ kernel's sigmoid is within 2
-    units in the last place for float32, and within 1.1e-4 before the rounding of bfloat16 results, which is 2e-3.
+    y = ((l - mean) / sqrt(var + eps) * weight + bias) * sigmoid(r), where l and r are the halves of x over the
+    channels, and mean and (biased) var are those of l over [C, H, W], one pair for each sample. Statistics and
+    arithmetic are float32 or wider, rounded once. A mean a thousand times the deviation costs no precision. The C++
+    kernel's sigmoid is within 2 units in the last place for float32. For bfloat16 it is within 1.1e-4 before rounding,
+    which adds 2e-3.
 
-    Differentiable any number of times; gradients of gradients, forward mode and torch.func go through the reference.
+    It is differentiable any number of times: gradients of gradients, forward mode and torch.func go through the
+    reference.
 
     Args:
         x: [N, 2C, H, W], any strides; float32, float16, bfloat16, or float64 (reference only).
@@ -144,5 +146,5 @@ def _result(x: Tensor) -> Tensor:
 
 
 def _backend(x: Tensor, backend: str | None) -> str:
-    # Chosen here and not in the public function, where torch.compile would trace the search for backends.
+    # The choice is made here because torch.compile would trace the search for backends in the public function.
     return choose_backend(x.device, backend, x.dtype, native=_NATIVE_DTYPES)

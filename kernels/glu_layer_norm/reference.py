@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def glu_layer_norm_reference(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Compute it in float32, or in float64 for such maps; arguments as in op.py, already validated."""
+    """Compute the result in float32, for float64 maps in float64; arguments are those of op.py, validated."""
     wide = torch.promote_types(x.dtype, torch.float32)
     left, right = x.to(wide).chunk(2, 1)
     normal, _ = _standardised(left, eps)
@@ -16,7 +16,7 @@ def glu_layer_norm_reference(x: Tensor, weight: Tensor, bias: Tensor, eps: float
 def glu_layer_norm_backward_reference(
     gradient: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, weight and bias, in the precision of the sums, without autograd."""
+    """Return the gradients of x, weight and bias, in the precision of the sums, without autograd."""
     wide = torch.promote_types(x.dtype, torch.float32)
     gradient, x, weight, bias = (t.to(wide) for t in (gradient, x, weight[:, None, None], bias[:, None, None]))
     left, right = x.chunk(2, 1)
@@ -33,7 +33,7 @@ def glu_layer_norm_backward_reference(
 def _standardised(left: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Return (left - mean) / sqrt(var + eps), and the factor alone."""
     centred = left - left.mean((1, 2, 3), keepdim=True)
-    # The mean of large values is rounded by more than small deviations can bear; what it missed is left here.
+    # The mean of large values is rounded more coarsely than small deviations can bear; the second mean is that error.
     centred = centred - centred.mean((1, 2, 3), keepdim=True)
     inverse = (centred.square().mean((1, 2, 3), keepdim=True) + eps).rsqrt()
     return centred * inverse, inverse

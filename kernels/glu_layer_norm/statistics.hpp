@@ -1,4 +1,5 @@
-// Mean and deviation of half the channels of a sample, and what becomes of a value, for the kernels that need both.
+// Mean and deviation of half the channels of a sample, and its normalised and gated values, for the kernels that need
+// both.
 #pragma once
 
 #include <cmath>
@@ -9,14 +10,14 @@
 
 namespace zellige {
 
-// What normalises a sample: (value - centre) * inverse - shift. The mean is centre plus a rest that float32 cannot hold
-// beside it; it is in the shift, so that a mean far above the deviation costs no precision.
+// A sample's normalised value is (value - centre) * inverse - shift. The mean is the centre plus a rest that float32
+// cannot hold beside it. The rest is in the shift, so that a mean far above the deviation costs no precision.
 struct Normal {
     float centre, inverse, shift;
 };
 
-// The same folded with a weight and a bias for each channel: (value - centre) * scale + offset. Of bfloat16 pixels with
-// an even number of channels the factors of even channels come first, because neighbours are computed together.
+// The normal folded with a weight and a bias for each channel: (value - centre) * scale + offset. For channels-last
+// bfloat16 maps the factors are in the order of paired_place, because neighbours are computed together.
 struct Folded {
     float centre;
     const float *scale, *offset;
@@ -29,7 +30,7 @@ Folded folded(const Normal &normal, const float *weight, const float *bias, std:
     for (std::int64_t c = 0; c < channels; ++c) {
         const std::int64_t at = channels_last && sizeof(T) == 2 ? paired_place(c, channels) : c;
         room[at] = plain_nan(normal.inverse * weight[c]);
-        // Beside an infinite weight the rest of the mean means nothing, and infinity less infinity would be NaN.
+        // If a weight is infinite, the rest of the mean is left out, because infinity less infinity would be NaN.
         const float rest = std::isinf(weight[c]) ? 0.0f : normal.shift * weight[c];
         room[channels + at] = plain_nan(bias[c] - rest);
     }
@@ -41,7 +42,7 @@ ZELLIGE_INLINE float gated(float left, float right, float centre, float scale, f
     return ((left - centre) * scale + offset) / one_plus_exp_of_minus<T>(right);
 }
 
-// Values of one channel.
+// Computes values of one channel.
 ZELLIGE_INLINE void gated_run(const float *__restrict left, const float *__restrict right, std::int64_t size,
                               float centre, float scale, float offset, float *__restrict y) {
     for (std::int64_t i = 0; i < size; ++i) y[i] = gated<float>(left[i], right[i], centre, scale, offset);
@@ -58,7 +59,7 @@ ZELLIGE_INLINE void gated_run(const bfloat16 *__restrict left, const bfloat16 *_
     if (even < size) narrow(gated<bfloat16>(widen(left[even]), widen(right[even]), centre, scale, offset), y[even]);
 }
 
-// One pixel, with its gates behind its values.
+// Computes one pixel, whose gates lie behind its values.
 ZELLIGE_INLINE void gated_pixel(const float *__restrict x, std::int64_t channels, const Folded &of,
                                 float *__restrict y) {
     for (std::int64_t c = 0; c < channels; ++c)
@@ -81,8 +82,8 @@ ZELLIGE_INLINE void gated_pixel(const bfloat16 *__restrict x, std::int64_t chann
     }
 }
 
-// Parts of pixels come and go too quickly for the processor to see a stream in them, so that they are asked for.
-// How far ahead, in values: whole pixels, 4 KiB or a little more.
+// How many values ahead memory is fetched: whole pixels, 4 KiB or a little more. It must be asked for, because parts of
+// pixels are too short for the processor to see a stream in them.
 template <typename T>
 constexpr std::int64_t ahead_of(std::int64_t pixel) {
     return (4096 / static_cast<std::int64_t>(sizeof(T)) / pixel + 1) * pixel;
@@ -93,8 +94,8 @@ struct Moments {
     double count = 0, mean = 0, squares = 0;
 };
 
-// Where the values of one sample lie: `runs` times `length` that count, then as many that do not. The values are taken
-// in blocks of a fixed size, so that neither the order of threads nor their number changes a bit.
+// The layout of one sample: `runs` times, `length` values that count and `length` that do not. The values are taken in
+// blocks of a fixed size, so that neither the order of threads nor their number changes a bit.
 struct Runs {
     std::int64_t runs, length;
 
@@ -110,7 +111,7 @@ Normal normal_of(const Moments &all, double eps);
 constexpr std::int64_t values_a_block = 1 << 12;
 constexpr std::int64_t bytes_of_one_thread = 1 << 19;  // a first half that stays in the cache of one core
 
-// Statistics of one sample by the calling thread.
+// The calling thread takes the statistics of one sample.
 template <typename T>
 Normal normal_alone(const T *sample, const Runs &runs, double eps) {
     Moments all;
@@ -118,7 +119,7 @@ Normal normal_alone(const T *sample, const Runs &runs, double eps) {
     return normal_of(all, eps);
 }
 
-// The same, to the bit, by all threads; `room` has runs.blocks() places.
+// All threads take them, with the same bits. `room` has runs.blocks() places.
 template <typename T>
 Normal normal_together(const T *sample, const Runs &runs, double eps, Moments *room) {
     parallel_for(runs.blocks(), 4, [&](std::int64_t begin, std::int64_t end) {

@@ -12,8 +12,8 @@ from ..triton.tiles import grid_of_tiles, map_offsets, place, tile
 from ..triton.tuning import size_class, tuned_tiles
 from ..triton.variants import FLOATS, FP32, LAYOUTS, SIZES, TILES, Variant, with_wide
 
-_PART = 4096  # values that a program of the statistics holds at once: a sample of any size occupies the whole device
-_PARTS = 1024  # whose statistics are combined at once
+_PART = 4096  # values whose statistics one program takes: small enough for one large sample to occupy the device
+_PARTS = 1024  # parts whose statistics are combined at once
 _STEPS = 8  # tiles of one set of channels that a program of the backward pass adds up
 
 
@@ -31,7 +31,7 @@ def glu_layer_norm_triton(x: Tensor, weight: Tensor, bias: Tensor, y: Tensor, ep
 def glu_layer_norm_backward_triton(
     gradient: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: float, channels_last: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, weight and bias from packed maps, the latter two as float32 sums in a fixed order."""
+    """Return the gradients of x, weight and bias from packed maps; the last two are float32 sums in a fixed order."""
     n, channels, rows, columns = gradient.shape
     pixels = rows * columns
     normal = statistics_triton(x, *((pixels, channels) if channels_last else (1, channels * pixels)), eps)
@@ -43,7 +43,7 @@ def glu_layer_norm_backward_triton(
         CHANNELS_LAST=channels_last, PIXELS=pixel_block, CHANNELS=channel_block, STEPS=_STEPS, enable_fp_fusion=False,
     )  # fmt: skip
     with_normal, alone = sums.sum(1)
-    # Means over the sample of the gradient of the normalised values, with and without them as a factor.
+    # `means` are two means over the sample: the gradient times the normalised value, and the gradient alone.
     means = torch.stack([(t * weight).sum(1) for t in (with_normal, alone)], 1) / (channels * pixels)
     dx = torch.empty_like(x)
     _backward[grid_of_tiles(n, channels, pixels)](
@@ -54,10 +54,10 @@ def glu_layer_norm_backward_triton(
 
 
 def statistics_triton(x: Tensor, runs: int, length: int, eps: float) -> Tensor:
-    """Return [N, 3]: what (value - centre) * inverse - shift needs to normalise each sample.
+    """Return [N, 3]: centre, inverse and shift of every sample, for (value - centre) * inverse - shift.
 
     Args:
-        x: packed map, of whose samples each is `runs` times `length` values that count and as many that do not.
+        x: packed map; a sample is `runs` times `length` values that count, each followed by `length` that do not.
         runs: see x.
         length: see x.
         eps: added to the variance.
@@ -77,7 +77,7 @@ def statistics_triton(x: Tensor, runs: int, length: int, eps: float) -> Tensor:
 
 @triton.jit
 def normalised(value, normal, sample):
-    """Distance from the mean in deviations."""
+    """Return the distance of a value from the mean, in deviations."""
     centre = tl.load(normal + sample * 3)
     inverse = tl.load(normal + sample * 3 + 1)
     shift = tl.load(normal + sample * 3 + 2)
@@ -86,7 +86,7 @@ def normalised(value, normal, sample):
 
 @triton.jit
 def _moments(x, samples, runs, length, moments, RUNS: tl.constexpr, LENGTH: tl.constexpr):
-    # Count, mean, what rounding took from the mean, and the squares around it, of one part held in registers.
+    # One part is held in registers. Its moments are count, mean, the mean's rounding error, and the squares around it.
     length_blocks = tl.cdiv(length, LENGTH)
     parts = tl.cdiv(runs, RUNS) * length_blocks
     stride = tl.cast(samples, tl.int64) * parts
@@ -114,7 +114,7 @@ def _moments(x, samples, runs, length, moments, RUNS: tl.constexpr, LENGTH: tl.c
 
 @triton.jit
 def _combine(moments, samples, parts, eps, normal, BLOCK: tl.constexpr):
-    # In float64, which costs nothing for so few values: float32 could not hold the mean beside a small deviation.
+    # float32 could not hold the mean beside a small deviation; float64 costs nothing for so few values.
     sample = tl.program_id(0)
     stride = tl.cast(samples, tl.int64) * parts
     moments += sample.to(tl.int64) * parts
@@ -194,7 +194,7 @@ def _backward_sums(
     CHANNELS: tl.constexpr,
     STEPS: tl.constexpr,
 ):
-    # Sums over the split's pixels of the gradient behind the gate, with and without the normalised value as a factor.
+    # Two sums over a program's pixels: the gradient behind the gate times the normalised value, and the gradient alone.
     sample, channel, begin = place(channels, pixels, CHANNELS, PIXELS * STEPS)
     channel += tl.arange(0, CHANNELS)
     products = tl.zeros((PIXELS, CHANNELS), tl.float32)
@@ -255,10 +255,10 @@ def _backward(
 
 
 def variants() -> Iterator[Variant]:
-    """What is built ahead of time.
+    """Yield the variants to build ahead of time.
 
-    glu_layer_norm_combine, and glu_layer_norm_PASS_DTYPE_LAYOUT[_wide] with the passes moments, forward, backward_sums
-    and backward.
+    They are glu_layer_norm_combine, and glu_layer_norm_PASS_DTYPE_LAYOUT[_wide] with the passes moments, forward,
+    backward_sums and backward.
     """
     moments = {"moments": FP32, "samples": "i32"}
     combine = moments | {"normal": FP32, "parts": "i32", "eps": "fp32"}
@@ -266,7 +266,7 @@ def variants() -> Iterator[Variant]:
     for (dtype, pointer), (layout, tile_of) in product(FLOATS.items(), LAYOUTS.items()):
         name = f"{dtype}_{layout}"
         by_pixel = layout == "channels_last"
-        # Runs of 128 channels at 32 pixels, or of 4096 values of a plane, as in statistics_triton.
+        # A part is 128 channels at 32 pixels, or 4096 values of a plane, as in statistics_triton.
         part = {"RUNS": _PART // 128 if by_pixel else 1, "LENGTH": 128 if by_pixel else _PART}
         types = moments | {"x": pointer, "runs": "i32", "length": "i32"}
         grid = ((("samples",), ("runs", "RUNS"), ("length", "LENGTH")),)

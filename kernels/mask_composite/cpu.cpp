@@ -1,4 +1,4 @@
-// One pass over blocks of pixels: the shares of foreground and background first, then every value under its share.
+// One pass over blocks of pixels: first the shares of foreground and background, then every value times its share.
 #include <cstddef>
 #include <stdexcept>
 
@@ -13,7 +13,7 @@ namespace zellige {
 namespace {
 
 constexpr std::int64_t values_a_part = 1 << 15;  // enough to pay for handing a part to a thread
-constexpr std::int64_t block_pixels = 512;       // whose shares stay in the first-level cache
+constexpr std::int64_t block_pixels = 512;       // so few that their shares stay in the first cache
 
 // round_half_even((value + 1) * 127.5) within a byte. The first comparison is false for NaN, which becomes 0.
 ZELLIGE_INLINE void store(float value, std::uint8_t &into) {
@@ -28,7 +28,8 @@ ZELLIGE_INLINE void store(float value, float &into) { narrow(value, into); }
 
 ZELLIGE_INLINE void store(float value, bfloat16 &into) { narrow(value, into); }
 
-// As exact as T. Both quotients over one denominator: a division takes as long as the rest of a tanh.
+// tanh(front) * one + tanh(back) * other, as exact as T. One division serves both quotients, because it takes as long
+// as the rest of a tanh.
 template <typename T>
 ZELLIGE_INLINE float laid(float front, float back, float one, float other) {
     const Fraction f = tanh_fraction<T>(front), b = tanh_fraction<T>(back);
@@ -60,8 +61,8 @@ ZELLIGE_INLINE void run_of_values(const T *foreground, const T *background, cons
     } else if constexpr (sizeof(Out) > 1) {
         composite(foreground, background, one, other, size, y);
     } else {
-        // Bytes are made in a loop of their own: where one is stored the compiler takes as many lanes as a vector has
-        // bytes, and for two tanh in each it runs out of registers.
+        // Bytes are made in a loop of their own. In a loop that stores bytes the compiler takes as many lanes as a
+        // vector has bytes, and with two tanh in each lane it would run out of registers.
         float values[block_pixels];
         composite(foreground, background, one, other, size, values);
         for (std::int64_t i = 0; i < size; ++i) store(values[i], y[i]);
@@ -76,7 +77,7 @@ ZELLIGE_INLINE void block_body(const Work &work, const T *foreground, const T *b
     Out finished[bytes ? most_channels * block_pixels : 1];
     shares.read(shares, work, mask, pixels);
     const bool planar = work.plane != 0;
-    // A run is a row of one plane, or as many values of interleaved pixels.
+    // A run is `pixels` values: of one plane, or of interleaved pixels.
     for (std::int64_t run = 0; run < work.channels; ++run) {
         const std::int64_t at = run * (planar ? work.plane : pixels), share = planar ? 0 : run * pixels;
         Out *__restrict into = bytes && planar ? finished + run * block_pixels : y + at;
@@ -86,7 +87,7 @@ ZELLIGE_INLINE void block_body(const Work &work, const T *foreground, const T *b
     if (bytes && planar) interleaved(finished, block_pixels, work.channels, pixels, y);
 }
 
-// Shares of the first and of the second ones of neighbours in bfloat16 maps, which are computed together.
+// In bfloat16 maps two neighbours are computed together: the shares of the first neighbours, and of the second ones.
 template <std::int64_t most>
 struct PairShares {
     float one[2][most], other[2][most];
@@ -112,7 +113,8 @@ ZELLIGE_INLINE void pair_shares_of(const bfloat16 *__restrict mask, std::int64_t
     other[pixels / 2] = next_other[pixels / 2] = last.other;
 }
 
-// Two pixels are as many pairs of values as there are channels; constant counts let the compiler shuffle whole vectors.
+// Two pixels hold a pair of values for each channel. A constant number of channels lets the compiler shuffle whole
+// vectors.
 template <int channels>
 ZELLIGE_INLINE void spread(const float *__restrict shares, const float *__restrict next_shares, std::int64_t pairs,
                            float *__restrict first, float *__restrict second) {
@@ -198,7 +200,7 @@ void composite_map(const Work &work, std::int64_t samples, std::int64_t pixels, 
                    const T *background, const T *mask, Out *y) {
     const std::int64_t blocks = (pixels + block_pixels - 1) / block_pixels, sample = work.channels * pixels;
     const std::int64_t values = std::min(pixels, block_pixels) * work.channels;
-    // A byte image is interleaved whatever the inputs are.
+    // A byte image is interleaved even if the inputs are not.
     const std::int64_t y_step = work.plane == 0 || sizeof(Out) == 1 ? work.channels : 1;
     const std::int64_t x_step = work.plane == 0 ? work.channels : 1;
     parallel_for(samples * blocks, long_grain(samples * blocks, values_a_part / values + 1), [&](std::int64_t begin, std::int64_t end) {
@@ -214,7 +216,7 @@ void composite_map(const Work &work, std::int64_t samples, std::int64_t pixels, 
 using Values = nb::ndarray<nb::ro, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using Result = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
-// Trusts op.py for shapes and dtypes; maps come in the order of their memory, [N, H, W, C] when channels-last.
+// op.py has checked shapes and dtypes. Maps come in the order of their memory: [N, H, W, C] if channels-last.
 void mask_composite(const Values &foreground, const Values &background, const Values &mask, const Result &y,
                     bool logits, bool channels_last) {
     const auto extent = [&](std::size_t axis) { return static_cast<std::int64_t>(foreground.shape(axis)); };

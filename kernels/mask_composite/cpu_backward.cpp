@@ -1,5 +1,5 @@
-// One pass over blocks of pixels: the shares, then the slopes of every value, then those of the mask, which are sums
-// over the channels of a pixel.
+// One pass over blocks of pixels: first the shares, then the slopes of every value, then the mask's slopes, which are
+// sums over the channels of a pixel.
 #include <cstddef>
 #include <stdexcept>
 
@@ -22,8 +22,8 @@ struct Maps {
     T *d_foreground, *d_background, *d_mask;
 };
 
-// `product` is the gradient times what the mask's share multiplies. 1 - tanh^2 is 4 q (1 - q) with q the reciprocal of
-// tanh's denominator, which loses no digits where tanh is near 1.
+// `product` is the gradient times the value that the mask's share multiplies. 1 - tanh^2 is computed as 4 q (1 - q),
+// where q is the reciprocal of tanh's denominator, because this loses no digits if tanh is near 1.
 ZELLIGE_INLINE void differentiate(const float *__restrict gradient, const float *__restrict foreground,
                                   const float *__restrict background, const float *__restrict one,
                                   const float *__restrict other, std::int64_t size, float *__restrict d_foreground,
@@ -49,7 +49,7 @@ ZELLIGE_INLINE void differentiate_finished(const float *__restrict gradient, con
     }
 }
 
-// Constant counts of channels let the compiler shuffle whole vectors.
+// A constant number of channels lets the compiler shuffle whole vectors.
 template <int channels>
 ZELLIGE_INLINE void sum_interleaved(const float *__restrict products, std::int64_t pixels, float *__restrict sums) {
     for (std::int64_t i = 0; i < pixels; ++i) {
@@ -76,7 +76,7 @@ ZELLIGE_INLINE void sum(const float *products, std::int64_t pixels, bool planar,
         sum_interleaved<channels>(products, pixels, sums);
 }
 
-// A function of its own, because the compiler trusts __restrict of parameters more than of variables.
+// This is a function because the compiler trusts __restrict on parameters more than on variables.
 ZELLIGE_INLINE void times_shares(const float *__restrict one, const float *__restrict other, std::int64_t size,
                                  float *__restrict sums) {
     for (std::int64_t i = 0; i < size; ++i) sums[i] = sums[i] * one[i] * other[i];
@@ -89,7 +89,7 @@ ZELLIGE_INLINE void block_body(const Work &work, const Maps<T> &maps, std::int64
     float products[most_channels * block_pixels], sums[block_pixels];
     shares.read(shares, work, maps.mask, pixels);
     const bool planar = work.plane != 0;
-    // A run is a row of one plane, or as many values of interleaved pixels.
+    // A run is `pixels` values: of one plane, or of interleaved pixels.
     for (std::int64_t run = 0; run < work.channels; ++run) {
         const std::int64_t at = run * (planar ? work.plane : pixels), share = planar ? 0 : run * pixels;
         const float *gradient = Slice<T>::read(gradients, maps.gradient + at, pixels);
@@ -143,7 +143,7 @@ void backward(const Work &work, std::int64_t samples, std::int64_t pixels, const
 using Values = nb::ndarray<nb::ro, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using Result = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
-// Trusts op.py for shapes and dtypes; maps come in the order of their memory, [N, H, W, C] when channels-last.
+// op.py has checked shapes and dtypes. Maps come in the order of their memory: [N, H, W, C] if channels-last.
 void mask_composite_backward(const Values &gradient, const Values &foreground, const Values &background,
                              const Values &mask, const Result &d_foreground, const Result &d_background,
                              const Result &d_mask, bool logits, bool channels_last) {

@@ -55,5 +55,5 @@ NODES = (
 def translate(
     nodes: Any, foreground: Any, background: Any, mask: Any, logits: bool, output: str, backend: str | None = None
 ) -> Any:
-    """Write the node for the custom op."""
+    """Return the node that stands for the custom op."""
     return nodes.MaskComposite(foreground, background, mask, logits=int(logits), output=output)

@@ -31,23 +31,23 @@ def mask_composite(
     """Lay a foreground over a background under a mask, from the raw outputs of a generator's heads.
 
     y = tanh(f) s + tanh(b) (1 - s) with s = sigmoid(m) for every pixel, or y = f m + b (1 - m) on finished images; in
-    float32, rounded once. As a byte, round((y + 1) * 127.5), half to even, limited to [0, 255]. From logits the
-    "native" backend computes bfloat16 images, not bytes, within 1e-4 before it rounds.
+    float32, rounded once. A byte is round((y + 1) * 127.5), half to even, limited to [0, 255]. From logits the "native"
+    backend computes bfloat16 images, but not bytes, within 1e-4 before it rounds.
 
-    With output="float" differentiable any number of times; gradients of gradients, forward mode and torch.func go
-    through the reference. Bytes are constants: they require no gradient, whatever the arguments do.
+    With output="float" it is differentiable any number of times: gradients of gradients, forward mode and torch.func
+    go through the reference. Bytes require no gradient, even if the arguments do.
 
     Args:
         foreground, background: f and b, [N, C, H, W], 1 to 4 channels, any strides; float32, float16, bfloat16, or
             float64 (reference only).
         mask: m, [N, 1, H, W], foreground's dtype, any strides.
-        logits: whether the arguments are raw outputs of heads; False for finished images and a mask from 0 to 1.
+        logits: True for raw outputs of heads, False for finished images and a mask from 0 to 1.
         output: "float" for y, "uint8" for bytes.
         backend: forces "triton", "native" (float32 and bfloat16) or "reference"; None takes the device's best one.
 
     Returns:
-        [N, C, H, W], foreground's dtype, channels-last where foreground is; or bytes [N, H, W, C], contiguous. NaN
-        stays NaN, and as a byte is 0.
+        [N, C, H, W], foreground's dtype, channels-last if foreground is; or bytes [N, H, W, C], contiguous. NaN stays
+        NaN, and becomes byte 0.
 
     Raises:
         ShapeError: an argument has a rank, size, dtype or device that is not listed above.
@@ -162,5 +162,5 @@ def _result(foreground: Tensor, output: str) -> Tensor:
 
 
 def _backend(foreground: Tensor, backend: str | None) -> str:
-    # Chosen here and not in the public function, where torch.compile would trace the search for backends.
+    # The choice is made here because torch.compile would trace the search for backends in the public function.
     return choose_backend(foreground.device, backend, foreground.dtype, native=_NATIVE_DTYPES)

@@ -9,7 +9,7 @@ from ..op.levels import bytes_of
 def mask_composite_reference(
     foreground: Tensor, background: Tensor, mask: Tensor, logits: bool, output: str = "float"
 ) -> Tensor:
-    """Compute it in float32, or in float64 for such maps; arguments as in op.py, already validated."""
+    """Compute the result in float32, for float64 maps in float64; arguments are those of op.py, validated."""
     front, back, share, rest = _finished(foreground, background, mask, logits)
     y = front * share + back * rest
     return bytes_of(y.permute(0, 2, 3, 1)).contiguous() if output == "uint8" else y.to(foreground.dtype)
@@ -18,7 +18,7 @@ def mask_composite_reference(
 def mask_composite_backward_reference(
     gradient: Tensor, foreground: Tensor, background: Tensor, mask: Tensor, logits: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of foreground, background and mask, in the precision of the sums, without autograd."""
+    """Return the gradients of foreground, background and mask, in the precision of the sums, without autograd."""
     front, back, share, rest = _finished(foreground, background, mask, logits)
     gradient = gradient.to(front.dtype)
     d_mask = (gradient * (front - back)).sum(1, keepdim=True)

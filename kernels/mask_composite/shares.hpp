@@ -1,5 +1,5 @@
-// What both passes of mask_composite need of a block of pixels: the shares of foreground and background, in the order
-// of the values.
+// The shares of foreground and background of a block of pixels, in the order of its values, for both passes of
+// mask_composite.
 #pragma once
 
 #include "cpu/native.hpp"
@@ -10,7 +10,7 @@ namespace zellige {
 constexpr std::int64_t most_channels = 4;
 
 struct Work {
-    std::int64_t channels, plane;  // values between the planes of a sample; 0 where pixels are interleaved
+    std::int64_t channels, plane;  // plane: values between the planes of a sample; 0 if pixels are interleaved
     bool logits;
 };
 
@@ -31,7 +31,7 @@ ZELLIGE_INLINE void shares_of(const T *__restrict mask, std::int64_t pixels, boo
     }
 }
 
-// Constant channel counts let the compiler shuffle whole vectors.
+// A constant number of channels lets the compiler shuffle whole vectors.
 template <int channels, typename T>
 ZELLIGE_INLINE void interleave(const T *__restrict planes, std::int64_t stride, std::int64_t pixels,
                                T *__restrict into) {
@@ -48,7 +48,7 @@ ZELLIGE_INLINE void interleaved(const T *planes, std::int64_t stride, std::int64
     if (channels == 4) interleave<4>(planes, stride, pixels, into);
 }
 
-// Shares as the values lie: of interleaved pixels each is repeated for all channels.
+// Shares in the order of the values: if pixels are interleaved, each share is repeated for all channels.
 template <std::int64_t most>
 struct BlockShares {
     float shares[2][most], spread[2][most_channels * most];

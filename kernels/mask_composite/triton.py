@@ -16,7 +16,7 @@ from ..triton.variants import FLOATS, Variant, with_wide
 def mask_composite_triton(
     foreground: Tensor, background: Tensor, mask: Tensor, y: Tensor, logits: bool, channels_last: bool
 ) -> None:
-    """Compute y, a float map or bytes [N, H, W, C] by its dtype, from packed maps and a contiguous mask."""
+    """Compute y from packed maps and a contiguous mask; its dtype says whether it is a map or bytes [N, H, W, C]."""
     n, channels, rows, columns = foreground.shape
     by_value = channels_last or y.dtype == torch.uint8
     kernel = _values if by_value else _planes
@@ -24,7 +24,7 @@ def mask_composite_triton(
     kernel[lambda chosen: (n * triton.cdiv(length, chosen["VALUES"]),)](
         foreground, background, mask, length, y, CHANNELS=channels, LOGITS=logits, CHANNELS_LAST=channels_last,
         BYTES=y.dtype == torch.uint8, SIZE=size_class(y.numel()),
-        # Without fused multiply-adds finished images give the reference's bits; the kernel waits for memory anyway.
+        # Without fused multiply-adds finished images have the reference's bits. No time is lost: memory is the limit.
         enable_fp_fusion=False,
     )  # fmt: skip
 
@@ -40,7 +40,7 @@ def mask_composite_backward_triton(
     logits: bool,
     channels_last: bool,
 ) -> None:
-    """Compute the gradients of foreground, background and mask; all maps packed, both masks contiguous."""
+    """Compute the gradients of foreground, background and mask; maps are packed, mask and d_mask contiguous."""
     n, channels, rows, columns = foreground.shape
     _backward[lambda chosen: (n * triton.cdiv(rows * columns, chosen["VALUES"]),)](
         gradient, foreground, background, mask, d_foreground, d_background, d_mask, rows * columns,
@@ -51,7 +51,7 @@ def mask_composite_backward_triton(
 
 @triton.jit
 def _tanh(x):
-    # Near 0 a polynomial in x^2 (minimax up to 0.625, relative error 4e-9), where the quotient would lose digits.
+    # Near 0 the quotient would lose digits; a polynomial in x^2 is used (minimax up to 0.625, relative error 4e-9).
     square = x * x
     p = -0.005717045161873102 * square + 0.02065058797597885
     p = p * square - 0.05374349653720856
@@ -59,14 +59,14 @@ def _tanh(x):
     p = p * square - 0.3333328366279602
     size = tl.abs(x)
     far = 1.0 - 2.0 / (tl.exp(2.0 * size) + 1.0)
-    # Comparisons with NaN are false: NaN takes the first form, and stays.
+    # Comparisons with NaN are false, so NaN goes through the polynomial and stays NaN.
     return tl.where(size >= 0.625, tl.where(x < 0.0, -far, far), x + x * (p * square))
 
 
 @triton.jit
 def _shares(mask, LOGITS: tl.constexpr):
     if LOGITS:
-        # sigmoid(m) and sigmoid(-m), so that neither has lost digits in a difference from 1.
+        # sigmoid(m) and sigmoid(-m) are computed both, because 1 - sigmoid(m) would lose digits.
         e = tl.exp(-tl.abs(mask))
         large = 1.0 / (1.0 + e)
         small = e * large
@@ -136,7 +136,7 @@ def _values(
     front, back = _images(foreground, background, at, inside, LOGITS)
     result = front * share + back * rest
     if BYTES:
-        # Comparisons with NaN are false, so NaN becomes 0; adding 1.5 * 2^23 rounds, half to even.
+        # Comparisons with NaN are false, so NaN becomes 0. Adding 1.5 * 2^23 rounds half to even.
         scaled = (result + 1.0) * 127.5
         limited = tl.where(scaled > 0.0, scaled, 0.0)
         limited = tl.where(limited < 255.0, limited, 255.0)
@@ -189,7 +189,7 @@ def _backward(
 
 
 def variants() -> Iterator[Variant]:
-    """What is built ahead of time, for 3 channels: mask_composite[_backward]_DTYPE_LAYOUT[_bytes][_logits][_wide]."""
+    """Yield the variants to build, for 3 channels: mask_composite[_backward]_DTYPE_LAYOUT[_bytes][_logits][_wide]."""
     grid = ((("samples",), ("pixels", "VALUES")),)
     grid_of_values = ((("samples",), ("values", "VALUES")),)
     for (dtype, pointer), channels_last, logits in product(FLOATS.items(), (False, True), (False, True)):

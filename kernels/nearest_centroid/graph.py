@@ -1,7 +1,7 @@
 """nearest_centroid as a node of ONNX. Its function holds the matrix of scores.
 
-Of equal centroids the first wins if the runtime's matrix product gives equal columns equal bits; the kernel asks for no
-such thing.
+The first of equal centroids wins only if the runtime's matrix product gives equal columns equal bits. In the kernel the
+first always wins.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from ..op.nodes import Node, widened
 
 __all__ = ["NODES", "translate"]
 
-# Centroids that are not finite become zeros, whose bias of -inf lets them win only where there is no other.
+# Centroids that are not finite become zeros. Their bias of -inf lets them win only if there is no other.
 _CLEANED = """
     zero = Constant <value_float = 0.0> ()
     one = Constant <value_float = 1.0> ()
@@ -22,7 +22,7 @@ _CLEANED = """
     is_broken = IsNaN (broken)
     clean = Where (is_broken, zero, centroids32)
 """
-# All is measured from the centroid that is nearest to the mean, as in the reference.
+# The centroid nearest to the mean becomes the origin, as in the reference.
 _EUCLIDEAN = """
     counted = Where (is_broken, zero, one)
     count = ReduceSum <keepdims = 1> (counted, rows)
@@ -41,7 +41,7 @@ _EUCLIDEAN = """
     minus_half = Constant <value_float = -0.5> ()
     offsets = Mul (lengths, minus_half)
 """
-# Scaled before the norm, so that no square overflows or vanishes; a zero vector stays zero.
+# Vectors are scaled before the norm, so that no square overflows or vanishes. A zero vector stays zero.
 _COSINE = """
     sizes = Abs (clean)
     largest = ReduceMax <keepdims = 1> (sizes, columns)
@@ -85,5 +85,5 @@ NODES = (
 
 
 def translate(nodes: Any, points: Any, centroids: Any, metric: str, backend: str | None = None) -> Any:
-    """Write the node for the custom op."""
+    """Return the node that stands for the custom op."""
     return nodes.NearestCentroid(points, centroids, metric=metric)

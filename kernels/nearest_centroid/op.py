@@ -26,12 +26,11 @@ def nearest_centroid(
     """Find the nearest centroid of every point, without holding the matrix of distances.
 
     argmin_k |p - c_k|^2, or argmax_k <p, c_k> / (|p| |c_k|), where a zero vector has similarity 0 with all; in float32
-    or wider. Of equal ones the smallest index wins. What is NaN or infinite never wins against a finite number; a point
-    for which nothing is finite gets 0.
+    or wider. Among equal centroids the smallest index wins. A score that is NaN or infinite never wins against a finite
+    one; a point without a finite score gets 0.
 
-    On CPUs this is torch's own matrix product over chunks of points, which no loop of ours would beat, so there is no
-    C++ kernel: the backends there are "reference" and, under TRITON_INTERPRET=1 for tests, "triton". Indices have no
-    gradient.
+    There is no C++ kernel, because no loop of ours would beat torch's matrix product over chunks of points. So the
+    backends on CPUs are "reference" and, under TRITON_INTERPRET=1 for tests, "triton". Indices have no gradient.
 
     Args:
         points: p, [M, D], D at least 1, any strides; float32, float16, bfloat16, or float64 (reference only).
@@ -77,7 +76,7 @@ def _(points: Tensor, centroids: Tensor, metric: str, backend: str | None) -> Te
 
 
 def _backend(points: Tensor, backend: str | None) -> str:
-    # On a CPU Triton is an interpreter, and no C++ kernel stands before it here.
+    # On a CPU Triton is an interpreter for tests, and there is no C++ kernel to choose before it.
     if backend is None and points.device.type == "cpu":
         return "reference"
     return choose_backend(points.device, backend, points.dtype)

@@ -1,4 +1,4 @@
-"""nearest_centroid in plain PyTorch: chunks of points, each one matrix product. It is the CPU's path too."""
+"""nearest_centroid in plain PyTorch, one matrix product for each chunk of points. CPUs use it too."""
 
 import torch
 from torch import Tensor
@@ -9,11 +9,11 @@ _CHUNK = 2**19  # values of a chunk's scores or points: 2 MiB in float32, which 
 
 
 def nearest_centroid_reference(points: Tensor, centroids: Tensor, metric: str) -> Tensor:
-    """Compute it in float32, or in float64 for such points; arguments as in op.py, already validated."""
+    """Compute the result in float32, for float64 points in float64; arguments are those of op.py, validated."""
     scores = scoring(centroids, metric)
     count, width = centroids.shape
     nearest = [highest(chunk, *scores) for chunk in points.split(max(1, _CHUNK // max(count, width)))]
-    # A matrix product may give equal centroids unequal last bits: whichever has won, the first of them is meant.
+    # A matrix product may give equal centroids unequal last bits, so the winner is replaced by the first of its equals.
     _, group = torch.unique(centroids, dim=0, return_inverse=True)
     order = torch.arange(count, device=centroids.device)
     first = torch.full_like(order, count).scatter_reduce_(0, group, order, "amin")
@@ -23,22 +23,22 @@ def nearest_centroid_reference(points: Tensor, centroids: Tensor, metric: str) -
 def scoring(centroids: Tensor, metric: str) -> tuple[Tensor, Tensor, Tensor]:
     """Return centre [D], directions [K, D] and bias [K]: the largest <point - centre, direction> + bias is the nearest.
 
-    Euclidean: of |p - c|^2 = |p|^2 - 2 <p, c> + |c|^2 the first term is the same for all centroids. Squares of a large
-    common offset would swallow the differences, so all is measured from one of the centroids, the one nearest to their
-    mean: unlike the mean itself it leaves integers integers, and with them the ties.
+    Euclidean: |p - c|^2 = |p|^2 - 2 <p, c> + |c|^2, and the first term is the same for all centroids. Squares of a
+    large common offset would swallow the differences, so the centroid nearest to the mean becomes the origin. The mean
+    itself would not do, because integers would not stay integers, nor ties ties.
     """
     centroids = centroids.to(torch.promote_types(centroids.dtype, torch.float32))
     finite = centroids.isfinite().all(1)
     centroids = torch.where(finite[:, None], centroids, 0)
     if metric == "euclidean":
         mean = centroids.sum(0) / finite.sum().clamp(min=1)
-        # Rows that are not finite are zeros here, and may be chosen only where there is no other.
+        # Rows that are not finite were set to zero; one of them is chosen only if there is no other.
         centre = centroids[torch.where(finite, (centroids - mean).square().sum(1), torch.inf).argmin()]
         directions = centroids - centre
         bias = directions.square().sum(1) * -0.5
     else:
         centre = torch.zeros_like(centroids[0])
-        # Scaled before the norm, so that no square overflows or vanishes; a zero vector stays zero.
+        # Vectors are scaled before the norm, so that no square overflows or vanishes. A zero vector stays zero.
         largest = centroids.abs().amax(1, keepdim=True)
         scaled = torch.where(largest > 0, centroids / largest, 0)
         directions = torch.where(largest > 0, scaled / scaled.square().sum(1, keepdim=True).sqrt(), 0)
@@ -47,7 +47,7 @@ def scoring(centroids: Tensor, metric: str) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def highest(points: Tensor, centre: Tensor, directions: Tensor, bias: Tensor) -> Tensor:
-    """Return the index of the largest score of each point, [M], from the results of `scoring`."""
+    """Return [M]: for each point the index of its largest score, from the results of `scoring`."""
     with full_precision(points.device):
         scores = torch.addmm(bias, points.to(bias.dtype) - centre, directions.T)
     return scores.nan_to_num_(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf).argmax(1)

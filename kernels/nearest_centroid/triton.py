@@ -10,7 +10,7 @@ from torch import Tensor
 from ..triton.tuning import size_class, tuned
 from ..triton.variants import FLOATS, FP32, Variant, with_wide
 
-_WIDTH = 32  # that is multiplied at a time, in every configuration: products are added in the same order
+_WIDTH = 32  # columns multiplied at a time in every configuration, so that all add products in the same order
 _BLOCKS = [
     triton.Config({"POINTS": points, "CENTROIDS": centroids}, num_warps=warps, num_stages=stages)
     for points, centroids, warps, stages in ((64, 64, 4, 2), (32, 64, 4, 2), (128, 64, 8, 2), (64, 128, 8, 2))
@@ -18,7 +18,7 @@ _BLOCKS = [
 
 
 def nearest_centroid_triton(points: Tensor, centre: Tensor, directions: Tensor, bias: Tensor) -> Tensor:
-    """Find the direction with the largest score for each contiguous point; the rest is what scoring() returns."""
+    """Find the direction with the largest score for each point; points are contiguous, the rest is from scoring()."""
     count, width = points.shape
     nearest = torch.empty(count, dtype=torch.int64, device=points.device)
     _nearest[lambda chosen: (triton.cdiv(count, chosen["POINTS"]),)](
@@ -48,7 +48,7 @@ def _nearest(
     row = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
     best = tl.full((POINTS,), float("-inf"), tl.float32)
     index = tl.zeros((POINTS,), tl.int64)
-    # No range: under NumPy 2.4 the interpreter of Triton 3.6 cannot count to a runtime number.
+    # A range would fail: under NumPy 2.4 the interpreter of Triton 3.6 cannot count to a runtime number.
     start = 0
     while start < centroids:
         k = start + tl.arange(0, CENTROIDS)
@@ -61,11 +61,11 @@ def _nearest(
             p = tl.where(here, p - tl.load(centre + d, mask=d < width, other=0.0)[None, :], 0.0)
             there = (d < width)[:, None] & (k < centroids)[None, :]
             c = tl.load(directions + k.to(tl.int64)[None, :] * width + d[:, None], mask=there, other=0.0)
-            # Full float32 products: those of TF32 have 10 bits, and would confuse neighbours.
+            # Products are full float32: TF32 keeps 10 bits, which would confuse neighbours.
             scores = tl.dot(p, c, scores, input_precision="ieee")
             left += WIDTH
         scores += tl.load(bias + k, mask=k < centroids, other=float("-inf"))[None, :]
-        # False for NaN too: what is not finite never wins.
+        # The comparison is false for NaN too, so a score that is not finite never wins.
         scores = tl.where(tl.abs(scores) < float("inf"), scores, float("-inf"))
         top = tl.max(scores, axis=1)
         first = tl.min(tl.where(scores == top[:, None], k[None, :], centroids), axis=1)
@@ -77,7 +77,7 @@ def _nearest(
 
 
 def variants() -> Iterator[Variant]:
-    """What is built ahead of time: nearest_centroid_DTYPE[_wide]."""
+    """Yield the variants to build ahead of time: nearest_centroid_DTYPE[_wide]."""
     for dtype, pointer in FLOATS.items():
         types = {"points": pointer, "centre": FP32, "directions": FP32, "bias": FP32, "nearest": "*i64"}
         types |= dict.fromkeys(("count", "centroids", "width"), "i32")

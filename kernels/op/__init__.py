@@ -1,1 +1,1 @@
-"""What every kernel's op.py stands on: dispatch, validation, layout, gradients, precision."""
+"""The foundation of every kernel's op.py: dispatch, validation, layout, gradients, precision."""

@@ -21,8 +21,8 @@ def available_backends(device: torch.device) -> tuple[Backend, ...]:
         device: where the tensors are.
 
     Returns:
-        Always ends with "reference". "triton" is there for CUDA, and for the CPU under TRITON_INTERPRET=1, where it
-        comes after "native" because the interpreter is for tests; "native" needs the compiled module.
+        Their names; "reference" is always the last. "native" needs the compiled module. "triton" needs CUDA, or the CPU
+        under TRITON_INTERPRET=1; there it comes after "native", because the interpreter is for tests.
     """
     backends: list[Backend] = ["reference"]
     if _has_triton() and (
@@ -47,7 +47,7 @@ def choose_backend(
     Args:
         device: where the tensors are.
         backend: a name, or None for the best.
-        dtype: of the tensors; None where every backend takes all that the function takes.
+        dtype: of the tensors; None if every backend takes all dtypes that the function takes.
         native: dtypes of the C++ kernel.
         triton: dtypes of the Triton kernel.
 
@@ -55,7 +55,7 @@ def choose_backend(
         One of available_backends(device).
 
     Raises:
-        DeviceError: the named backend does not exist or cannot run here, or not in this dtype.
+        DeviceError: the named backend does not exist, or cannot run here or in this dtype.
     """
     taken = {"triton": triton, "native": native}
     available = [
@@ -80,7 +80,7 @@ def _has_triton() -> bool:
 
 @cache
 def _has_native() -> bool:
-    # Imported and not only looked for: a module built for another Python or C library is as good as none.
+    # The module is imported, because one that was built for another Python or C library is found but does not load.
     try:
         module = import_module("zellige.kernels._native")
     except ImportError:
@@ -90,14 +90,14 @@ def _has_native() -> bool:
 
 
 def _pool() -> int:
-    """Address of the entry to the OpenMP pool that torch uses, 0 if torch has none.
+    """Return the address of the entry to the OpenMP pool that torch uses, 0 if torch has none.
 
-    With a pool of its own the native kernels would leave two sets of threads spinning on the same cores. A process may
-    hold several OpenMP libraries, such as scikit-learn's. Looked up through torch's own module, the name leads to the
-    one that torch is linked with.
+    If the native kernels had a pool of their own, two sets of threads would spin on the same cores. A process may hold
+    several OpenMP libraries, such as scikit-learn's. The name is looked up in torch's own module, because there it
+    leads to the library that torch is linked with.
     """
     try:
-        # The runtimes of LLVM and Intel have GNU's entry too.
+        # The OpenMP libraries of LLVM and Intel have GNU's entry too.
         return ctypes.cast(ctypes.CDLL(torch._C.__file__).GOMP_parallel, ctypes.c_void_p).value or 0
     except (OSError, AttributeError):
         return 0

@@ -1,7 +1,7 @@
 """A forked process computes on one thread, because the threads of its parent's pools do not exist in it.
 
-GNU's OpenMP, whose threads torch and the C++ kernels share, would wait for them for ever. Spawned processes have all
-their threads.
+torch and the C++ kernels share the threads of GNU's OpenMP, which would wait for ever for the missing ones. Spawned
+processes have all their threads.
 """
 
 import os
@@ -18,5 +18,5 @@ def register() -> None:
 
 
 def _compute_alone() -> None:
-    # The native kernels enter torch's pool, which has one thread then: the caller's own.
+    # The native kernels enter torch's pool too, which then has only the caller's thread.
     torch.set_num_threads(1)

@@ -17,15 +17,15 @@ __all__ = ["differentiated", "no_derivative", "reference_gradients", "refuse_der
 def differentiated(*tensors: Tensor | None) -> bool:
     """Tell whether forward mode or a transform of torch.func differentiates one of the tensors.
 
-    A custom operator has derivatives in reverse mode only: forward mode would silently take them for zero, and
-    torch.func would fail. The reference, which is made of torch's own operators, has all of them. Without such a
-    transform the question takes 0.1 microseconds. Within one, constants that were computed there count too.
+    A custom operator has derivatives in reverse mode only: forward mode would silently take its derivative for zero,
+    and torch.func would fail. The reference has all derivatives, because it is made of torch's own operators. Outside
+    of a transform this function takes 0.1 microseconds. Inside, constants that were computed there count too.
     """
     transforms, forward = torch._C._functorch.get_dynamic_layer_stack_depth(), forward_ad._current_level >= 0
     if not transforms and not forward:
         return False
-    # A compiler cannot ask a tensor; it compiles anew when the transforms around its code change. Within torch.func a
-    # tensor does not tell of its tangent at another level.
+    # A compiler cannot ask a tensor, but it compiles anew when the transforms around its code change. Within torch.func
+    # a tensor does not show a tangent of another level.
     if torch.compiler.is_compiling() or (transforms and forward):
         return True
     return any(_is_tracked(t) for t in tensors if t is not None)
@@ -57,12 +57,12 @@ def no_derivative(name: str) -> Callable[..., NoReturn]:
 def reference_gradients(
     function: Callable[..., Tensor], inputs: Sequence[Tensor], needed: Sequence[bool], gradient: Tensor
 ) -> list[Tensor | None]:
-    """Differentiate a reference as a graph, so that the gradients can be differentiated again.
+    """Differentiate a reference so that its gradients can be differentiated again.
 
     Args:
-        function: the reference, of the inputs alone.
-        inputs: as the forward pass got them.
-        needed: which of them need a gradient.
+        function: the reference, as a function of the inputs alone.
+        inputs: the inputs of the forward pass.
+        needed: for each input, whether it needs a gradient.
         gradient: with respect to the function's result.
 
     Returns:

@@ -7,12 +7,12 @@ __all__ = ["empty_like", "empty_map", "in_memory_order", "is_channels_last", "pa
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Tell whether a map is laid out by pixel; maps that are both ways at once count as by plane."""
+    """Tell whether a map is laid out by pixel; a map that is laid out both ways counts as by plane."""
     return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def packed(x: Tensor, channels_last: bool) -> Tensor:
-    """Return the map itself if it has no gaps in that memory order, else a copy in it."""
+    """Return the map itself if it lies in this memory order without gaps, else a copy that does."""
     return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
@@ -23,7 +23,7 @@ def empty_map(x: Tensor, shape: tuple[int, int, int, int], dtype: torch.dtype | 
 
 
 def empty_like(x: Tensor) -> Tensor:
-    """Allocate a map of the same shape and dtype without gaps, in the memory order of another one."""
+    """Allocate a map without gaps that has the shape, dtype and memory order of another one."""
     n, c, h, w = x.shape
     return empty_map(x, (n, c, h, w))
 

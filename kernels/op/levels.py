@@ -1,4 +1,4 @@
-"""Images in [-1, 1] and their bytes: the only place where one becomes the other."""
+"""The only conversions between images in [-1, 1] and their bytes."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ def bytes_of(values: Tensor) -> Tensor:
     b = (v + 1) * 127.5, in the dtype of the values, rounded half to even and limited to [0, 255].
 
     Args:
-        values: any shape, floating; float32 or wider, because narrower ones do not tell all bytes apart.
+        values: any shape; float32 or wider, because narrower dtypes do not tell all bytes apart.
     Returns:
         uint8 of the same shape. NaN becomes 0.
     """

@@ -1,7 +1,7 @@
-"""Kernels as nodes of ONNX's domain `zellige`: what the graph.py of a kernel declares.
+"""The declarations in a kernel's graph.py, which make it a node of ONNX's domain `zellige`.
 
 A graph.py holds `NODES`, the nodes, and `translate(nodes, ...)`, which takes the arguments of the kernel's custom op
-and returns what the ONNX exporter writes for them. `zellige.export.nodes` collects both by folder.
+and returns the values that the ONNX exporter writes for them. `zellige.export.nodes` collects both from every folder.
 
 The text of a function is written in ONNX's own syntax. It computes in float32 and rounds once, like the kernel.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 __all__ = ["DOMAIN", "OPSET", "VERSION", "Kind", "Node", "constant", "widened"]
 
 DOMAIN, VERSION = "zellige", 1
-OPSET = 20  # of the standard operators in functions
+OPSET = 20  # version of the standard operators in functions
 Kind = type[float] | type[int] | type[str]
 Fixed = Mapping[str, int | str]
 
@@ -24,9 +24,9 @@ class Node:
     Attributes:
         name: of the node, such as "AffineRelu".
         inputs: names of the tensors in order; the first one's dtype is that of the maps.
-        body: text of the function from the inputs to `y`, for the attributes that are whole numbers or text.
-        attributes: their kinds. A `float` is a parameter of the function, `@name` in its text. An `int` or a `str`
-            decides which operators the function consists of.
+        body: makes the function's text, from the inputs to `y`, for the values of the `int` and `str` attributes.
+        attributes: their kinds by name. A `float` is a parameter of the function, `@name` in its text. An `int` or a
+            `str` decides which operators the function consists of.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Node:
     attributes: Mapping[str, Kind] = field(default_factory=dict)
 
     def function(self, fixed: Fixed) -> str:
-        """Return the whole text of the function for the attributes that are whole numbers or text."""
+        """Return the whole text of the function for the values of the `int` and `str` attributes."""
         signature = f"{self.name} <{', '.join(self.attributes)}> ({', '.join(self.inputs)}) => (y)"
         return f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}]>\n{signature}\n{{\n{self.body(fixed)}}}'
 

@@ -1,4 +1,4 @@
-"""Arithmetic in the precision that the code names, whatever surrounds it."""
+"""Arithmetic in the precision that the code names, under a caller's autocast too."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -8,7 +8,7 @@ __all__ = ["full_precision"]
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Return a context without autocast, which would round the operands of matrix products, also inside custom ops."""
+    """Return a context without autocast, which would round operands of matrix products even inside custom ops."""
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()

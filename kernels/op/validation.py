@@ -1,4 +1,4 @@
-"""The sentences with which kernels refuse what they cannot compute."""
+"""The sentences with which kernels refuse arguments that they cannot compute with."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def refuse(name: str, tensor: Tensor, allowed: str) -> None:
-    """Raise the ShapeError that names an argument, what it is, and what it may be."""
+    """Raise the ShapeError that names an argument, its shape and dtype, and those that it may have."""
     raise ShapeError(f"{name} is {list(tensor.shape)} {dtype_name(tensor.dtype)}; it must be {allowed}.")
 
 
@@ -30,13 +30,13 @@ def require(
     Args:
         name: of the argument.
         tensor: the argument.
-        shape: that it must have.
-        dtypes: that it may have.
+        shape: the shape that it must have.
+        dtypes: the dtypes that it may have.
         like: name of the argument that the shape follows from.
-        other: that argument.
+        other: the argument that the shape follows from.
 
     Raises:
-        ShapeError: it has another shape or dtype, or is on another device.
+        ShapeError: the argument has another shape or dtype, or is on another device.
     """
     if tuple(tensor.shape) != tuple(shape) or tensor.dtype not in dtypes:
         names = " or ".join(dict.fromkeys(dtype_name(dtype) for dtype in dtypes))

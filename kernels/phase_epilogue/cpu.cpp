@@ -1,5 +1,5 @@
-// Row by row of the small map: each gives two rows of the large one, of two interleaved phases. Before it, where the
-// activation normalises, the statistics of the sample over all four phases.
+// One pass over the small map: each of its rows gives two rows of the large map, each of two interleaved phases. If the
+// activation normalises, a pass before it takes the statistics of the sample over all four phases.
 #include <cstddef>
 #include <stdexcept>
 #include <vector>
@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::int64_t values_a_part = 1 << 14;  // enough to pay for handing a part to a thread
 
-// What happens to the values of one sample: gated, or scaled and shifted alone, with a centre of 0.
+// The activation of one sample's values: normalised and gated, or scaled and shifted alone, with a centre of 0.
 struct Activation {
     bool gated;
     Folded of;
@@ -30,7 +30,7 @@ ZELLIGE_INLINE void store_pair(float first, float second, float *y) {
 
 ZELLIGE_INLINE void store_pair(float first, float second, bfloat16 *y) { narrow_pair(first, second, y); }
 
-// Two rows of one channel, of the even and of the odd columns; gates lie `half` values behind what they gate.
+// Interleaves two rows of one channel: the even and the odd columns. Gates lie `half` values behind their values.
 template <typename T>
 ZELLIGE_INLINE void plane_row_body(const T *__restrict even, const T *__restrict odd, std::int64_t columns,
                                    std::int64_t half, std::int64_t channel, const Activation &activation,
@@ -57,7 +57,7 @@ ZELLIGE_CLONES void plane_row(const bfloat16 *even, const bfloat16 *odd, std::in
     plane_row_body(even, odd, columns, half, channel, activation, y);
 }
 
-// A row of pixels of the small map, each with its four phases side by side: two rows of the large one.
+// Takes a row of pixels of the small map, each with its four phases side by side, to two rows of the large one.
 template <typename T>
 ZELLIGE_INLINE void pixel_row_body(const T *__restrict x, std::int64_t columns, std::int64_t channels,
                                    const Activation &activation, T *__restrict y) {
@@ -92,7 +92,7 @@ struct Map {
     bool gated, channels_last;
 };
 
-// Rows `begin` to `end` of a sample: of the small map, or of all its channels' planes where it lies by plane.
+// Takes rows `begin` to `end` of a sample: rows of the small map, or of all its channels' planes if it is NCHW.
 template <typename T>
 void rows_of(const Map &size, const T *x, std::int64_t begin, std::int64_t end, const Activation &activation, T *y) {
     const std::int64_t plane = size.rows * size.columns, of_phase = (size.gated ? 2 : 1) * size.channels;
@@ -112,7 +112,7 @@ void rows_of(const Map &size, const T *x, std::int64_t begin, std::int64_t end, 
 
 template <typename T>
 void phase_epilogue_of(const Map &size, const T *x, const float *weight, const float *bias, double eps, T *y) {
-    const std::int64_t plane = size.rows * size.columns, values = 4 * size.channels * plane;  // of one result
+    const std::int64_t plane = size.rows * size.columns, values = 4 * size.channels * plane;  // of a result
     const std::int64_t rows = size.channels_last ? size.rows : size.channels * size.rows;
     const std::int64_t grain = values_a_part * rows / values + 1;
     if (!size.gated) {
@@ -160,7 +160,7 @@ using Values = nb::ndarray<nb::ro, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using Factors = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Result = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
-// Trusts op.py for shapes and dtypes; maps come in the order of their memory, channels at the end when channels-last.
+// op.py has checked shapes and dtypes. Maps come in the order of their memory: channels at the end if channels-last.
 void phase_epilogue(const Values &x, const Factors &weight, const Factors &bias, const Result &y, bool gated,
                     double eps, bool channels_last) {
     const auto extent = [&](std::size_t axis) { return static_cast<std::int64_t>(y.shape(axis)); };

@@ -32,5 +32,5 @@ NODES = (
 def translate(
     nodes: Any, x: Any, weight: Any, bias: Any, activation: str, eps: float, backend: str | None = None
 ) -> Any:
-    """Write the node for the custom op."""
+    """Return the node that stands for the custom op."""
     return nodes.PhaseEpilogue(x, weight, bias, activation=activation, eps=eps)

@@ -19,7 +19,7 @@ from ..op.validation import FLOATING, refuse, require
 from .reference import phase_epilogue_reference
 
 _NATIVE_DTYPES = (torch.float32, torch.bfloat16)
-_HALVES = {"glu_layer_norm": 2, "affine_relu": 1}  # channels that one channel of the result takes
+_HALVES = {"glu_layer_norm": 2, "affine_relu": 1}  # channels that make one channel of the result
 
 
 def phase_epilogue(
@@ -34,15 +34,16 @@ def phase_epilogue(
     """Put the four phases of an up-convolution together, and activate them in the same pass.
 
     Nearest x2 before a 3x3 convolution equals four 2x2 convolutions on the small map, whose results are the phases of
-    the large one: u[2h + i, 2w + j] = x[p, h, w] with p = 2i + j, row phase i and column phase j, the channels of p
-    being p K to (p + 1) K - 1. The result is affine_relu(u, weight, bias), K = C, or glu_layer_norm(u, weight, bias,
-    eps), K = 2C, whose statistics run over all four phases, as exact as that function. u itself is never stored.
+    the large one: u[2h + i, 2w + j] = x[p, h, w] with p = 2i + j, where i is the row phase, j the column phase, and
+    phase p has the channels p K to (p + 1) K - 1. The result is affine_relu(u, weight, bias) with K = C, or
+    glu_layer_norm(u, weight, bias, eps) with K = 2C, whose statistics run over all four phases. Each is as exact as the
+    function of its name. u itself is never stored.
 
-    For inference only: there is no derivative.
+    It is for inference only: it has no derivative.
 
     No network uses it yet. It waits for the decoders of key patches, whose 4x4 transposed convolutions of stride 2 are
-    four 2x2 ones in front of a folded batch norm and a ReLU. OneGAN's up-convolutions are faster by `winograd_conv` on
-    CPUs; GPUs are not measured.
+    four 2x2 ones in front of a folded batch norm and a ReLU. OneGAN's up-convolutions are faster with `winograd_conv`
+    on CPUs; on GPUs nobody has measured them.
 
     Args:
         x: [N, 4K, H, W], phase by phase, any strides; float32, float16, bfloat16, or float64 (reference only).
@@ -52,11 +53,11 @@ def phase_epilogue(
         backend: forces "triton", "native" (float32 and bfloat16) or "reference"; None takes the device's best one.
 
     Returns:
-        [N, C, 2H, 2W], x's dtype, channels-last where x is. NaN as the activation has it.
+        [N, C, 2H, 2W], x's dtype, channels-last if x is. NaN spreads as in the activation.
 
     Raises:
-        ShapeError: an argument has a rank, size, dtype or device that is not listed above, or eps is not above 0, or
-            there is no such activation.
+        ShapeError: an argument has a rank, size, dtype or device that is not listed above, eps is not above 0, or the
+            activation is not one of the two.
         DeviceError: the backend asked for cannot run here.
 
     Source: this project; the four phases are sub-pixel convolution (Shi et al. 2016).
@@ -85,7 +86,7 @@ def phase_epilogue(
 def _phase_epilogue(
     x: Tensor, weight: Tensor, bias: Tensor, activation: str, eps: float, backend: str | None
 ) -> Tensor:
-    # Chosen here and not in the public function, where torch.compile would trace the search for backends.
+    # The choice is made here because torch.compile would trace the search for backends in the public function.
     backend = choose_backend(x.device, backend, x.dtype, native=_NATIVE_DTYPES)
     y = _result(x, activation)
     if x.numel() == 0:

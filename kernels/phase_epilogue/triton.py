@@ -1,4 +1,4 @@
-"""phase_epilogue in one pass over tiles of pixels by channels, behind the statistics where the activation has some."""
+"""phase_epilogue in one pass over tiles of pixels by channels; glu_layer_norm's statistics come first."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -21,7 +21,7 @@ def phase_epilogue_triton(
     n, channels = y.shape[:2]
     pixels, columns = x.shape[2] * x.shape[3], x.shape[3]
     if gated:
-        # The four phases are as many runs, or as many rows of channels at each pixel.
+        # The four phases are four runs of a sample, or four runs of channels at each pixel.
         normal = statistics_triton(x, *((4 * pixels, channels) if channels_last else (4, channels * pixels)), eps)
     else:
         normal = torch.empty(0, dtype=torch.float32, device=x.device)
@@ -75,7 +75,7 @@ def _forward(
             value *= tl.sigmoid(tl.load(x + gate, mask=inside, other=0.0).to(tl.float32))
         else:
             value = value * a[None, :] + b[None, :]
-            # A comparison with NaN is false: NaN stays.
+            # A comparison with NaN is false, so NaN stays.
             value = tl.where(value < 0.0, 0.0, value)
         there = square + (phase // 2) * 2 * columns + phase % 2
         at = map_offsets(sample, there, channel, channels, 4 * tl.cast(pixels, tl.int64), CHANNELS_LAST)
@@ -83,7 +83,7 @@ def _forward(
 
 
 def variants() -> Iterator[Variant]:
-    """What is built ahead of time: phase_epilogue_ACTIVATION_DTYPE_LAYOUT[_wide]; statistics are glu_layer_norm's."""
+    """Yield the variants to build: phase_epilogue_ACTIVATION_DTYPE_LAYOUT[_wide]; statistics are glu_layer_norm's."""
     activations = {"glu_layer_norm": True, "affine_relu": False}
     for (activation, gated), (dtype, pointer), (layout, tile_of) in product(
         activations.items(), FLOATS.items(), LAYOUTS.items()

@@ -1,4 +1,4 @@
-"""rearrange: attention of one head with values up to 520 wide, without a large matrix of scores."""
+"""rearrange: attention with one head and values up to 520 wide, without a large matrix of scores."""
 
 from .op import rearrange
 

@@ -26,6 +26,6 @@ NODES = (
 
 
 def translate(nodes: Any, q: Any, k: Any, v: Any, scale: float | None, keep: bool, backend: str | None = None) -> Any:
-    """Write the node for the custom op, whose second result only a backward pass reads."""
+    """Return the node that stands for the custom op, whose second result only a backward pass reads."""
     y = nodes.Rearrange(q, k, v, scale=q.shape[2] ** -0.5 if scale is None else scale)
     return y, y

@@ -6,19 +6,19 @@ from torch import Tensor
 from ..op.precision import full_precision
 from .reference import attention, rearrange_backward_reference, rearrange_reference
 
-_KEPT = 2**22  # weights, 16 MiB: to compute them anew costs up to a third of the time of forward and backward
-_SCORES = 2**18  # that are kept at once: 1 MiB in float32, so that they stay in the cache of a core
-_FEWEST_QUERIES = 16  # for which keys and values are read once
+_KEPT = 2**22  # weights, 16 MiB: computing them anew costs up to a third of the time of forward and backward
+_SCORES = 2**18  # scores computed at once: 1 MiB in float32, so that they stay in the cache of a core
+_FEWEST_QUERIES = 16  # queries computed at once, so that keys and values are not read for each
 
 
 def kept_weights(q: Tensor, k: Tensor) -> tuple[int, ...]:
-    """Shape of the weights that the library keeps for the backward pass, [N, T, S]; (0,) if they are too many."""
+    """Return the shape of the weights that are kept for the backward pass: [N, T, S], or (0,) if they are too many."""
     shape = (*q.shape[:2], k.shape[1])
     return shape if shape[0] * shape[1] * shape[2] <= _KEPT else (0,)
 
 
 def rearrange_library(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Compute it, and the weights that are kept, from tensors that are not empty; arguments as in op.py, validated."""
+    """Return the result and the weights that are kept, from validated tensors that are not empty."""
     if len(kept_weights(q, k)) == 3:
         wide = torch.promote_types(q.dtype, torch.float32)
         q, k, v, dtype = q.to(wide).contiguous(), k.to(wide).contiguous(), v.to(wide).contiguous(), q.dtype
@@ -30,13 +30,13 @@ def rearrange_library(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Te
 
 def _without_weights(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     if q.shape[2] == v.shape[2]:
-        # What scaled_dot_product_attention calls, which would not return the logarithms of the sums.
+        # scaled_dot_product_attention calls this operator, but does not return the logarithms of the sums.
         heads = (t.contiguous()[:, None] for t in (q, k, v))
         y, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*heads, scale=scale)
-        # Rows that the definition makes NaN may come back as zeros, with a sum of 1 or inf.
+        # Rows that are NaN by definition may come back as zeros, with a sum of 1 or inf. The code below repeats them.
         if (log_sums.isfinite() & (log_sums != 0.0)).all():
             return y[:, 0].contiguous()
-    # For other widths scaled_dot_product_attention would keep the whole matrix.
+    # For unequal widths scaled_dot_product_attention would keep the whole matrix.
     wide = torch.promote_types(q.dtype, torch.float32)
     k, v = k.to(wide), v.to(wide)
     y = q.new_empty((*q.shape[:2], v.shape[2]))
@@ -49,7 +49,7 @@ def _without_weights(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 def rearrange_backward_library(
     gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v from the weights if kept, else as sums over parts of the queries in a fixed order."""
+    """Return the gradients from the weights if they are kept, else as sums over parts of the queries in fixed order."""
     if weights.dim() == 3:
         return rearrange_backward_reference(gradient, q, k, v, scale, weights)
     wide = torch.promote_types(q.dtype, torch.float32)

@@ -17,21 +17,22 @@ _WIDEST = 520  # 512 features, and a few columns that travel with them
 
 
 def rearrange(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, *, backend: Backend | None = None) -> Tensor:
-    """Give every query the mean of the values, weighted by how well their keys match it: attention of one head.
+    """Give every query the mean of the values, weighted by how well their keys match it: attention with one head.
 
-    y[n, t] = sum_s w[n, t, s] v[n, s] with w[n, t] = softmax over s of (q[n, t] . k[n, s]) * scale, with statistics
-    and sums in float32, rounded once at the end; in float16 and bfloat16 the weights are rounded too before they meet
-    the values. Only the backend "reference", float64 on a GPU, and a CPU up to 16 MiB of them, ever keep T x S scores.
+    y[n, t] = sum_s w[n, t, s] v[n, s] with w[n, t] = softmax over s of (q[n, t] . k[n, s]) * scale. Statistics and sums
+    are float32, rounded once at the end. In float16 and bfloat16 the weights are rounded too before they multiply the
+    values. All T x S scores are kept only in the backend "reference", in float64 on a GPU, and on a CPU up to 16 MiB.
 
-    Differentiable any number of times; gradients of gradients, forward mode and torch.func go through the reference.
+    It is differentiable any number of times: gradients of gradients, forward mode and torch.func go through the
+    reference.
 
     Args:
         q: [N, T, Dk], any strides, Dk from 1 to 520; float32, float16, bfloat16, or float64 (not in Triton).
         k: [N, S, Dk], S of at least 1, any strides, q's dtype.
         v: [N, S, Dv], any strides, Dv from 1 to 520, q's dtype.
-        scale: of the scores; None takes 1 / sqrt(Dk).
+        scale: factor of the scores; None takes 1 / sqrt(Dk).
         backend: forces "triton" or "reference"; None takes Triton on a GPU and, on a CPU, torch's own operators:
-            products for few scores, else attention, or products for a few queries at a time where Dk and Dv differ.
+            products for few scores, else attention, or products for a few queries at a time if Dk and Dv differ.
 
     Returns:
         [N, T, Dv], contiguous, q's dtype. Rows with a score that is NaN or inf, or with none above -inf, are NaN.
@@ -149,9 +150,9 @@ def _result(q: Tensor, v: Tensor) -> Tensor:
 
 
 def _kept(q: Tensor, k: Tensor, keep: bool, backend: str | None) -> Tensor:
-    """Allocate what a backward pass does not compute anew: the logarithms of the softmax's sums, or the weights.
+    """Allocate the tensor that is kept for a backward pass: the logarithms of the softmax's sums, or the weights.
 
-    Without a backward pass the number of weights is not asked for, because an export would then hold for some batches
+    Without a backward pass the number of weights is not looked at, because an export would then hold for some batches
     only.
     """
     shape: tuple[int, ...] = (0,)
@@ -168,7 +169,7 @@ def _factor(q: Tensor, scale: float | None) -> float:
 
 
 def _backend(q: Tensor, backend: str | None) -> str:
-    # Chosen here and not in the public function, where torch.compile would trace the search for backends.
+    # The choice is made here because torch.compile would trace the search for backends in the public function.
     if backend is None and q.device.type == "cpu":
         return "library"
     return choose_backend(q.device, backend, q.dtype)

@@ -7,7 +7,7 @@ from ..op.precision import full_precision
 
 
 def rearrange_reference(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """Compute it in float32, or in float64 for such tensors; arguments as in op.py, already validated."""
+    """Compute the result in float32, for float64 tensors in float64; arguments are those of op.py, validated."""
     wide = torch.promote_types(q.dtype, torch.float32)
     with full_precision(q.device):
         return (attention(q.to(wide), k.to(wide), scale) @ v.to(wide)).to(q.dtype)
@@ -16,7 +16,7 @@ def rearrange_reference(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor
 def rearrange_backward_reference(
     gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v, in the precision of the sums, without autograd; from the weights [N, T, S] if kept."""
+    """Return the gradients of q, k and v without autograd, in the sums' precision; weights are [N, T, S] if kept."""
     wide = torch.promote_types(q.dtype, torch.float32)
     gradient, q, k, v = (t.to(wide) for t in (gradient, q, k, v))
     with full_precision(q.device):
@@ -27,5 +27,5 @@ def rearrange_backward_reference(
 
 
 def attention(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """Weights [N, T, S] of the values, from wide tensors and without autocast."""
+    """Return the weights [N, T, S] of the values, from tensors in the precision of the sums, without autocast."""
     return torch.softmax(q @ k.mT * scale, 2)

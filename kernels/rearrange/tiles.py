@@ -1,9 +1,9 @@
 """How the Triton kernels of rearrange cut their work: blocks of queries and keys, and columns that a program owns.
 
-A program keeps float32 sums for the columns that it owns, and 64 queries by 512 columns are already half the registers
-of a multiprocessor (256 KiB on A100 and H100). So there are two ways to be fast at that width, and tuning decides: 64
-queries with all columns, or 128 queries with half of the columns, whose programs compute all scores again. The second
-multiplies half as much again at Dk = Dv, and reads the keys half as often.
+A program keeps float32 sums for the columns that it owns. At 64 queries by 512 columns they already fill half the
+registers of a multiprocessor (256 KiB on A100 and H100). So there are two ways to be fast at this width, and tuning
+decides: 64 queries with all columns, or 128 queries with half of the columns. The second way computes all scores twice,
+which is half as many multiplications again at Dk = Dv, but it reads the keys half as often.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,12 @@ from ..triton.tuning import INTERPRETED, tuned
 
 INTERPRETER = tl.constexpr(INTERPRETED)
 
-# The interpreter takes one small tile, in parts, so that tests meet every branch.
+# The interpreter takes small blocks in two parts, so that tests meet every branch.
 _SMALL = {"QUERIES": 32, "KEYS": 32, "PARTS": 2}
-_UNPARTED = 128  # a width that is not worth computing scores twice
-# Of the 255 registers of a thread that sums and scores may take, with one and with two widths of sums, before ptxas
-# 12.9 spills more than a few: the rest are addresses and operands, which in float32 have no tensor cores to go to.
+_UNPARTED = 128  # up to this width, computing scores twice does not pay
+# The registers of a thread's 255 that sums and scores may take before ptxas 12.9 spills more than a few, by the bytes
+# of a value: with one width of sums, and with two. The rest hold addresses and operands, which float32 keeps in
+# registers because it has no tensor cores.
 _REGISTERS = {2: (160, 144), 4: (72, 38)}
 
 
@@ -81,8 +82,8 @@ def fitting_blocks(configurations: list[triton.Config], owned: list[int], bytes_
 
     Args:
         configurations: FORWARD or BACKWARD.
-        owned: the widths whose columns are divided among programs: two where rows are keys.
-        bytes_each: of the values.
+        owned: the widths whose columns are divided among programs: two if rows are keys.
+        bytes_each: bytes of a value.
     """
     kept = configurations[:1]
     for config in configurations[1:]:
@@ -99,9 +100,9 @@ def fitting_blocks(configurations: list[triton.Config], owned: list[int], bytes_
 
 
 def widths(prefix: str, width: str) -> dict[str, Callable[[dict[str, Any]], int]]:
-    """Return the heuristics for columns owned in a width: OWN of them, MAIN as a power of two, TAIL another or 0.
+    """Return the heuristics that split a program's OWN columns of a width into MAIN, a power of two, and TAIL, or 0.
 
-    Tiles of Triton are powers of two; 520 columns as one such would be 1024, as a main and a tail they are 512 + 16.
+    Tiles of Triton are powers of two: 520 columns would take one tile of 1024, or a main and a tail of 512 + 16.
     """
 
     def own(given: dict[str, Any]) -> int:
@@ -120,21 +121,21 @@ def column_blocks(width: int, chosen: dict[str, Any]) -> int:
 
 
 def chunk(width: int) -> int:
-    """Return the columns that are multiplied at a time: 520 in chunks of 64 wastes a tenth, in one tile a half."""
+    """Return how many columns are multiplied at a time: chunks of 64 waste a tenth of 520 columns, one tile a half."""
     return max(16, min(64, triton.next_power_of_2(width)))
 
 
 def sizes(rows: int, length: int) -> dict[str, int]:
-    """Return the class of rows that tuning tells apart, and under the interpreter the length, which it must know.
+    """Return ROWS, the class of sizes that are tuned alike, and LENGTH, which only the interpreter must know.
 
-    More rows than 65536 keep any device busy, fewer than 256 none.
+    More than 65536 rows keep any device busy, fewer than 256 none.
     """
     rows = 1 << min(16, max(8, (rows - 1).bit_length()))
     return {"ROWS": rows, "LENGTH": length if INTERPRETED else 0}
 
 
 def _own(width: int, parts: int) -> int:
-    # Of 16, the narrowest product, also so that rows of a part begin at multiples of 32 bytes.
+    # Parts are multiples of 16, the narrowest product, so that their rows begin at multiples of 32 bytes too.
     return triton.cdiv(triton.cdiv(width, parts), 16) * 16
 
 
@@ -154,8 +155,8 @@ def _columns(width: int, parts: int) -> int:
 
 @triton.jit
 def load_rows(rows, first, count, start, limit, ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr):
-    """COLUMNS from `start` of the rows from `first` on, zero where rows pass `count` or columns pass `limit`."""
-    # Rows are counted from an int64, and within the tile from int32.
+    """Load COLUMNS from `start` on of the rows from `first` on: zero if a row passes `count`, a column `limit`."""
+    # `first` is int64; rows within the tile are int32.
     row = tl.arange(0, ROWS)
     column = start + tl.arange(0, COLUMNS)
     inside = (row < count)[:, None] & (column < limit)[None, :]
@@ -174,7 +175,7 @@ def store_rows(rows, first, count, start, limit, tile, ROWS: tl.constexpr, COLUM
 
 @triton.jit
 def dot(a, b, sums):
-    """Add the product of two tiles to sums, with full products of float32."""
+    """Add the product of two tiles to sums; products of float32 are full, not TF32."""
     if INTERPRETER:
         # The interpreter multiplies the bits of bfloat16 as if they were integers.
         a, b = a.to(tl.float32), b.to(tl.float32)

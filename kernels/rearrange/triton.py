@@ -1,4 +1,4 @@
-"""rearrange by blocks of queries and keys: scores live in registers only, rows are multiplied in chunks of columns."""
+"""rearrange in blocks of queries and keys: scores live in registers only, rows are multiplied in chunks of columns."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -26,7 +26,7 @@ from .tiles import (
     widths,
 )
 
-# Dk and Dv of the variants that are built ahead of time.
+# Dk and Dv of the variants to build ahead of time.
 _WIDTHS = ((128, 128), (256, 256), (512, 512), (512, 520))
 
 
@@ -55,7 +55,7 @@ def rearrange_backward_triton(
     dv: Tensor,
     scale: float,
 ) -> None:
-    """Compute the gradients; every sum has one owner and a fixed order, so that nothing is added atomically."""
+    """Compute the gradients. Nothing is added atomically, because every sum has one owner and a fixed order."""
     (n, tokens, key_width), (_, keys, width) = q.shape, v.shape
     deltas = torch.empty_like(log_sums)
     columns = triton.next_power_of_2(width)
@@ -119,7 +119,7 @@ def _forward(
         scores = products(q, k, row, count, key, left, QUERIES, KEYS, DK, CHUNK) * scale
         scores = tl.where((tl.arange(0, KEYS) < left)[None, :], scores, float("-inf"))
         higher = tl.maximum(highest, tl.max(scores, axis=1))
-        # -inf less -inf would be NaN before a key that counts has come.
+        # Until a finite score has come, both are -inf, whose difference would be NaN.
         base = tl.where(higher == float("-inf"), 0.0, higher)
         weights = tl.exp(scores - base[:, None])
         shrink = tl.exp(highest - base)
@@ -136,7 +136,7 @@ def _forward(
         store_rows(y, row, count, column + MAIN, limit, tail / total[:, None], QUERIES, TAIL, DV)
     if log_sums is not None:
         query = tl.arange(0, QUERIES)
-        # Programs of one row have the same sums: the first writes them.
+        # All programs of a row have the same sums, so the first writes them.
         written = tl.where(column == 0, count, 0)
         tl.store(log_sums + row + query, highest + tl.log(total), mask=query < written)
 
@@ -194,7 +194,7 @@ def _backward_queries(
         key, left = sample * keys + start, keys - start
         scores = products(q, k, row, count, key, left, QUERIES, KEYS, DK, K_CHUNK) * scale
         slopes = products(gradient, v, row, count, key, left, QUERIES, KEYS, DV, V_CHUNK)
-        # Keys that are not there: their rows of k were read as zeros, but a NaN must not meet them.
+        # Behind the last key rows of k were read as zeros. Their weights are set to 0, because a NaN times 0 is NaN.
         weights = tl.where((tl.arange(0, KEYS) < left)[None, :], tl.exp(scores - log_sum), 0.0)
         slopes = (weights * (slopes - delta)).to(k.dtype.element_ty)
         main = dot(slopes, load_rows(k, key, left, column, limit, KEYS, MAIN, DK), main)
@@ -277,8 +277,8 @@ def _backward_keys(
         store_rows(dv, row, count, v_column + V_MAIN, v_limit, v_tail, KEYS, V_TAIL, DV)
 
 
-# Of each pass: the kernel, its configurations, the widths whose columns programs share, the rows of a block, and what
-# it reads and writes beside q, k, v and log_sums.
+# For each pass: the kernel, its configurations, the widths whose columns programs share, the name of a block's rows,
+# and the tensors it reads and writes beside q, k, v and log_sums.
 _PASSES: dict[str, tuple[Any, list[triton.Config], dict[str, str], str, tuple[str, ...]]] = {
     "forward": (_forward, FORWARD, {"": "DV"}, "QUERIES", ("y",)),
     "backward_queries": (_backward_queries, BACKWARD, {"": "DK"}, "QUERIES", ("gradient", "dq")),
@@ -312,9 +312,9 @@ def configured(step: str, dtype: str, key_width: int, width: int) -> list[Varian
 
 
 def variants() -> Iterator[Variant]:
-    """What is built ahead of time: rearrange_PASS_DTYPE_DK_DV.
+    """Yield the variants to build ahead of time: rearrange_PASS_DTYPE_DK_DV.
 
-    The passes are forward, deltas (for Dv alone), backward_queries and backward_keys; all pointers are to multiples of
+    The passes are forward, deltas (for Dv alone), backward_queries and backward_keys. All pointers are multiples of
     16 bytes.
     """
     for dtype, (key_width, width), step in product(FLOATS, _WIDTHS, _PASSES):

@@ -1,1 +1,1 @@
-"""What every kernel's triton.py stands on: tiles, tuning, and the variants that are built ahead of time."""
+"""The foundation of every kernel's triton.py: tiles, tuning, and the variants that are built ahead of time."""

@@ -2,8 +2,8 @@
 
     python -m zellige.kernels.triton.compile --arch 80 --arch 90 --out build/kernels
 
-writes a cubin and a PTX file for each variant and architecture, and `manifest.json`, which `launcher.py` reads. PTX of
-an older architecture runs on every newer one, translated when it is loaded.
+The command writes a cubin and a PTX file for each variant and architecture, and `manifest.json`, which `launcher.py`
+reads. PTX of an older architecture runs on every newer one; the driver translates it when it is loaded.
 """
 
 import argparse
@@ -25,11 +25,11 @@ from .variants import KERNELS, Variant, all_variants, variants_by_name
 __all__ = ["compile_kernels", "compile_variant", "compile_variants"]
 
 MANIFEST_VERSION = 2
-# Constants of kernels that their code does not read: what tells calls apart in tuning, and what shapes come from.
+# Constants that a kernel's code does not read: they tell calls apart in tuning, or decide shapes.
 _OF_TUNING = ("SIZE", "VALUES", "ROWS", "LENGTH", "PARTS")
 # KiB of shared memory that a program may take, by the generation of the architecture.
 _SHARED = {8: 163, 9: 227, 10: 227, 12: 99}
-# Parameters in PTX by the types of arguments.
+# Bits of a parameter in PTX, by the type of its argument.
 _BITS = {"i32": 32, "i64": 64, "fp32": 32}
 
 
@@ -39,7 +39,7 @@ def compile_kernels(
     """Compile the variants of `variants.py` and write them with their manifest.
 
     Args:
-        out: folder, made when missing; what it holds is replaced where names are equal.
+        out: folder, made if it is missing; files of the same names are replaced.
         architectures: compute capabilities, such as 80 and 90.
         names: kernels, None for all.
         jobs: processes that compile.
@@ -48,12 +48,12 @@ def compile_kernels(
         The manifest: `version`, `triton`, and `kernels`, a list of objects with `name`, `kernel`, `arch`, `entry`,
         `arguments` (name and type of each, in order), `hidden_pointers` (null pointers to pass after them),
         `constants`, `grid` (axes of pairs [size, divisor]: the product of the quotients, each rounded up, is the number
-        of programs along an axis), `divisible_by_16`, `threads`, `stages`, `fp_fusion`, `shared_bytes`,
-        and of the files `cubin` and `ptx` their names and `sha256`.
+        of programs along an axis), `divisible_by_16`, `threads`, `stages`, `fp_fusion`, `shared_bytes`, and name and
+        `sha256` of the files `cubin` and `ptx`.
 
     Raises:
-        DeviceError: a kernel does not compile for an architecture, or not to the parameters that its variant lists, or
-            Triton interprets kernels in this process.
+        DeviceError: a kernel does not compile for an architecture, or its code has other parameters than its variant
+            lists, or Triton interprets kernels in this process.
         OutputError: the folder cannot be written.
     """
     chosen = [(kernel, variant.name) for kernel, variant in all_variants(tuple(names) if names else KERNELS)]
@@ -63,7 +63,7 @@ def compile_kernels(
 def compile_variants(
     out: Path, architectures: list[int], chosen: Iterable[tuple[str, str]], jobs: int = 1
 ) -> dict[str, Any]:
-    """Compile variants by the names of their kernels and their own; otherwise as `compile_kernels`."""
+    """Compile variants, given as pairs of a kernel's and a variant's name; otherwise as `compile_kernels`."""
     import triton
 
     _require_a_compiler()
@@ -73,7 +73,7 @@ def compile_variants(
         raise OutputError(f"{out} cannot be written: {error.strerror}.") from error
     tasks = [(out, kernel, name, architecture) for kernel, name in chosen for architecture in architectures]
     if jobs > 1:
-        # Not forked: torch may have threads by now.
+        # Processes are spawned, because torch may have threads by now, which a fork would lack.
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
             entries = list(pool.map(_build, *zip(*tasks, strict=True), chunksize=4))
     else:
@@ -100,16 +100,17 @@ def compile_variant(
     """Compile one variant.
 
     Args:
-        kernel: its folder.
-        variant: one of `variants.py`, or one made from it with other constants.
+        kernel: name of the kernel's folder.
+        variant: a variant of `variants.py`, or one made from it with other constants.
         architecture: compute capability, such as 80.
         ptx_version: of the PTX, such as 80 for 8.0; None takes the newest that Triton's assembler reads.
 
     Returns:
-        Its entry of the manifest, without files, and the code by kind, "cubin" and "ptx".
+        The variant's entry in the manifest, without files, and the code by kind, "cubin" and "ptx".
 
     Raises:
-        DeviceError: it does not compile, or not to the parameters that it lists, or Triton interprets kernels here.
+        DeviceError: the variant does not compile, or its code has other parameters than it lists, or Triton interprets
+            kernels here.
     """
     import triton
     from triton.backends.compiler import GPUTarget
@@ -161,7 +162,7 @@ def _require_a_compiler() -> None:
 
 
 def _hidden_pointers(ptx: str, kinds: list[str]) -> int:
-    """Count the parameters of a PTX file's entry behind its arguments, whose types must be those of the variant."""
+    """Count the parameters that follow the arguments in a PTX file's entry; the arguments must be the variant's."""
     declared = re.search(r"\.entry\s+\w+\((.*?)\)", ptx, re.DOTALL)
     parameters = re.findall(r"\.param\s+\.[a-z](\d+)(\s+\.ptr)?", declared[1] if declared else "")
     found = [(int(bits), bool(pointer)) for bits, pointer in parameters]
@@ -173,7 +174,7 @@ def _hidden_pointers(ptx: str, kinds: list[str]) -> int:
 
 def main() -> None:
     """Run the command."""
-    # Read when Triton is imported. Line numbers would put this machine's paths into the files.
+    # Triton reads both when it is imported. Line numbers would put this machine's paths into the files.
     os.environ.pop("TRITON_INTERPRET", None)
     os.environ.setdefault("TRITON_DISABLE_LINE_INFO", "1")
     parser = argparse.ArgumentParser(

@@ -1,6 +1,6 @@
-"""Run kernels that were built ahead of time: CuPy alone, neither torch nor Triton nor a C compiler.
+"""Run kernels that were built ahead of time with CuPy alone: without torch, Triton or a C compiler.
 
-This file imports nothing else of the package but its errors, so that a service can ship it with a folder of kernels.
+This file imports only the package's errors, so that a service can ship it with a folder of kernels.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ class CompiledKernels:
     """A folder that `python -m zellige.kernels.triton.compile` has written.
 
     Args:
-        folder: with `manifest.json`.
+        folder: the folder, which holds `manifest.json`.
         arch: compute capability to run on, such as 90; None asks the device.
 
     Raises:
@@ -47,21 +47,21 @@ class CompiledKernels:
 
     @cached_property
     def arch(self) -> int:
-        """Compute capability that kernels are chosen for."""
+        """The compute capability that kernels are chosen for."""
         return self._arch if self._arch is not None else int(_cupy().cuda.Device().compute_capability)
 
     def choose(self, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Pick the entry of a variant: the widest loads that the arguments allow, the newest code that the device runs.
 
-        A cubin runs on its own major architecture from its minor version on; PTX on every newer architecture.
+        A cubin runs on its own major architecture from its minor version on. PTX runs on every newer architecture.
 
         Args:
             name: of the variant, without "_wide".
-            arguments: by name; arrays have `data.ptr`, as CuPy's do.
+            arguments: the kernel's arguments by name; arrays have `data.ptr`, as CuPy's do.
 
         Raises:
-            DeviceError: no such variant, or none for this architecture.
-            ShapeError: there are wide loads only, and an address or a size is not a multiple of 16.
+            DeviceError: there is no variant of this name, or none for this architecture.
+            ShapeError: the variant has wide loads only, and an address or a size is not a multiple of 16.
         """
         found = [e for e in self._entries if e["name"] in (name, f"{name}_wide") and e["arch"] <= self.arch]
         if not found:
@@ -86,7 +86,7 @@ class CompiledKernels:
             sizes: the sizes of the launch that are not arguments, by name.
 
         Raises:
-            DeviceError: no such variant, or none for this architecture.
+            DeviceError: there is no variant of this name, or none for this architecture.
             ShapeError: an argument or a size is missing, not known, or not a multiple of 16 where it must be.
             CheckpointError: the kernel's file is missing or is not the one that the manifest describes.
         """

@@ -1,7 +1,7 @@
 """Tiles of maps [N, C, H, W], pixels by channels: their shape, their launch, and where their values lie in memory.
 
 Memory runs along the pixels of a plane, or along the channels of a pixel (channels-last), and so does the long side of
-a tile. One axis of the grid counts the tiles of all samples and channels: the other axes end at 65535.
+a tile. The first axis of the grid counts the tiles of all samples and channels, because the others end at 65535.
 """
 
 from collections.abc import Callable
@@ -12,17 +12,17 @@ import triton.language as tl
 
 __all__ = ["corner", "grid_of_tiles", "map_offsets", "place", "tile"]
 
-_WIDEST = 128  # channels of a tile by pixel: 256 bytes and more, so that memory is read in whole lines
+_WIDEST = 128  # channels of a channels-last tile: 256 bytes or more, so that memory is read in whole lines
 
 
 def tile(channels_last: bool, pixels: int, channels: int, values: int = 1024) -> tuple[int, int]:
-    """Return the pixels and channels of a tile of that many values: one runs along memory, the other fills small maps.
+    """Return the pixels and channels of a tile of `values` values: one runs along memory, the other fills small maps.
 
     Args:
         channels_last: whether memory runs along channels.
         pixels: of the map.
         channels: of the map.
-        values: of the tile, a power of two; smaller where the whole map is.
+        values: of the tile, a power of two; a smaller map takes a smaller tile.
     """
     if channels_last:
         across = min(triton.next_power_of_2(channels), _WIDEST)
@@ -42,7 +42,7 @@ def grid_of_tiles(samples: int, channels: int, pixels: int) -> Callable[[dict[st
 
 @triton.jit
 def place(channels, pixels, CHANNELS: tl.constexpr, PIXELS: tl.constexpr):
-    """Sample (int64), first channel and first pixel of this program."""
+    """Return sample (int64), first channel and first pixel of this program."""
     tiles = tl.cdiv(pixels, PIXELS)
     groups = tl.cdiv(channels, CHANNELS)
     row = tl.program_id(0) // tiles
@@ -51,7 +51,7 @@ def place(channels, pixels, CHANNELS: tl.constexpr, PIXELS: tl.constexpr):
 
 @triton.jit
 def map_offsets(sample, pixel, channel, channels, pixels, CHANNELS_LAST: tl.constexpr):
-    """Offsets [pixel, channel] in a packed map of that many channels and pixels; `sample` is int64."""
+    """Return offsets [pixel, channel] in a packed map of `channels` channels and `pixels` pixels; `sample` is int64."""
     if CHANNELS_LAST:
         return (sample * pixels + pixel)[:, None] * channels + channel[None, :]
     return pixel[:, None] + (sample * channels + channel)[None, :] * pixels
@@ -59,5 +59,5 @@ def map_offsets(sample, pixel, channel, channels, pixels, CHANNELS_LAST: tl.cons
 
 @triton.jit
 def corner(pixel, columns):
-    """Index in a map of twice the sides (int64) of the first of the four pixels that a pixel becomes."""
+    """Return the index (int64), in the doubled map, of the first of the four pixels that a pixel becomes."""
     return ((pixel // columns).to(tl.int64) * columns + pixel) * 2

@@ -12,7 +12,7 @@ __all__ = ["INTERPRETED", "STREAMING", "size_class", "tuned", "tuned_tiles"]
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
-# Of kernels that wait for memory: 8 or 16 values a thread, which are one to four loads of 128 bits.
+# Configurations of kernels whose limit is memory: 8 or 16 values a thread, which are one to four loads of 128 bits.
 STREAMING = [
     triton.Config({"VALUES": values}, num_warps=warps) for values, warps in ((1024, 4), (2048, 4), (2048, 8), (4096, 8))
 ]
@@ -26,14 +26,14 @@ def tuned(
 ) -> Callable[[Any], Any]:
     """Decorate a kernel so that the fastest configuration is measured once for each key and kept on disk.
 
-    Triton keeps it beside its compiled kernels, for each architecture, its own version and the kernel's source. Only
+    Triton keeps the choice beside its compiled kernels, for each architecture, Triton version and kernel source. Only
     kernels whose results do not depend on the configuration may claim equal bits from one machine to the next.
 
     Args:
         configurations: to choose from. The first one fits every call; kernels are built ahead of time with it.
         key: constants that tell calls apart, beside the dtypes.
         fitting: drops configurations that do not fit a call, as Triton's early_config_prune.
-        interpreted: what the interpreter takes, which measures nothing; None takes the first one.
+        interpreted: constants for the interpreter, which measures nothing; None takes the first configuration.
     """
     single = configurations[0].kwargs if interpreted is None else interpreted
 
@@ -47,7 +47,7 @@ def tuned(
 
 
 def tuned_tiles(*key: str) -> Callable[[Any], Any]:
-    """Decorate a kernel over tiles of PIXELS by CHANNELS: their number of values is tuned, their shape is `tile`'s.
+    """Decorate a kernel over tiles of PIXELS by CHANNELS: tuning decides their size, `tile` their shape.
 
     The kernel has arguments `pixels`, `channels`, the constants CHANNELS_LAST, SIZE (`size_class`), VALUES, PIXELS and
     CHANNELS, and no sum across its tile.
@@ -64,5 +64,5 @@ def tuned_tiles(*key: str) -> Callable[[Any], Any]:
 
 
 def size_class(values: int) -> int:
-    """Return the next power of 16 from 2^16 to 2^28, the last for all that is larger: sizes that are tuned alike."""
+    """Return the class of sizes that are tuned alike: the next power of 16 from 2^16 on, 2^28 for all larger sizes."""
     return 1 << min(28, max(16, -(-(values - 1).bit_length() // 4) * 4))

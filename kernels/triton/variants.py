@@ -22,7 +22,7 @@ __all__ = [
     "with_wide",
 ]
 
-# Each folder with a triton.py has a function `variants` there.
+# Each triton.py has a function `variants`.
 KERNELS = tuple(sorted(path.parent.name for path in Path(__file__).parents[1].glob("*/triton.py")))
 
 FP32 = "*fp32"
@@ -35,8 +35,8 @@ LAYOUTS: dict[str, dict[str, int | bool]] = {
 }
 SIZES = {"channels": "i32", "pixels": "i32"}
 
-# A product of quotients, rounded up each: a size, a number or the name of an argument or of a number that only the
-# launch needs, over the product of divisors, which are constants of the kernel.
+# One axis of a grid is a product of quotients, each rounded up. A quotient is a size over divisors, which are constants
+# of the kernel. The size is a number, or the name of an argument or of a number that only the launch needs.
 Axis = tuple[tuple[str | int, ...], ...]
 TILES: tuple[Axis, ...] = ((("samples",), ("channels", "CHANNELS"), ("pixels", "PIXELS")),)
 
@@ -46,10 +46,10 @@ class Variant:
     """One Triton kernel with its types and constants fixed.
 
     Attributes:
-        name: of the variant, unique: kernel, pass, dtype, layout, and what else is fixed.
+        name: of the variant, unique: kernel, pass, dtype, layout, and everything else that is fixed.
         function: the kernel, with all its decorators.
-        types: of its arguments at run time, as Triton writes them: "*bf16", "i32", "fp32".
-        constants: values of its other arguments; constants that only tuning looks at may be missing.
+        types: of the arguments at run time, as Triton writes them: "*bf16", "i32", "fp32".
+        constants: values of the other arguments; constants that only tuning reads may be missing.
         grid: up to three axes, see `Axis`.
         divisible: arguments (pointers by their address) that must be multiples of 16, so that loads are wide.
         warps, stages: launch parameters.
@@ -68,7 +68,7 @@ class Variant:
 
     @property
     def jitted(self) -> Any:
-        """The kernel as triton.jit made it, without what tunes it."""
+        """The kernel as triton.jit made it, without the decorators that tune it."""
         function = self.function
         while not isfunction(function.fn):
             function = function.fn
@@ -83,7 +83,7 @@ class Variant:
 
 
 def with_wide(variant: Variant, *divisible: str) -> Iterator[Variant]:
-    """Yield the variant, and one with wide loads for where those arguments are multiples of 16."""
+    """Yield the variant, and one with wide loads, for calls in which these arguments are multiples of 16."""
     yield variant
     yield replace(variant, name=f"{variant.name}_wide", divisible=divisible)
 

@@ -1,4 +1,4 @@
-"""winograd_conv: 3x3 convolution, also of an up-sampled map, with 4 or 9 of 16 of its multiplications left.
+"""winograd_conv: 3x3 convolution with 4/9 of its multiplications, or 1/4 of them if the map is up-sampled first.
 
 It has no graph.py: its weights are transformed for the C++ kernel alone, and exported networks hold the convolution.
 """

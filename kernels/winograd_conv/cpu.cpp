@@ -1,5 +1,5 @@
-// Tiles over threads: each thread its own runs of tiles, or, where the matrices outgrow a core's cache, all threads
-// the same tiles and each its own blocks of channels.
+// The work is shared out by tiles: each thread takes its own runs of them. If the matrices outgrow a core's cache, all
+// threads take the same tiles, and each its own blocks of channels.
 #include <cstddef>
 #include <stdexcept>
 #include <vector>
@@ -48,7 +48,7 @@ ZELLIGE_CLONES void multiply_narrow(const Shape &shape, const float *v, const Ta
 
 void multiply(const Shape &shape, const float *v, const Target *targets, std::int64_t count, std::int64_t plane,
               const float *u, std::int64_t channel, const float *bias, float *m, float *y) {
-#if defined(ZELLIGE_NARROW)  // to test it where there are wide vectors
+#if defined(ZELLIGE_NARROW)  // tests the narrow form on processors with wide vectors
     constexpr bool wide = false;
 #elif defined(__x86_64__)
     static const bool wide = __builtin_cpu_supports("avx512f");
@@ -86,7 +86,7 @@ void find(const Shape &shape, std::int64_t begin, std::int64_t end, Target *targ
     }
 }
 
-// Memory that a thread keeps from call to call: fresh pages would cost more than some maps take. From the start of a
+// Memory that a thread keeps from call to call, because fresh pages would take longer than some maps. It starts at a
 // cache line, because vectors across two lines take twice as long.
 template <typename T>
 T *kept(std::vector<T> &room, std::int64_t size) {
@@ -111,7 +111,7 @@ void convolve(const Shape &shape, std::int64_t samples, const T *x, const T *u, 
         float *m = kept(found, products * (most * block + winograd::gap));
         multiply(shape, v, targets, count, plane, u + k * matrices, k * block, bias, m, y);
     };
-    // The last product reads rows behind those of the tiles, up to `tall`.
+    // The last product reads up to `tall` rows behind those of the tiles, so there is room for them.
     if (blocks * matrices * static_cast<std::int64_t>(sizeof(T)) <= own_cache) {
         const std::int64_t room = std::clamp<std::int64_t>(own_sums / bytes / tall * tall, tall, most);
         parallel_for(tiles, room, [&](std::int64_t begin, std::int64_t end) {
@@ -146,7 +146,7 @@ using Matrices = nb::ndarray<nb::ro, nb::ndim<4>, nb::c_contig, nb::device::cpu>
 using Factors = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Result = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
-// Trusts op.py for shapes and dtypes; maps are [N, H, W, C], bias [1, K] or, for each of nine places, [9 N, K].
+// op.py has checked shapes and dtypes. Maps are [N, H, W, C]; bias is [1, K] or, for each of nine places, [9 N, K].
 void winograd_conv(const Values &x, const Matrices &u, const std::optional<Factors> &bias, const Result &y,
                    bool upsample, bool replicate, std::int64_t crop) {
     const auto extent = [](const auto &map, std::size_t axis) { return static_cast<std::int64_t>(map.shape(axis)); };

@@ -1,5 +1,5 @@
-// The bfloat16 form. AVX512-BF16 is in force for what follows the pragma alone, so that no other header's function is
-// compiled for it and then run where it is missing.
+// The bfloat16 form. AVX512-BF16 is in force only after the pragma, so that no function of another header is compiled
+// for it and then run on a processor that lacks it.
 #include "winograd_conv/shape.hpp"
 
 // Clang has no such pragma.
@@ -19,7 +19,7 @@ struct Dot {
     static constexpr int most_rows = tall;
 
     ZELLIGE_INLINE Vector load(const bfloat16 *from) {
-        // With masks of all, since GCC 12 warns of its own header where there are none.
+        // The masks choose all: without one GCC 12 warns of its own header.
         constexpr __mmask16 all = 0xffff;
         const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from));
         return reinterpret_cast<Vector>(_mm512_maskz_slli_epi32(all, _mm512_maskz_cvtepu16_epi32(all, halves), 16));

@@ -27,42 +27,42 @@ def winograd_conv(
     crop: int = 0,
     backend: Backend | None = None,
 ) -> Tensor:
-    """Convolve 3x3, of the map or of the map up-sampled by 2, with fewer multiplications.
+    """Convolve a map, or the map up-sampled by 2, with a 3x3 kernel in fewer multiplications.
 
     y = A' [(G g G') * (B' d B)] A for each 2x2 pixels of the result, where d are the 4x4 pixels that they depend on:
-    16 multiplications an input where there were 36. Of an up-sampled map only 3x3 pixels of the small one matter:
-    for an axis with kernel (a, b, c) and neighbours (p, q, r) the two results are
+    16 multiplications an input instead of 36. If the map is up-sampled, they depend on 3x3 pixels of the small map
+    only: for an axis with kernel (a, b, c) and neighbours (p, q, r) the two results are
 
         a (p - q) + (a + b + c) q   and   (a + b + c) q + c (r - q),
 
-    9 multiplications where there were 36. Sums and products are float32 or wider; the transformed input is rounded to
-    x's dtype. In float32 the error is below that of adding one product after the other, as the direct sum may; where
-    that adds in blocks, its error can be a third. In bfloat16 transformed inputs and weights are rounded: the error is
-    2.3 to 2.6 times that of rounding the exact result, root mean square, for 32 to 512 channels.
+    9 multiplications instead of 36. Sums and products are float32 or wider; the transformed input is rounded to x's
+    dtype. In float32 the error is below that of a direct sum that adds one product after the other; a direct sum that
+    adds in blocks can have a third of the error. In bfloat16 transformed inputs and weights are rounded: for 32 to 512
+    channels the root mean square error is 2.3 to 2.6 times that of rounding the exact result.
 
-    For inference only: there is no derivative. For CPUs: GPUs have matrix units for the direct sum; there the reference
-    runs.
+    It is for inference only: it has no derivative. It is for CPUs: GPUs have matrix units for the direct sum, so the
+    reference runs there.
 
     Args:
         x: [N, C, H, W], any strides, C, H and W at least 1; float32, bfloat16, or float16 and float64 (reference only).
         matrices: of x's dtype, from winograd_weight; they say whether x is up-sampled.
         outputs: K, at least 1.
-        bias: [K], or [N, K, 3, 3] for the nine places top, middle and bottom by left, middle and right, where only the
-            outermost pixels, before `crop`, are not in the middle; float32 or x's dtype. None adds nothing.
-        padding: by one pixel, "zeros", or "replicate", which repeats the border.
+        bias: [K], or [N, K, 3, 3] with values for nine places of the result: its corners, sides and middle. Corners
+            and sides are the outermost pixels before `crop`. float32 or x's dtype; None adds nothing.
+        padding: of one pixel: "zeros", or "replicate", which repeats the border.
         crop: pixels to cut off every side of the result; without up-sampling, 1 is a convolution without padding.
             At least one pixel must be left.
-        backend: forces "native" (float32, and bfloat16 where the processor multiplies in it) or "reference"; None
+        backend: forces "native" (float32, and bfloat16 if the processor multiplies in it) or "reference"; None
             takes the best one.
 
     Returns:
-        [N, K, H - 2 crop, W - 2 crop], with up-sampling [N, K, 2H - 2 crop, 2W - 2 crop]; x's dtype, channels-last
-        whatever x is. What is not finite reaches the pixels that read it and no others: NaN makes NaN; an infinity
-        makes one, or NaN, because tiles take differences. Values above a quarter of the dtype's largest may overflow in
-        these. The native bfloat16 takes numbers below 1.2e-38 for 0.
+        [N, K, H - 2 crop, W - 2 crop], with up-sampling [N, K, 2H - 2 crop, 2W - 2 crop]; x's dtype, always
+        channels-last. NaN and infinities reach the pixels that read them and no others. NaN makes NaN; an infinity
+        makes an infinity or NaN, because tiles take differences. Values above a quarter of the dtype's largest may
+        overflow in the differences. The native bfloat16 takes numbers below 1.2e-38 for 0.
 
     Raises:
-        ShapeError: an argument has a rank, size, dtype or device that is not listed above, or is not one of the values.
+        ShapeError: an argument has a rank, size, dtype, device or value that is not listed above.
         DeviceError: the backend asked for cannot run here.
 
     Source: Winograd 1980, Lavin & Gray 2016 (F(2x2, 3x3)); the form for up-sampled maps is this project's.
@@ -99,7 +99,7 @@ def winograd_conv(
 def _winograd_conv(
     x: Tensor, matrices: Tensor, bias: Tensor | None, outputs: int, padding: str, crop: int, backend: str | None
 ) -> Tensor:
-    # Chosen here and not in the public function, where torch.compile would trace the search for backends.
+    # The choice is made here because torch.compile would trace the search for backends in the public function.
     backend = choose_backend(x.device, backend, x.dtype, native=native_dtypes(), triton=())
     y = _result(x, matrices, outputs, crop)
     if x.numel() == 0:

@@ -11,13 +11,13 @@ from .weight import PRODUCTS, unpacked
 def winograd_conv_reference(
     x: Tensor, matrices: Tensor, bias: Tensor | None, outputs: int, padding: str, crop: int
 ) -> Tensor:
-    """Convolve in float32 or wider; arguments as in op.py, already validated."""
+    """Convolve in float32 or wider; arguments are those of op.py, validated."""
     upsample = matrices.shape[1] == PRODUCTS[True]
     wide = torch.promote_types(x.dtype, torch.float32)
     n, inputs, h, w = x.shape
     side, step = (3, 1) if upsample else (4, 2)
     high, across = (2 * h, 2 * w) if upsample else (h, w)
-    # An odd last row or column is computed with its neighbour, which is cut off again.
+    # An odd last row or column is computed together with one behind it, which is cut off again.
     odd = (0, 0) if upsample else (w % 2, h % 2)
     ring = F.pad(x.to(wide), (1, 1, 1, 1), mode="replicate" if padding == "replicate" else "constant")
     tiles = F.pad(ring, (0, odd[0], 0, odd[1])).unfold(2, side, step).unfold(3, side, step)
@@ -33,9 +33,9 @@ def winograd_conv_reference(
 
 
 def _forward(tiles: Tensor, axis: int) -> Tensor:
-    """One axis of the transform of the input: 4 values to 4 sums, or 3 of the small map to 3.
+    """Transform the input along one axis: 4 values to 4 sums, or 3 of the small map to 3.
 
-    Written as sums, since in a product with a matrix even its zeros would spread what is not finite.
+    It is written as sums, because a matrix product would spread NaN and infinities through its zeros too.
     """
     d = tiles.unbind(axis)
     if len(d) == 3:
@@ -44,7 +44,7 @@ def _forward(tiles: Tensor, axis: int) -> Tensor:
 
 
 def _back(products: Tensor, axis: int) -> Tensor:
-    """One axis of the transform of the result: to 2 neighbours."""
+    """Transform products along one axis, to 2 neighbours of the result."""
     m = products.unbind(axis)
     if len(m) == 3:
         return torch.stack([m[0] + m[1], m[1] + m[2]], axis)
@@ -52,7 +52,7 @@ def _back(products: Tensor, axis: int) -> Tensor:
 
 
 def _nine_places(bias: Tensor, high: int, across: int) -> Tensor:
-    """Spread [N, K, 3, 3] over a map: its border is the border's, its centre all of the inside."""
+    """Spread [N, K, 3, 3] over a map: the outer values go to the map's border, the centre to all pixels inside."""
     for axis, side in ((2, high), (3, across)):
         which = torch.ones(side, dtype=torch.int64, device=bias.device)
         which[0], which[-1] = 0, 2

@@ -1,4 +1,4 @@
-// What a convolution by tiles computes, and its bfloat16 form.
+// The shape of a convolution in tiles, and the declarations of its bfloat16 form.
 #pragma once
 
 #include "cpu/native.hpp"
@@ -7,8 +7,8 @@ namespace zellige::winograd {
 
 constexpr std::int64_t lanes = 16;  // channels that are transformed together
 constexpr std::int64_t block = 32;  // channels of the result that are made together
-constexpr std::int64_t most = 48;   // tiles that a block of channels is made for at once
-constexpr std::int64_t tall = 12;   // tiles that one product is made for
+constexpr std::int64_t most = 48;   // tiles at most for which a block of channels is made at once
+constexpr std::int64_t tall = 12;   // tiles for which one product is made
 static_assert(most % tall == 0);
 
 struct Shape {
@@ -22,12 +22,12 @@ struct Shape {
     std::int64_t whole(std::int64_t side) const { return upsample ? 2 * side : side; }
 };
 
-// Where the four pixels of a tile are in the result, -1 for those that are cut off, and the rows of their biases.
+// The places of a tile's four pixels in the result, -1 for those that are cut off, and the rows of their biases.
 struct Target {
     std::int64_t pixels[4], places[4];
 };
 
-// Whether the processor multiplies pairs of bfloat16 and adds them to float32, which the following take.
+// Whether the processor multiplies pairs of bfloat16 and adds them to float32. The functions below need it.
 bool has_dot();
 
 void transform_dot(const Shape &shape, const bfloat16 *x, std::int64_t begin, std::int64_t end, std::int64_t plane,

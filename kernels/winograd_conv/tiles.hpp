@@ -1,9 +1,9 @@
-// Convolution by tiles of 2x2 pixels of the result: transform the input, multiply, transform back.
+// Convolution in tiles of 2x2 pixels of the result: transform the input, multiply, transform back.
 //
-// A tile reads 4x4 pixels (3x3 of the small map where up-sampling comes first), which become 16 (9) sums; each sum has
-// one matrix of its own, inputs x outputs. Everything here is inlined into functions of one instruction set, must be
-// included where that set is in force, and belongs to the file that includes it: were it shared, the linker could give
-// one file the code that another compiled for more than the processor has.
+// A tile reads 4x4 pixels (3x3 of the small map if up-sampling comes first), which become 16 (9) sums. Each sum has a
+// matrix of its own, inputs x outputs. Everything here is inlined into functions of one instruction set, so a file
+// includes it after that set is in force. Each file has its own copy (an unnamed namespace): if files shared the code,
+// the linker could give one file code that another compiled for instructions that the processor lacks.
 #pragma once
 
 #include "winograd_conv/shape.hpp"
@@ -11,7 +11,7 @@
 namespace zellige::winograd {
 namespace {
 
-// Numbers between planes: without them, what is read together would fall into the same few sets of a cache.
+// Numbers between planes. Without them, numbers that are read together would fall into the same few sets of a cache.
 constexpr std::int64_t gap = 16;
 
 using Vector [[gnu::vector_size(64), gnu::aligned(4)]] = float;
@@ -77,7 +77,7 @@ struct Float {
 
 using Wide = Float<tall, 2>;  // 24 accumulators of 64 bytes, of 32 registers
 
-// One axis of the transform of the input: 4 values to 4 sums, or 3 of the small map to 3.
+// Transforms the input along one axis: 4 values to 4 sums, or 3 of the small map to 3.
 ZELLIGE_INLINE void forward(const Vector (&d)[4], Vector (&s)[4]) {
     s[0] = d[0] - d[2];
     s[1] = d[1] + d[2];
@@ -91,7 +91,7 @@ ZELLIGE_INLINE void forward(const Vector (&d)[3], Vector (&s)[3]) {
     s[2] = d[2] - d[1];
 }
 
-// One axis of the transform of the result: to 2 neighbours.
+// Transforms products along one axis, to 2 neighbours of the result.
 ZELLIGE_INLINE void back(const Vector (&m)[4], Vector &first, Vector &second) {
     first = m[0] + m[1] + m[2];
     second = m[1] - m[2] - m[3];
@@ -102,7 +102,7 @@ ZELLIGE_INLINE void back(const Vector (&m)[3], Vector &first, Vector &second) {
     second = m[1] + m[2];
 }
 
-// Sums of tiles `begin` to `end`: sum t of tile k to v[t plane + (k - begin) stored].
+// Writes the sums of tiles `begin` to `end`: sum t of tile k goes to v[t plane + (k - begin) stored].
 template <typename Storage, int side, typename T>
 ZELLIGE_INLINE void transform_body(const Shape &shape, const T *x, std::int64_t begin, std::int64_t end,
                                    std::int64_t plane, const T *zeros, T *v) {
@@ -139,8 +139,8 @@ ZELLIGE_INLINE void transform_body(const Shape &shape, const T *x, std::int64_t 
     }
 }
 
-// Results of `count` tiles in one block of channels.
-//   v: their sums, `plane` numbers from sum to sum; rows behind them, up to a multiple of `tall`, are read and not used.
+// Writes the results of `count` tiles in one block of channels.
+//   v: the tiles' sums, `plane` numbers apart. Rows behind them, up to a multiple of `tall`, are read but not used.
 //   u: matrices of the block, [products, stored, block] (bfloat16: [products, stored / 2, block, 2]).
 //   m: room for products, [products, most x block + gap].
 template <typename Storage, int side, typename T>
@@ -149,7 +149,7 @@ ZELLIGE_INLINE void multiply_body(const Shape &shape, const T *v, const Target *
                                   T *y) {
     const std::int64_t stored = shape.stored(), left = std::min(block, shape.outputs - channel);
     const std::int64_t product = most * block + gap;
-    // The last product of a run is made for as many tiles as the others, or two thirds or a third of them.
+    // The last product of a run is made for as many tiles as the others, or for two thirds or a third as many.
     constexpr int whole = Storage::most_rows, third = whole / 3;
     for (int t = 0; t < side * side; ++t) {
         const T *matrix = u + t * stored * block;
@@ -163,7 +163,7 @@ ZELLIGE_INLINE void multiply_body(const Shape &shape, const T *v, const Target *
             else
                 Storage::template product<third>(rows, stored, matrix, into);
         }
-        // The lines of the result are asked for while the products take all of the time.
+        // The lines of the result are fetched here, because the products leave memory idle.
         for (std::int64_t k = t * count / (side * side); k < (t + 1) * count / (side * side); ++k)
             for (const std::int64_t pixel : targets[k].pixels)
                 if (pixel >= 0) ask_to_write(y + pixel * shape.outputs + channel, left);

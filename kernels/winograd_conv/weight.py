@@ -11,7 +11,7 @@ from ..op.validation import FLOATING, refuse
 __all__ = ["BLOCK", "LANES", "PRODUCTS", "unpacked", "winograd_weight"]
 
 BLOCK = 32  # outputs whose weights lie together
-LANES = 16  # inputs are filled up to a multiple of it
+LANES = 16  # inputs are filled up to a multiple of 16
 PRODUCTS = {False: 16, True: 9}  # matrices, without and with up-sampling
 
 # One axis of the transform of a kernel (g0, g1, g2).
@@ -55,7 +55,7 @@ def winograd_weight(weight: Tensor, *, upsample: bool = False) -> Tensor:
 
 
 def unpacked(matrices: Tensor) -> Tensor:
-    """[P, C', K'], K' filled up with zeros to a multiple of 32, of what `winograd_weight` returns."""
+    """Return the result of `winograd_weight` as [P, C', K'], where K' is K filled up with zeros to a multiple of 32."""
     blocks = matrices.unflatten(3, (BLOCK, _pairs(matrices.dtype))).transpose(3, 4).flatten(2, 3)
     return blocks.permute(1, 2, 0, 3).flatten(2)
 

@@ -131,7 +131,7 @@ class TestRefused:
 
     def test_tasks_that_begin_with_images(self, images_of_onegan: Path, tmp_path: Path) -> None:
         with pytest.raises(
-            TaskError, match="holds the task 'segment' of a onegan model, whose inputs come from no seed"
+            TaskError, match="holds the task 'segment' of a onegan model, whose inputs cannot be drawn from a seed"
         ):
             zellige.load(edited(images_of_onegan, tmp_path, task="segment"), device="cpu")
 
@@ -144,7 +144,7 @@ class TestRefused:
             zellige.load(images_of_onegan, device="cpu", precision="bf16")
 
     def test_bfloat16_on_a_cpu(self, images_of_onegan: Path, tmp_path: Path) -> None:
-        sentence = "computes in bf16, which ONNX Runtime does not on CPUs; export it in fp32 or fp16$"
+        sentence = "computes in bf16, which ONNX Runtime cannot on CPUs; export it in fp32 or fp16$"
         with pytest.raises(DeviceError, match=sentence):
             zellige.load(edited(images_of_onegan, tmp_path, precision="bf16"), device="cpu")
 
@@ -166,7 +166,7 @@ class TestRefused:
             ({"config": "[1]"}, r"has the configuration \[1\], which is no JSON object; export it again"),
             ({"config": "{"}, "its configuration is not JSON"),
             ({"config": "[" * 10**5}, "its configuration is nested deeper than 64 levels"),
-            ({"precision": "8"}, "has the precision '8', which is none; export it again"),
+            ({"precision": "8"}, "has the unknown precision '8'; export it again"),
         ],
     )
     def test_a_configuration_that_is_none(

@@ -58,9 +58,14 @@ def convolution(kind: int, batch: int | str = "N") -> bytes:
 def gated(*, function: bool) -> bytes:
     """A node of this package's domain, with or without the function that says what it is."""
     body = helper.make_function(
-        "zellige", "AffineRelu", ["x", "s"], ["y"],
-        [helper.make_node("Mul", ["x", "s"], ["z"]), helper.make_node("Relu", ["z"], ["y"])],
-        [helper.make_opsetid("", 20)],
+        "zellige", "AffineRelu", ["x", "scale", "shift"], ["y"],
+        [
+            helper.make_node("Mul", ["x", "scale"], ["scaled"]),
+            helper.make_node("Add", ["scaled", "shift"], ["moved"]),
+            helper.make_node("Relu", ["moved"], ["y"]),
+        ],
+        [helper.make_opsetid("", 20)], attributes=["upsample"],
     )  # fmt: skip
-    nodes = [node("AffineRelu", "x", "s", domain="zellige")]
-    return model(nodes, weights=[weight("s", 4)], functions=[body] if function else [])
+    # As the package declares it, since an export makes onnx check all nodes of this name.
+    nodes = [node("AffineRelu", "x", "scale", "shift", domain="zellige", upsample=0)]
+    return model(nodes, weights=[weight("scale", 4), weight("shift", 4)], functions=[body] if function else [])

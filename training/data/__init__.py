@@ -1,1 +1,1 @@
-"""Where training pictures come from."""
+"""The sources of training pictures."""

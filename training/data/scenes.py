@@ -21,11 +21,11 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """One picture of an object on a background, with what is known about it.
+    """One picture of an object on a background, with its labels as far as they are known.
 
     Args:
         image: uint8 [H, W, 3].
-        mask: uint8 [H, W], how much of each pixel is the object, 255 is all of it; None where nobody knows.
+        mask: uint8 [H, W], the object's share of each pixel, 255 for all of it; None if it is not known.
         child, parent: fine and coarse class, indices into the `children` and `parents` of its set; None likewise.
         ground: the picture as it would be without the object, uint8 [H, W, 3]; None likewise.
     """
@@ -38,7 +38,7 @@ class LabelledImage:
 
 
 class Scenes(Protocol):
-    """A source of scenes and backgrounds of one resolution; `index` is any non-negative integer and fixes either."""
+    """A source of scenes and backgrounds of one resolution; an `index` is any integer from 0 on and fixes both."""
 
     resolution: tuple[int, int]
     licence: str
@@ -52,23 +52,23 @@ class Scenes(Protocol):
         ...
 
     def on(self, split: Split) -> "Scenes":
-        """Scenes of the other side, under the same seed."""
+        """Return the scenes of a split under the same seed."""
         ...
 
     def scene(self, index: int) -> LabelledImage:
-        """LabelledImage `index`."""
+        """Return the scene `index`."""
         ...
 
     def background(self, index: int) -> Bytes:
-        """A picture without an object, uint8 [H, W, 3]; it shows another place than the scene of the same index."""
+        """Return a picture without an object, uint8 [H, W, 3], of another place than the scene of the same index."""
         ...
 
 
 class FolderScenes:
-    """Any images: those below `objects/` as scenes without masks or classes, those below `backgrounds/` as backgrounds.
+    """Images below `objects/` as scenes without masks or classes, and images below `backgrounds/` as backgrounds.
 
-    An index draws its picture, and whether it is mirrored, at random. How the images are read, fitted to the
-    resolution and held out is said at `ImageFolder`.
+    For each index a picture is drawn at random, and may be mirrored. `ImageFolder` says how images are read, fitted to
+    the resolution and held out.
 
     Args:
         directory: holds the folders `objects` and `backgrounds`.
@@ -103,17 +103,17 @@ class FolderScenes:
         return {"objects": self._objects.listing, "backgrounds": self._backgrounds.listing}
 
     def on(self, split: Split) -> "FolderScenes":
-        """The other side of both folders, without reading them again."""
+        """Return a split of both folders, without reading them again."""
         other = copy(self)
         other._objects, other._backgrounds = self._objects.on(split), self._backgrounds.on(split)
         return other
 
     def scene(self, index: int) -> LabelledImage:
-        """LabelledImage `index`: an image of `objects/`."""
+        """Return the scene `index`, an image of `objects/`."""
         return LabelledImage(self._draw(self._objects, index, 1))
 
     def background(self, index: int) -> Bytes:
-        """An image of `backgrounds/`, uint8 [H, W, 3]."""
+        """Return an image of `backgrounds/`, uint8 [H, W, 3]."""
         return self._draw(self._backgrounds, index, 2)
 
     def _draw(self, folder: ImageFolder, index: int, kind: int) -> Bytes:

@@ -1,4 +1,4 @@
-"""From a name on the command line to pictures or scenes."""
+"""Opens pictures or scenes by a name on the command line."""
 
 import os
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ DATA_SETS = ("earth", "earth-land", "emoji", "emoji-faces", "emoji-unseen")
 
 
 class Pictures(Protocol):
-    """A source of pictures of one resolution; `index` is any non-negative integer and fixes the picture."""
+    """A source of pictures of one resolution; an `index` is any integer from 0 on and fixes the picture."""
 
     resolution: tuple[int, int]
     cyclic: tuple[bool, bool]
@@ -36,20 +36,20 @@ class Pictures(Protocol):
         ...
 
     def on(self, split: Split) -> "Pictures":
-        """Pictures of the other side, under the same seed."""
+        """Return the pictures of a split under the same seed."""
         ...
 
     def crop(self, index: int, top: float, left: float, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-        """The region at (top, left) in pixels, uint8 [*size, 3]."""
+        """Return the region at (top, left) in pixels, uint8 [*size, 3]."""
         ...
 
     def image(self, index: int) -> npt.NDArray[np.uint8]:
-        """The whole picture, uint8 [H, W, 3]."""
+        """Return the whole picture, uint8 [H, W, 3]."""
         ...
 
 
 def located(name: str) -> str:
-    """The name of a data set as it is, and a folder by its absolute path, under which it is found from elsewhere."""
+    """Return the name of a data set as it is, or the absolute path of a folder, which is valid from anywhere."""
     return name if name in DATA_SETS else os.path.abspath(name)
 
 
@@ -59,16 +59,16 @@ def open_pictures(
     """Open a data set by name, or a folder of images by path.
 
     Args:
-        name: "earth" (great-circle panoramas for a cylinder, planar crops otherwise), "earth-land" (planar crops at
-            least three quarters of which are land), "emoji-faces" (faces and people on white) or a directory; a
-            directory called earth is reached as ./earth.
+        name: "earth" (great-circle panoramas for a cylinder, planar crops otherwise), "earth-land" (planar crops with
+            three quarters of land or more), "emoji-faces" (faces and people on white) or a directory; write ./earth for
+            a directory called earth.
         resolution: height and width of the pictures.
-        topology: of the model; a folder's images are taken to be cyclic horizontally for a cylinder.
+        topology: of the model; for a cylinder a folder's images count as cyclic horizontally.
         split: "train" or "held-out".
         seed: fixes which pictures an index means.
     Raises:
-        DataError: no such data set or folder.
-        EmptyDataError: a folder without a readable image.
+        DataError: there is no data set or folder of this name.
+        EmptyDataError: the folder holds no readable image.
     """
     if name == "earth":
         if topology == "cylinder":
@@ -87,14 +87,14 @@ def open_scenes(name: str, resolution: tuple[int, int], split: Split = "train", 
     """Open objects on backgrounds by the name of a data set, or a folder of images by path.
 
     Args:
-        name: "emoji", "emoji-unseen" (others of the same subgroups, to evaluate what was trained on "emoji") or a
-            directory that holds the folders objects and backgrounds; one called emoji is reached as ./emoji.
+        name: "emoji", "emoji-unseen" (others of the same subgroups, to evaluate models that learnt from "emoji") or a
+            directory that holds the folders objects and backgrounds; write ./emoji for a directory called emoji.
         resolution: height and width of the pictures.
-        split: "train" or "held-out"; of emoji scenes it names the backgrounds' places.
+        split: "train" or "held-out"; it decides the places of emoji scenes' backgrounds.
         seed: fixes which scenes and backgrounds an index means.
     Raises:
-        DataError: no such data set or folder, or the emoji are not installed.
-        EmptyDataError: a folder without a readable image.
+        DataError: there is no data set or folder of this name, or the emoji are not installed.
+        EmptyDataError: a folder holds no readable image.
     """
     if name in ("emoji", "emoji-unseen"):
         return EmojiScenes(resolution, split, seed, emoji=EMOJI if name == "emoji" else UNSEEN_EMOJI)

@@ -1,4 +1,4 @@
-"""Endless batches of items, from any item on."""
+"""Endless batches of items, which can start at any item."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ __all__ = ["stream"]
 
 
 class _Onward(Sampler[list[int]]):
-    """Batches of consecutive items from `first` on, for ever; resuming is starting further on."""
+    """Batches of consecutive items from `first` on, for ever; a resumed run starts further on."""
 
     def __init__(self, first: int, batch: int) -> None:
         self.first, self.batch = first, batch
@@ -22,13 +22,13 @@ class _Onward(Sampler[list[int]]):
 
 
 def stream(items: Dataset[tuple[Tensor, ...]], *, first: int, batch: int, workers: int) -> Iterator[tuple[Tensor, ...]]:
-    """Endless batches of consecutive items, their tensors stacked; equal for any number of workers.
+    """Return endless batches of consecutive items with their tensors stacked; workers do not change the batches.
 
     Args:
         items: each a tuple of tensors, all of one length.
         first: number of the first item.
-        batch: items a batch.
-        workers: processes that load them; 0 loads here.
+        batch: number of items in a batch.
+        workers: processes that load items; with 0 this process loads them.
     """
     loader = DataLoader(
         items,

@@ -1,1 +1,1 @@
-"""How good a model is, without downloaded weights."""
+"""Metrics of a model's quality, which need no downloaded weights."""

@@ -1,4 +1,4 @@
-"""How well masks and clusters agree with the truth, where it is known: IoU, Dice, clustering accuracy, NMI."""
+"""Agreement of masks and clusters with a known truth: IoU, Dice, clustering accuracy, NMI."""
 
 from typing import Any
 
@@ -20,10 +20,10 @@ Labels = NDArray[np.integer[Any]]
 
 
 def intersection_over_union(predicted: Masks, truth: Masks) -> float:
-    """|P and T| / |P or T| of the foregrounds, mean over images; 1 for an image where both are empty.
+    """|P and T| / |P or T| of the foregrounds, mean over images; 1 for an image in which both are empty.
 
     Args:
-        predicted, truth: [N, H, W]; bool, uint8 from 0 to 255, or floating from 0 to 1. Foreground is from a half on.
+        predicted, truth: [N, H, W]; bool, uint8 from 0 to 255, or floating from 0 to 1. Foreground begins at a half.
     Raises:
         ShapeError: the masks differ in shape, or there are none.
         DataError: a floating mask holds a value that is not finite.
@@ -33,7 +33,7 @@ def intersection_over_union(predicted: Masks, truth: Masks) -> float:
 
 
 def dice(predicted: Masks, truth: Masks) -> float:
-    """2 |P and T| / (|P| + |T|) of the foregrounds, mean over images; 1 for an image where both are empty.
+    """2 |P and T| / (|P| + |T|) of the foregrounds, mean over images; 1 for an image in which both are empty.
 
     Args:
         predicted, truth: as for `intersection_over_union`.
@@ -45,10 +45,11 @@ def dice(predicted: Masks, truth: Masks) -> float:
 
 
 def clustering_accuracy(clusters: Labels, classes: Labels) -> float:
-    """Share of samples whose cluster is that of their class, under the best one-to-one matching of the two.
+    """Share of samples that are in the cluster of their class, under the best one-to-one matching of the two.
 
     Args:
-        clusters, classes: [N], any integers; their numbers may differ, and what finds no partner counts as wrong.
+        clusters, classes: [N], any integers. There may be more of one than of the other; samples of a cluster or class
+            without a partner count as wrong.
     Returns:
         0 to 1.
     Raises:
@@ -61,12 +62,12 @@ def clustering_accuracy(clusters: Labels, classes: Labels) -> float:
 
 
 def matched_clusters(clusters: Labels, classes: Labels) -> dict[int, int]:
-    """The cluster of each class, by the one-to-one matching under which most samples are in the cluster of their class.
+    """Match classes to clusters one to one, so that as many samples as possible are in the cluster of their class.
 
     Args:
         clusters, classes: as for `clustering_accuracy`.
     Returns:
-        class -> cluster, of those that share a sample; a class that found no such cluster is left out.
+        class -> cluster; a class that shares no sample with its cluster, or has none, is left out.
     Raises:
         ShapeError, MissingExtraError: as `clustering_accuracy`.
     Source: Kuhn (1955), the Hungarian method.
@@ -87,10 +88,10 @@ def normalized_mutual_information(clusters: Labels, classes: Labels) -> float:
     Args:
         clusters, classes: [N], any integers.
     Returns:
-        0 to 1; 1 where there is one cluster and one class.
+        0 to 1; 1 if there is one cluster and one class.
     Raises:
         ShapeError: the labels are not two lists of one length, or empty.
-    Source: normalised by the arithmetic mean of the entropies, as scikit-learn does.
+    Source: scikit-learn, which divides by the arithmetic mean of the entropies too.
     """
     joint = _contingency(clusters, classes) / len(clusters)
     of_clusters, of_classes = _entropy(joint.sum(axis=1)), _entropy(joint.sum(axis=0))
@@ -101,7 +102,7 @@ def normalized_mutual_information(clusters: Labels, classes: Labels) -> float:
 
 
 def _areas(predicted: Masks, truth: Masks) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Numbers of pixels of each image in both foregrounds, in the predicted and in the true one: [N] each."""
+    """Count each image's pixels in both foregrounds, in the predicted one and in the true one: [N] each."""
     if predicted.shape != truth.shape or predicted.ndim != 3 or 0 in predicted.shape:
         raise ShapeError(f"masks must be [N, H, W] of one shape; got {predicted.shape} and {truth.shape}")
     ours, theirs = _foreground(predicted), _foreground(truth)
@@ -125,7 +126,7 @@ def _mean_ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> float:
 
 
 def _contingency(clusters: Labels, classes: Labels) -> NDArray[np.int64]:
-    """How many samples each cluster has of each class: [clusters, classes]."""
+    """Count the samples that each cluster has of each class: [clusters, classes]."""
     if clusters.shape != classes.shape or clusters.ndim != 1 or not len(clusters):
         raise ShapeError(f"clusters and classes must be [N] of one length; got {clusters.shape} and {classes.shape}")
     (rows, row), (columns, column) = (np.unique(labels, return_inverse=True) for labels in (clusters, classes))

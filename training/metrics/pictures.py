@@ -1,4 +1,4 @@
-"""How like the data images are: sliced Wasserstein distance, diversity."""
+"""Likeness of images to the data: sliced Wasserstein distance, diversity."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ SMALLEST_LEVEL = 16
 # Pyramids of this many images, and projections on this many directions, are in memory at a time.
 IMAGES_AT_ONCE = 64
 DIRECTIONS_AT_ONCE = 32
-# Bytes of a picture that are looked at together; it may be a memory map far larger than the memory.
+# Bytes of a picture that are read at a time, because it may be a memory map far larger than the memory.
 CHUNK_BYTES = 2**22
 
 
@@ -36,17 +36,17 @@ def sliced_wasserstein(
     """Compare the patches of two sets of images, at each level of their Laplacian pyramids.
 
     SWD = 1000 * mean over directions u of mean_k |sort(X u)_k - sort(Y u)_k|, where the rows of X and Y [M, 3 size^2]
-    are the patches of one level, each set brought to mean 0 and deviation 1 for each colour channel, and the u are
-    random unit vectors. Hence a change of brightness or contrast of one whole set is not seen; less is better.
-    Levels halve the image by a 5x5 binomial filter and hold the difference to the half-sized image doubled again; the
-    last one holds the small image itself.
+    are the patches of one level and the u are random unit vectors. Less is better. Each colour channel of a set is
+    brought to mean 0 and deviation 1, so a change of brightness or contrast of a whole set does not count. A level
+    holds the difference between the image and its half-sized copy doubled again, with a 5x5 binomial filter. The last
+    level holds the small image itself.
 
     Args:
         real, generated: uint8 [N, H, W, 3], the same shape; some thousands of images for steady numbers.
-        patches: for each image and level; their places are the same in both sets, so that equal sets are at distance 0.
+        patches: number for each image and level. Their places are the same in both sets, so equal sets have distance 0.
         size: side of the patches, in pixels.
         projections: number of directions u.
-        levels: of the pyramid; None goes down to a short side of 16 pixels.
+        levels: number of levels; None goes down to a short side of 16 pixels.
         wrap: the images close horizontally, as panoramas of 360 degrees do; filters and patches cross the border.
         seed: of places and directions.
     Returns:
@@ -100,13 +100,13 @@ def _patches(images: Pixels, level: int, last: bool, number: int, size: int, wra
         cut.append(inside.flatten(0, 1))  # [count * number, size, size, 3]
     pixels = torch.cat(cut)
     pixels -= pixels.mean((0, 1, 2))
-    # A channel of one value everywhere has no deviation, and stays at zero.
+    # A constant channel has no deviation, and stays at zero.
     pixels /= pixels.std((0, 1, 2), correction=0).clamp_min(1e-6)
     return pixels.flatten(1)
 
 
 def _blur(images: Tensor, wrap: bool) -> Tensor:
-    """Filter [N, 3, H, W] by the 5x5 binomial kernel, mirrored at the borders, or closed horizontally."""
+    """Filter [N, 3, H, W] with the 5x5 binomial kernel; the images are mirrored at borders, or closed horizontally."""
     line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
     kernel = torch.outer(line, line).expand(3, 1, 5, 5)
     images = F.pad(images, (2, 2, 0, 0), mode="circular" if wrap else "reflect")
@@ -124,11 +124,11 @@ def _double(images: Tensor, height: int, width: int, wrap: bool) -> Tensor:
 
 
 def diversity(real: Pixels, generated: Pixels) -> float:
-    """Compare how much generated images differ from each other with how much real ones do: 1.0 is like the data.
+    """Compare the differences among generated images with those among real ones: 1.0 is like the data.
 
     ratio = d(generated) / d(real), where d is the mean of |a - b| over all pixels, channels and pairs of images
-    a != b of the set. Give images of one place (the same coordinate), so that the place itself adds no difference;
-    near 0 the generator makes the same image for every latent.
+    a != b of the set. Give images of one place (the same coordinate), so that the place itself adds no difference. A
+    ratio near 0 means that the generator makes the same image for every latent.
 
     Args:
         real, generated: uint8 [N, H, W, 3] of one size; the numbers of images may differ, each >= 2.
@@ -149,8 +149,8 @@ def diversity(real: Pixels, generated: Pixels) -> float:
 
 
 def _mean_distance(images: Pixels) -> float:
-    # Sorted at each pixel, the k-th of N values is subtracted N - 1 - k times and added k times: exact over all
-    # pairs in N log N.
+    # If values are sorted at each pixel, the k-th of N is subtracted N - 1 - k times and added k times. This is exact
+    # over all pairs and takes N log N.
     number = len(images)
     weights = 2 * np.arange(number, dtype=np.int64) - (number - 1)
     total = 0
@@ -161,13 +161,13 @@ def _mean_distance(images: Pixels) -> float:
 
 
 def row_chunks(rows: int, bytes_a_row: int) -> Iterator[tuple[int, int]]:
-    """Rows of a picture that are looked at together: [start, stop) of each stretch."""
+    """Yield the stretches of rows that are read at a time, as [start, stop)."""
     step = max(1, CHUNK_BYTES // bytes_a_row)
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
 
 
 def check_images(images: Pixels) -> None:
-    """Raise ShapeError unless they are uint8 [N, H, W, 3], and not empty."""
+    """Raise ShapeError unless images are uint8 [N, H, W, 3] and not empty."""
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
         raise ShapeError(f"images must be uint8 [N, H, W, 3]; got {images.dtype} {images.shape}")

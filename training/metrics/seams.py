@@ -1,4 +1,4 @@
-"""How visible the borders between patches are."""
+"""A measure of how visible the borders between patches are."""
 
 from collections.abc import Sequence
 
@@ -17,20 +17,20 @@ def seam_ratio(image: Pixels | Sequence[Pixels], pitch: int, axis: int, *, phase
 
     ratio = mean over borders of g / mean over all other positions of g, where g(p) is the mean absolute difference
     between the pixels p - 1 and p along the axis, over all channels and all pixels across. Borders are the positions
-    p with (p - phase) mod pitch = 0. It is a ratio of means, not a mean of ratios, so that flat places do not blow up.
+    p with (p - phase) mod pitch = 0. It is a ratio of means, because a mean of ratios would blow up at flat places.
 
     Args:
-        image: uint8 [H, W, 3], also a memory map, or a sequence of them, whose gradients are pooled.
+        image: uint8 [H, W, 3], also a memory map; or a sequence of pictures, whose gradients are pooled.
         pitch: distance between borders, in pixels, >= 2.
         axis: 0 for borders between rows, 1 for borders between columns.
         phase: position of one border, in pixels.
-        wrap: measure instead the one border between the last pixel and the first one of a picture that closes along
-            the axis; the denominator is the same.
+        wrap: measure only the border between the last and the first pixel of a picture that closes along the axis;
+            the denominator is the same.
     Returns:
         The ratio; 1.0 for a picture without any gradient, infinity if only its borders have one. Reports turn infinity
         into None and say so.
     Raises:
-        ShapeError: the picture is not [H, W, 3], or has no border, or nothing but borders.
+        ShapeError: the picture is not [H, W, 3], has no border, or has only borders.
     """
     if axis not in (0, 1):
         raise ShapeError(f"axis must be 0 (borders between rows) or 1 (between columns); got {axis}")
@@ -58,13 +58,13 @@ def seam_ratio(image: Pixels | Sequence[Pixels], pitch: int, axis: int, *, phase
 
 
 def _gradients(image: Pixels, axis: int) -> NDArray[np.int64]:
-    """Sum the absolute differences between neighbours along the axis over all else: [length - 1]."""
+    """Sum the absolute differences between neighbours along the axis over the other axes: [length - 1]."""
     total = np.zeros(image.shape[axis] - 1, np.int64)
     for start, stop in row_chunks(image.shape[0], image[0].nbytes):
         if axis == 1:
             rows = image[start:stop].astype(np.int16)
             total += np.abs(np.diff(rows, axis=1)).sum((0, 2), dtype=np.int64)
         else:
-            rows = image[start : stop + 1].astype(np.int16)  # and the first row of the next chunk
+            rows = image[start : stop + 1].astype(np.int16)  # with the first row of the next chunk
             total[start : start + len(rows) - 1] = np.abs(np.diff(rows, axis=0)).sum((1, 2), dtype=np.int64)
     return total

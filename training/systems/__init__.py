@@ -1,4 +1,4 @@
-"""Recipes and evaluations of all systems, by the table of the engine: a folder here for each of its rows."""
+"""Recipes and evaluations of all systems: this folder has a folder for each row of the engine's table."""
 
 from importlib import import_module
 from pathlib import Path
@@ -23,17 +23,17 @@ def _part(system: System, name: str) -> ModuleType:
     return import_module(f".{system.folder}.{name}", __package__)
 
 
-# The models in the box, and the published ones.
+# Recipes of the bundled models, and of the published ones.
 RECIPES: dict[str, Recipe] = {
     name: recipe for system in all_systems() for name, recipe in _part(system, "recipes").RECIPES.items()
 }
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of a name.
+    """Return the recipe of this name.
 
     Raises:
-        UnknownRecipeError: there is none; lists all.
+        UnknownRecipeError: there is none; the error lists all recipes.
     """
     if name not in RECIPES:
         raise UnknownRecipeError(f"there is no recipe {name!r}; recipes: {', '.join(sorted(RECIPES))}")
@@ -41,18 +41,18 @@ def find_recipe(name: str) -> Recipe:
 
 
 def evaluate(model: Any, data: str | None = None, count: int | None = None, seed: int = 0) -> dict[str, Any]:
-    """Compare what a model makes with held-out data, by the metrics of its system.
+    """Compare a model's images with held-out data, in the metrics of its system.
 
     Args:
         model: a loaded model that has its weights.
         data: data set or folder; None takes the one that the model was trained on.
-        count: pictures and images, 2 or more; None takes the system's own number.
-        seed: of both, 0 or more.
+        count: number of pictures and of images, 2 or more; None takes the system's own number.
+        seed: of pictures and images, 0 or more.
     Returns:
-        the metrics of the system, with `data`, `count`, `seconds`, `device`, `precision` and `seed`. All are JSON: a
-        ratio that is infinite is None, and `missing` says so.
+        the metrics of the system, with `data`, `count`, `seconds`, `device`, `precision` and `seed`. All are JSON: an
+        infinite ratio is None, and `missing` says so.
     Raises:
-        DataError: a number out of its bounds, or data that cannot be read.
+        DataError: a number is out of its bounds, or the data cannot be read.
     """
     part = _part(system_of(model.system), "evaluate")
     return measured(model, part.evaluate, data, part.COUNT if count is None else count, seed)
@@ -62,14 +62,14 @@ def evaluate_file(model: Any, path: Path, data: str | None = None) -> dict[str, 
     """Measure a picture that a model rendered to a file.
 
     Args:
-        model: the one that rendered it.
-        path: .tif or .png.
+        model: the model that rendered it.
+        path: a .tif or .png file.
         data: data set or folder to compare with; None takes the one that the model was trained on.
     Returns:
         the metrics of the system, and `image`, `width`, `height`.
     Raises:
-        TaskError: the system measures no files; names the systems that do.
-        DataError: file or data cannot be read.
+        TaskError: the system measures no files; the error names the systems that do.
+        DataError: the file or the data cannot be read.
     """
     system = system_of(model.system)
     if not hasattr(_part(system, "evaluate"), "evaluate_file"):
@@ -83,11 +83,11 @@ def evaluate_file(model: Any, path: Path, data: str | None = None) -> dict[str, 
 
 
 def held_out_images(model: Any, count: int) -> NDArray[np.uint8]:
-    """Pictures of the data that a model was trained on, of the part that training never sees.
+    """Return pictures of a model's training data, from the part that training never sees.
 
     Args:
         model: a loaded model that has its weights.
-        count: of pictures.
+        count: number of pictures.
     Returns:
         uint8 [count, H, W, 3], of the model's size.
     Raises:

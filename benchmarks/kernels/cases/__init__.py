@@ -1,4 +1,4 @@
-"""What is measured: for each kernel the shapes that matter, plain PyTorch's way, and the least that any way costs."""
+"""The measured cases: for each kernel shapes that matter, the same in plain PyTorch, and the least cost of any way."""
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -10,7 +10,7 @@ from .case import Case
 
 __all__ = ["KERNELS", "Case", "cases"]
 
-# Every other file of this folder is a kernel.
+# Every other file of this folder has a kernel's name.
 _NAMES = sorted({path.stem for path in Path(__file__).parent.glob("*.py")} - {"__init__", "case"})
 KERNELS: dict[str, Callable[[torch.dtype, torch.device], Iterator[Case]]] = {
     name: import_module(f".{name}", __package__).cases for name in _NAMES

@@ -1,4 +1,4 @@
-"""Conditional norms of micro patches, many and small."""
+"""Cases of affine_relu: conditional norms of many small micro patches."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ _PLANE, _PIXEL = torch.contiguous_format, torch.channels_last
 
 
 def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """Small patches, and maps of 16 MiB and more in both memory orders."""
+    """Yield small patches, and maps of 16 MiB and more in both memory orders."""
     shapes = [
         ((64, 256, 8, 8), False, _PIXEL), ((64, 64, 32, 32), True, _PIXEL),
         ((8, 64, 128, 128), False, _PLANE), ((8, 64, 128, 128), False, _PIXEL),

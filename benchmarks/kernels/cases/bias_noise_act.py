@@ -1,4 +1,4 @@
-"""StyleGAN2's layers behind its convolutions, at the sizes of its 256x256 generator."""
+"""Cases of bias_noise_act: StyleGAN2's layers behind its convolutions, at the sizes of its 256x256 generator."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ _PLANE, _PIXEL = ORDERS
 
 
 def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """The layer of 64x64 features at batch 1, and maps of 16 MiB and more in both memory orders."""
+    """Yield the layer of 64x64 features at batch 1, and maps of 16 MiB and more in both memory orders."""
     for shape, order in (((1, 512, 64, 64), _PLANE), ((2, 64, 256, 256), _PLANE), ((2, 64, 256, 256), _PIXEL)):
 
         def inputs(shape: tuple[int, ...] = shape, order: torch.memory_format = order) -> Any:
@@ -30,7 +30,7 @@ def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
 
         size = torch.Size(shape).numel() * dtype.itemsize
         noise_size = shape[0] * shape[2] * shape[3] * 4
-        # Backward needs the signs alone, which take a bit each; they are not counted.
+        # Backward needs only the signs, which take a bit each and are not counted.
         yield Case(
             "bias_noise_act", shape_name(shape, order), inputs, bias_noise_act, eager, 2 * size + noise_size,
             tolerance_of(dtype), training_bytes=4 * size + 3 * noise_size, by_pixel=order == _PIXEL,

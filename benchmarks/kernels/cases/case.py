@@ -1,4 +1,4 @@
-"""One kernel at one shape and dtype, and what the cases of all kernels share."""
+"""The class of a case, a kernel at one shape and dtype, and functions that the cases of all kernels share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["ORDERS", "Case", "random_map", "shape_name", "tolerance_of"]
 
-# Maps by plane and by pixel.
+# The memory orders of maps: by plane and by pixel.
 ORDERS = (torch.contiguous_format, torch.channels_last)
 
 
@@ -18,20 +18,20 @@ class Case:
     """One kernel at one shape and dtype.
 
     Attributes:
-        kernel: its name.
-        shape: for people; one of a kind among a kernel's cases.
+        kernel: name of the kernel.
+        shape: name of the shape for people, unique among a kernel's cases.
         inputs: makes fresh random inputs.
-        kernel_call: the kernel on them.
-        eager: the same in plain PyTorch, as a user would write it.
-        least_bytes: that any implementation must move: inputs read once, the result written once.
+        kernel_call: calls the kernel on them.
+        eager: computes the same in plain PyTorch, as a user would write it.
+        least_bytes: bytes that any implementation must move: inputs read once, the result written once.
         tolerance: largest error, relative to the largest value.
-        training_bytes: that forward and backward must move at least, or 0 where there is no backward.
-        operations: multiplications and additions of the forward pass, where they may be the limit; else 0. Backward
-            takes twice as many: each matrix product has two derivatives of its size.
+        training_bytes: bytes that forward and backward must move at least, or 0 if there is no backward pass.
+        operations: multiplications and additions of the forward pass, if they may be the limit; else 0. Backward
+            takes twice as many, because each matrix product has two derivatives of its size.
         by_pixel: whether the inputs are channels-last maps.
         peers: further ways to the same result, by name.
-        graph: what is exported for other runtimes, where that is not `eager`.
-        seen: what of a result is compared, given the inputs; None means the result itself.
+        graph: the function that is exported for other runtimes, if it is not `eager`.
+        seen: makes the tensor to compare from a result and the inputs; None compares the result itself.
     """
 
     kernel: str
@@ -50,7 +50,7 @@ class Case:
 
 
 def tolerance_of(dtype: torch.dtype) -> float:
-    """What rounding may cost: eager rounds after every step, the kernel once."""
+    """Return the error that rounding may cause: eager rounds after every step, the kernel once."""
     return 1e-5 if dtype == torch.float32 else 8 * torch.finfo(dtype).eps
 
 

@@ -1,4 +1,4 @@
-"""Overlapping patches of a panorama, blended into one picture."""
+"""Cases of feather_blend: overlapping patches of a panorama, blended into one picture."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +14,7 @@ __all__ = ["cases"]
 
 
 def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """Half-overlapping patches of a panorama: a strip of it, and 16 MiB and more of it."""
+    """Yield half-overlapping patches of a panorama: a strip, and 16 MiB and more."""
     side, overlap = 64, 32
     ramp = (torch.arange(overlap) + 0.5) / overlap
     window = torch.cat([ramp, torch.ones(side - 2 * overlap), ramp.flip(0)]).to(device)
@@ -29,7 +29,7 @@ def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
             return feather_blend(patches, places, window, window, size, output="float")
 
         def eager(patches: Tensor, places: Tensor, size: tuple[int, int] = size) -> Tensor:
-            # The lattice is regular, so that plain PyTorch has an operation for it: fold.
+            # The lattice is regular, so plain PyTorch has an operation for it: fold.
             weights = (window[:, None] * window).flatten()
             columns = (patches.float().flatten(2) * weights).flatten(1).T[None]
             sums = F.fold(columns, size, side, stride=overlap)

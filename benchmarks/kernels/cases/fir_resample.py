@@ -1,4 +1,4 @@
-"""StyleGAN2's up- and down-sampling, at the sizes of its 256x256 generator."""
+"""Cases of fir_resample: StyleGAN2's up- and down-sampling, at the sizes of its 256x256 generator."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ _PLANE, _PIXEL = ORDERS
 
 
 def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """The skip of RGB images, and features of 16 MiB and more up by pixel and down by plane."""
+    """Yield the skip of RGB images, and features of 16 MiB and more: up by pixel and down by plane."""
     shapes = [
         ((4, 3, 128, 128), True, _PLANE), ((1, 128, 128, 128), True, _PIXEL), ((2, 64, 256, 256), False, _PLANE),
     ]  # fmt: skip
@@ -38,7 +38,7 @@ def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
 
 
 class _Convolution(nn.Module):
-    """The filter as a convolution of every channel by itself, which is what upfirdn2d is without its extension."""
+    """The filter as a convolution of every channel by itself, as in upfirdn2d without its extension."""
 
     def __init__(self, channels: int, up: bool) -> None:
         super().__init__()

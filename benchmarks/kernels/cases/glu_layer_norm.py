@@ -1,4 +1,4 @@
-"""Gated layer norms, whose rows are huge and few: one sample is one row."""
+"""Cases of glu_layer_norm: gated layer norms whose rows are few and huge, because a sample is one row."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -17,9 +17,9 @@ _PLANE, _PIXEL = ORDERS
 
 
 def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """A generator's first and last blocks at batch 8, and batch 1.
+    """Yield a generator's first and last blocks at batch 8, and batch 1.
 
-    Liger has no gated layer norm; its group norm with one group is the same normalisation, and is measured with the
+    Liger has no gated layer norm. Its group norm with one group is the same normalisation, so it is measured with the
     gate in plain PyTorch.
     """
     shapes = [

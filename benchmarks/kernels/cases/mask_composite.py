@@ -1,4 +1,4 @@
-"""The last step of a generator of foreground, background and mask."""
+"""Cases of mask_composite: the last step of a generator of foreground, background and mask."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +15,7 @@ _PLANE, _PIXEL = ORDERS
 
 
 def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """Batches of 128x128 images: few, and maps of 16 MiB and more in both memory orders."""
+    """Yield batches of 128x128 images: a few, and maps of 16 MiB and more in both memory orders."""
     side = 128
     for n, order in ((8, _PLANE), (128, _PLANE), (128, _PIXEL)):
 

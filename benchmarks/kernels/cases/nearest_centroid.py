@@ -1,4 +1,4 @@
-"""Labels of features among proxy classes and clusters."""
+"""Cases of nearest_centroid: labels of features among proxy classes and clusters."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -15,7 +15,7 @@ __all__ = ["cases"]
 
 
 def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """One sample's and a batch's labels among 25 proxy classes, by both metrics; 256 clusters."""
+    """Yield one sample's and a batch's labels among 25 proxy classes in both metrics, and among 256 clusters."""
     shapes: list[tuple[int, int, int, Literal["euclidean", "cosine"]]] = [
         (4096, 512, 25, "euclidean"), (32768, 512, 25, "cosine"), (16384, 512, 256, "euclidean"),
     ]  # fmt: skip
@@ -41,18 +41,18 @@ def _distances(points: Tensor, centroids: Tensor) -> Tensor:
 
 
 def _product(points: Tensor, centroids: Tensor) -> Tensor:
-    """The same without the squares of the points, as one matrix product."""
+    """Find the nearest centroids without the squares of the points, in one matrix product."""
     wide = torch.promote_types(points.dtype, torch.float32)
     squares = centroids.to(wide).square().sum(1)
     return (squares - 2 * (points @ centroids.T).to(wide)).argmin(1)
 
 
 def _similarity(points: Tensor, centroids: Tensor) -> Tensor:
-    # The lengths of the points do not change which is the most similar.
+    # The length of a point does not change which centroid is most similar to it.
     return (points @ F.normalize(centroids, dim=1).T).argmax(1)
 
 
-# Indices may differ if two centroids are equally near; how near they are may not.
+# Indices may differ if two centroids are equally near, so distances are compared instead.
 def _distance(index: Tensor, points: Tensor, centroids: Tensor) -> Tensor:
     return (points.double() - centroids.double()[index]).norm(dim=1)
 

@@ -1,4 +1,4 @@
-"""The phases of up-convolutions, interleaved and finished."""
+"""Cases of phase_epilogue: the phases of up-convolutions, interleaved and activated."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ _PLANE, _PIXEL = torch.contiguous_format, torch.channels_last
 
 
 def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """The phases of COCO-GAN's up-convolutions and of OneGAN's last one, for both activations."""
+    """Yield the phases of COCO-GAN's up-convolutions and of OneGAN's last one, for both activations."""
     shapes = [
         ("affine_relu", (64, 256, 16, 16), _PIXEL), ("affine_relu", (8, 256, 64, 64), _PLANE),
         ("glu_layer_norm", (8, 512, 64, 64), _PIXEL), ("glu_layer_norm", (8, 512, 64, 64), _PLANE),
@@ -32,7 +32,7 @@ def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
 
         def eager(x: Tensor, weight: Tensor, bias: Tensor, activation: str = activation, order: Any = order) -> Tensor:
             n, channels, h, w = x.shape
-            if order == _PIXEL:  # keeps the memory order, as the kernel does
+            if order == _PIXEL:  # eager keeps the memory order, as the kernel does
                 phases = x.permute(0, 2, 3, 1).reshape(n, h, w, 2, 2, channels // 4).transpose(2, 3)
                 whole = phases.reshape(n, 2 * h, 2 * w, channels // 4).permute(0, 3, 1, 2)
             else:

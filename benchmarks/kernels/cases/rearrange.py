@@ -1,4 +1,4 @@
-"""Attention over the tokens of a map."""
+"""Cases of rearrange: attention over the tokens of a map."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,7 +23,7 @@ _CPU_BACKENDS = ("sdpa-math", "sdpa-flash")
 
 
 def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """Up to 4096 tokens, the 64x64 map, at 512 features, and with the columns that travel along."""
+    """Yield up to 4096 tokens, a 64x64 map, at 512 features, and with the extra columns that travel with values."""
     shapes = [(1, 256, 512, 512), (1, 1024, 512, 512), (1, 1024, 512, 515)]
     if device.type == "cuda":
         shapes = [(8, 1024, 512, 512), (4, 4096, 256, 256), (4, 4096, 512, 512), (4, 4096, 512, 515)]

@@ -1,4 +1,4 @@
-"""3x3 convolutions of a 128x128 generator."""
+"""Cases of winograd_conv: 3x3 convolutions of a 128x128 generator."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -17,11 +17,11 @@ _PLANE, _PIXEL = ORDERS
 
 
 def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """Convolutions of the 128x128 generator, as they are and behind nearest x2, at batch 1 and 8; for CPUs.
+    """Yield convolutions of the 128x128 generator, alone and behind nearest x2, at batch 1 and 8; for CPUs.
 
-    Operations are those of the tiles, which are fewer than the direct sum's by 2.25, or 4 behind x2: a peer that sums
-    directly can reach 44 or 25 % of that limit. Maps by plane are what other runtimes know; the kernel then copies them
-    into channels-last, which its result is in any case. Weights are constants, and may stay in a cache.
+    Operations are those of the tiles, 2.25 times fewer than the direct sum's, or 4 times behind x2. So a peer that sums
+    directly can reach 44 or 25 % of this limit. Other runtimes know only maps by plane, which the kernel copies into
+    channels-last, the order of its result. Weights are constants, and may stay in a cache.
     """
     if device.type != "cpu":
         return
@@ -44,13 +44,13 @@ def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
                 "winograd_conv", shape_name((n, channels, side, side), order, note), inputs, kernel,
                 _Convolution(weight.contiguous(memory_format=order), upsample),
                 (pixels * channels + result) * dtype.itemsize, tolerance_of(dtype),
-                # Of a pixel: 9 products, or 16 for 4 of them.
+                # With x2 a pixel of x takes 9 products, else 4 pixels take 16.
                 operations=2 * (9 if upsample else 4) * pixels * channels * outputs, by_pixel=order == _PIXEL,
             )  # fmt: skip
 
 
 class _Convolution(nn.Module):
-    """The direct sum, with its weights as constants."""
+    """The convolution as a direct sum, with its weights as constants."""
 
     weight: Tensor
 

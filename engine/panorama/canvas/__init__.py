@@ -1,4 +1,4 @@
-"""Files that pictures of any size stream into: a format is a file of this folder and a row of the table."""
+"""Picture files of any size, written tile by tile; each format is a module of this folder and a row in `FORMATS`."""
 
 import math
 import os
@@ -13,33 +13,34 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "listed", "open_canvas"]
 
-# The class of each extension, imported when a file of it is opened: `zellige --help` lists the extensions.
+# Module and class for each extension. A module is imported when a file is opened, because `zellige --help` needs only
+# the extensions.
 FORMATS = {
     ".tif": ("tiff", "TiffCanvas"),
     ".tiff": ("tiff", "TiffCanvas"),
     ".png": ("png", "PngCanvas"),
 }
 _LARGEST_TILE = 512
-# libtiff keeps both sides in a signed 32-bit integer in many of its readers.
+# Many readers that use libtiff keep each side in a signed 32-bit integer.
 _LARGEST_SIDE = 2**31 - 1
 
 
 def open_canvas(path: str | os.PathLike[str], width: int, height: int, *, patch: int) -> "Canvas":
-    """Prepare a picture file; its format follows the extension.
+    """Prepare a picture file in the format of its extension.
 
-    An existing file is replaced, once the new one is complete. Everything that can be known to fail fails here, before
-    any rendering; nothing stays on the disk until the canvas is entered.
+    An existing file is replaced once the new one is complete. Every error that can be foreseen is raised here, before
+    any rendering. Nothing stays on the disk before the canvas is entered.
 
     Args:
-        path: the file, of an extension in FORMATS.
-        width, height: of the picture, in pixels, >= 1.
-        patch: side in pixels of the pieces that the tiles are rendered from. Tiles are whole numbers of patches
-            where a multiple of 16 (which TIFF demands) up to 512 allows it, so that few patches are cut by two tiles.
+        path: the file, with an extension in FORMATS.
+        width, height: size of the picture in pixels, >= 1.
+        patch: side of a patch in pixels. A tile's side is a common multiple of it and of 16 (which TIFF demands) if
+            there is one up to 512, so that few patches are cut by two tiles.
     Returns:
         A canvas, to be used in a `with` statement.
     Raises:
         OutputError: the extension is unknown, or the path cannot be written.
-        SizeError: the picture is larger than the format can be.
+        SizeError: the picture is larger than the format allows.
         MissingExtraError: a package that writes the format is not installed.
     """
     from .canvas import Grid
@@ -60,7 +61,7 @@ def open_canvas(path: str | os.PathLike[str], width: int, height: int, *, patch:
 
 
 def listed() -> str:
-    """The extensions, for sentences: ".tif, .tiff or .png"."""
+    """The extensions as words of a sentence: ".tif, .tiff or .png"."""
     *most, last = FORMATS
     return f"{', '.join(most)} or {last}"
 

@@ -1,4 +1,4 @@
-"""The picture that tiles are written into, whatever its format: the order of its tiles, and how it appears."""
+"""The interface of picture files in any format: the grid of tiles, their order, and the file's atomic completion."""
 
 import math
 from abc import ABC, abstractmethod
@@ -50,13 +50,13 @@ class Grid:
 class Canvas(ABC):
     """A picture file that takes its tiles in row-major order.
 
-    As a context manager it creates a temporary file beside the target; leaving it without an exception completes
-    the picture, makes it durable and renames it into place; with one, the temporary file goes and the target stays
-    as it was.
+    It is a context manager that creates a temporary file beside the target. Leaving it without an exception completes
+    the picture, makes it durable and renames it to the target. Leaving it with an exception removes the temporary file,
+    and the target stays as it was.
 
     Attributes:
-        tile: height and width in pixels of the tiles it takes; those at the border come cropped to the picture.
-        resident_bytes: host memory that it holds on to while it is open, at most.
+        tile: height and width in pixels of the tiles that it takes; tiles at the border are cropped to the picture.
+        resident_bytes: the most host memory that it holds while it is open.
     """
 
     def __init__(self, path: Path, grid: Grid, resident_bytes: int) -> None:
@@ -71,7 +71,7 @@ class Canvas(ABC):
         file = self._output.open()
         try:
             self._begin(file)
-        except BaseException:  # no memory, no thread: `__exit__` is not called then
+        except BaseException:  # such as no memory or no thread; Python does not call `__exit__` then
             self._output.discard()
             raise
         return self
@@ -80,7 +80,7 @@ class Canvas(ABC):
         """Take the next tile, uint8 [h, w, 3]; the caller may reuse the memory at once.
 
         Raises:
-            ShapeError: the tile has another shape or dtype than the next one should have, or the picture is full.
+            ShapeError: the tile does not have the next tile's shape and dtype, or the picture is full.
             OutputError: this tile or an earlier one could not be written.
         """
         if self._written == self._grid.tiles:
@@ -92,7 +92,7 @@ class Canvas(ABC):
         self._written += 1
 
     def close(self) -> None:
-        """Complete the picture and put it in its place; leaving the `with` statement does it too.
+        """Complete the picture and rename it to the target; leaving the `with` statement does the same.
 
         Raises:
             OutputError: tiles are missing, or the file could not be completed.
@@ -127,4 +127,4 @@ class Canvas(ABC):
 
     @abstractmethod
     def _abandon(self) -> None:
-        """Let go of everything; also called after `_finish`."""
+        """Free memory and threads; it is called after `_finish` too."""

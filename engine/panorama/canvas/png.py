@@ -1,4 +1,4 @@
-"""PNG: the whole picture in Pillow's memory, compressed at the end."""
+"""Writes PNG files: the whole picture stays in Pillow's memory and is compressed at the end."""
 
 from pathlib import Path
 from typing import BinaryIO
@@ -22,7 +22,8 @@ class PngCanvas(Canvas):
     """A PNG file of up to 64 megapixels.
 
     Raises:
-        SizeError: the picture has more pixels; OutputError: the path cannot be written.
+        SizeError: the picture has more pixels.
+        OutputError: the path cannot be written.
     """
 
     def __init__(self, path: Path, grid: Grid) -> None:
@@ -46,4 +47,4 @@ class PngCanvas(Canvas):
             self._picture.save(self._file, format="PNG")
 
     def _abandon(self) -> None:
-        del self._picture  # frees the memory now, even while the canvas is referred to
+        del self._picture  # frees the memory now, even if the canvas lives on

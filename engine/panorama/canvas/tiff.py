@@ -1,4 +1,4 @@
-"""Tiled BigTIFF of any size: RGB, deflate with horizontal differences; the same picture gives the same bytes."""
+"""Writes tiled BigTIFF files of any size: RGB, deflate with horizontal differences, reproducible to the byte."""
 
 import math
 import os
@@ -19,9 +19,9 @@ from .canvas import Canvas, Grid, Pixels
 
 __all__ = ["TiffCanvas"]
 
-# One terapixel in tiles of 512. The index stays in memory until the end, so it must have a bound.
+# One terapixel in tiles of 512. The number has a bound because the index of tiles stays in memory until the end.
 MOST_TILES = 2**22
-# Measured 49: integers in tifffile's lists, then the packed index.
+# Measured: 49, for integers in tifffile's lists and then for the packed index.
 INDEX_BYTES_PER_TILE = 64
 
 
@@ -32,19 +32,20 @@ class _Abandoned(Exception):
 class TiffCanvas(Canvas):
     """A tiled BigTIFF.
 
-    tifffile pulls encoded tiles from an iterator and the renderer pushes pixels, so that a thread stands between them:
+    tifffile pulls encoded tiles from an iterator and the renderer pushes pixels, so a thread connects them:
 
         write() -> encoding pool -> bounded queue of futures, in order -> writer thread (tifffile) -> file
 
-    Neither side can wait for the other for ever: a writer that failed goes on emptying the queue until its end mark,
-    the end mark is sent on every way out of the `with` statement, and encoding gives a tile's memory back in any case.
+    Neither side can wait for the other for ever. A writer that failed goes on emptying the queue until the end mark.
+    Every way out of the `with` statement sends the end mark. The encoder returns a tile's memory even if it fails.
 
     Raises:
-        SizeError: the picture has more tiles than fit; MissingExtraError: tifffile is not installed; OutputError: the
-            path cannot be written.
+        SizeError: the picture has more tiles than fit.
+        MissingExtraError: tifffile is not installed.
+        OutputError: the path cannot be written.
     """
 
-    # zlib releases the interpreter lock, so that threads suffice; more than eight outrun any renderer we know of.
+    # Threads suffice, because zlib releases the interpreter lock; more than eight outrun any renderer that we know.
     _workers = min(8, os.cpu_count() or 1)
 
     def __init__(self, path: Path, grid: Grid) -> None:
@@ -54,10 +55,11 @@ class TiffCanvas(Canvas):
                 f"{grid.tile[1]}x{grid.tile[0]}, and at most {MOST_TILES} fit. Render it in several pictures."
             )
         try:
-            import tifffile  # noqa: F401 - asked for here, so that a missing package shows before the rendering
+            import tifffile  # noqa: F401 - imported here so that a missing package shows before the rendering
         except ImportError as error:
             raise MissingExtraError("tifffile", "writing TIFF", "tiff") from error
-        # Two tiles a worker, one with its differences; bytes in each place of the queue and at either end of it.
+        # Tiles in memory: for each worker two free ones, one of differences and two results in the queue; and one
+        # result at either end of the queue.
         tiles = (5 * self._workers + 2) * math.prod(grid.tile) * 3
         super().__init__(path, grid, tiles + grid.tiles * INDEX_BYTES_PER_TILE)
 
@@ -65,11 +67,11 @@ class TiffCanvas(Canvas):
         self._failure: BaseException | None = None
         self._pool = ThreadPoolExecutor(self._workers, "zellige-encode")
         self._queue: queue.Queue[Future[bytes] | None] = queue.Queue(2 * self._workers)
-        # The same few tiles go round: blocks that another thread frees at any time would litter the renderer's heap.
+        # The same few tiles are reused, because blocks that another thread frees would fragment the renderer's heap.
         self._free: queue.Queue[Pixels] = queue.Queue()
         for _ in range(2 * self._workers):
             self._free.put(np.empty((*self.tile, 3), np.uint8))
-        # A daemon: a canvas that is entered and forgotten must not keep the interpreter from ending.
+        # A daemon, because a canvas that was entered and never left must not keep the interpreter from ending.
         self._writer = threading.Thread(target=self._write_file, args=(file,), name="zellige-tiff", daemon=True)
         self._writer.start()
 
@@ -78,7 +80,7 @@ class TiffCanvas(Canvas):
         padded = self._free.get()
         height, width, _ = tile.shape
         padded[:height, :width] = tile
-        # Beyond the right border the last pixel repeats: its differences are zero.
+        # Beyond the right border the last pixel is repeated, because its differences are zero.
         padded[:height, width:] = tile[:, -1:]
         padded[height:] = 0
         self._queue.put(self._pool.submit(self._encode, padded))
@@ -110,7 +112,7 @@ class TiffCanvas(Canvas):
     def _write_file(self, file: BinaryIO) -> None:
         import tifffile
 
-        # Ended by the mark, this iterator stays ended: emptying it below returns at once.
+        # The end mark ends this iterator for good, so the loop below returns at once if it has been read.
         pushed = iter(self._queue.get, None)
         try:
             with tifffile.TiffWriter(file, bigtiff=True, byteorder="<") as writer:
@@ -124,7 +126,7 @@ class TiffCanvas(Canvas):
                     compression="adobe_deflate",
                     predictor=True,
                     software="zellige",
-                    metadata=None,  # no description, no date: the same picture gives the same bytes
+                    metadata=None,  # no description and no date, so that the same picture gives the same bytes
                 )
         except BaseException as failure:
             self._failure = failure
@@ -142,10 +144,10 @@ class TiffCanvas(Canvas):
 def _deflated(pixels: Pixels) -> bytes:
     """Compress one whole tile: horizontal differences (TIFF's predictor 2), then deflate.
 
-    Run-length matching, not the full search: on photographs and satellite images after the differences, measured on
-    one core, 115 to 125 MB/s and 40 to 75 % of the raw size, against 54 to 102 MB/s and 40 to 79 % for plain level 1
-    and 12 to 35 MB/s and 36 to 78 % for level 6. Encoded here and not by tifffile, whose bytes depend on which
-    optional codecs are installed.
+    Deflate matches runs only (Z_RLE), because that is faster and about as small. On photographs and satellite images,
+    on one core, it made 115 to 125 MB/s and 40 to 75 % of the raw size; plain level 1 made 54 to 102 MB/s and 40 to
+    79 %, level 6 made 12 to 35 MB/s and 36 to 78 %. tifffile does not encode, because its bytes depend on the optional
+    codecs that are installed.
     """
     differences = pixels.copy()
     differences[:, 1:] -= pixels[:, :-1]

@@ -1,4 +1,4 @@
-"""The configuration of a COCO-GAN: all that fixes its shapes and its arithmetic."""
+"""The configuration of a COCO-GAN, which fixes its shapes and its arithmetic."""
 
 import math
 from typing import Self
@@ -22,8 +22,8 @@ class CocoGanConfig(BaseModel):
     span: int = Field(2, ge=2, le=64, description="Micro patches along each side of a macro patch.")
     dense: bool = Field(
         False,
-        description="Tell G the place of every cell of its maps instead of one coordinate a patch, and give the maps a "
-        "margin in place of padding: patches then continue each other exactly. Not published.",
+        description="Tell G the place of every cell of its maps instead of one coordinate for a patch, and give the "
+        "maps a margin instead of padding, so that patches continue each other exactly. Not published.",
     )
     patch: int = Field(32, description="Side of a micro patch in pixels: 4, 8, ..., 256.")
     latent: int = Field(128, ge=1, le=4096, description="Length of the latent vector, uniform on [-1, 1].")
@@ -35,7 +35,7 @@ class CocoGanConfig(BaseModel):
     padding: Padding = Field(
         "zeros",
         description="Padding of the generator's convolutions; zeros darken patch borders, replicate does not; "
-        "none goes with dense places alone.",
+        "none goes only with dense places.",
     )
     condition_std: float | None = Field(
         None, gt=0, description="Initial std of the conditional norm's weights; none means Glorot-uniform as published."
@@ -44,9 +44,8 @@ class CocoGanConfig(BaseModel):
     latent_head: bool = Field(False, description="Whether the latent head Q exists, for patch-guided generation.")
     reference_quirks: bool = Field(
         False,
-        description="Follow the reference code where it leaves the paper: the conditional norm divides by "
-        "sqrt(var^2 + eps), "
-        "the gradient penalty ignores coordinates and takes its norm over the height only.",
+        description="Follow the reference code where it differs from the paper: the conditional norm divides by "
+        "sqrt(var^2 + eps), and the gradient penalty ignores coordinates and takes its norm over the height only.",
     )
 
     @model_validator(mode="after")
@@ -75,7 +74,7 @@ class CocoGanConfig(BaseModel):
 
     @property
     def conditions(self) -> int:
-        """Length of what stem and norms are conditioned on: latent and micro coordinate, or the latent if `dense`."""
+        """Length of the condition of stem and norms: latent and micro coordinate, or the latent alone if `dense`."""
         return self.latent + (0 if self.dense else self.lattice.dimensions)
 
     @property
@@ -90,17 +89,17 @@ class CocoGanConfig(BaseModel):
 
     @property
     def still_block(self) -> tuple[int, int]:
-        """Micro patches, down and across, that are made at once under one latent: with dense places up to 4 x 4.
+        """Micro patches, down and across, that are made at once under one latent; with dense places up to 4 x 4.
 
-        Counted for `planet`, a patch alone takes 2.9 times the multiplications of one without a margin, a column of
-        four 2.0 times, a block of 4 x 4 1.4 times.
+        Margins cost multiplications: for `planet` a single patch takes 2.9 times as many for each patch as without a
+        margin, a column of four 2.0 times, and a block of 4 x 4 1.4 times.
         """
         down, across = (min(axis.patches, 4) if self.dense else 1 for axis in self.lattice.axes)
         return down, across
 
     @property
     def generator_blocks(self) -> list[tuple[int, bool]]:
-        """(channels, up-samples) of every generator block, in order."""
+        """The channels of every generator block, in order, and whether it up-samples."""
         ups = int(math.log2(self.patch)) - 1
         multipliers = [8, 4, 2] + [1] * (ups + self.extra_blocks)
         return [(multipliers[i] * self.width, i < ups) for i in range(ups + self.extra_blocks)]
@@ -114,4 +113,4 @@ class CocoGanConfig(BaseModel):
         return [1] * (blocks - 5) + [1, 2, 4, 8, 8]
 
 
-Config = CocoGanConfig  # the name that every system's configuration goes by
+Config = CocoGanConfig  # the name that is common to all systems' configurations

@@ -1,4 +1,4 @@
-"""COCO-GAN's discriminator, and the two heads that read its feature. Source: COCO-GAN (see `generator.py`)."""
+"""COCO-GAN's discriminator, and the two heads that take its feature. Source: COCO-GAN (see `generator.py`)."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ __all__ = ["Discriminator", "Head"]
 
 
 class DiscriminatorBlock(nn.Module):
-    """Residual block: [ReLU], conv, ReLU, conv, [2x2 mean]; shortcut [2x2 mean], 1x1 conv, always."""
+    """Residual block: [ReLU], conv, ReLU, conv, [2x2 mean]. Every block has the shortcut: [2x2 mean], 1x1 conv."""
 
     def __init__(self, inputs: int, outputs: int, *, first: bool, down: bool) -> None:
         super().__init__()
@@ -29,9 +29,9 @@ class DiscriminatorBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """D(s, c'): a macro patch and its coordinate to one critic value, with the feature that the heads read.
+    """D(s, c'): gives a macro patch with its coordinate one critic value, and the feature that the heads take.
 
-    D = linear(h) + <h, embed(c')>, h = the sum over space of the last block's ReLU (projection discriminator).
+    D = linear(h) + <h, embed(c')>, where h is the sum over space of the last block's ReLU (projection discriminator).
     Source: COCO-GAN; Miyato & Koyama (2018).
     """
 
@@ -52,7 +52,7 @@ class Discriminator(nn.Module):
 
         Args:
             macro: [N, channels, K, K] in [-1, 1].
-            coordinates: [N, dimensions] of the lattice; None drops the projection term.
+            coordinates: macro coordinates [N, dimensions]; None drops the projection term.
         Returns:
             critic value [N] and feature h [N, features], both float32.
         """

@@ -1,7 +1,7 @@
-"""COCO-GAN: one generator turns a latent vector and a patch coordinate into one micro patch.
+"""COCO-GAN's generator, which turns a latent vector and a patch coordinate into one micro patch.
 
 Source: Lin, Chang, Chen, Juan, Wei, Chen, "COCO-GAN: Generation by Parts via Conditional Coordinating", ICCV 2019.
-Where the paper and its reference implementation differ, the paper is the default; `reference_quirks` restores the code.
+If the paper and its reference code differ, the paper is followed; `reference_quirks` follows the code.
 """
 
 import torch
@@ -19,19 +19,19 @@ from .place import Place
 __all__ = ["ConditionalNorm", "Generator"]
 
 
-# Below this, CPU libraries take other code paths and a patch's last bits depend on the batch: oneDNN's 1x1 convolutions
-# of fewer than 16 patches, its other ones of a single one (measured, 1 and 2 threads).
+# In smaller batches a patch's last bits depend on the batch, because oneDNN takes other code for 1x1 convolutions of
+# fewer than 16 patches, and for all other convolutions of a single patch (measured with 1 and 2 threads).
 _SMALLEST_CPU_BATCH = 16
-# Dense maps are larger, so fewer do; but their unpadded convolutions round the rows beyond the last block of 16 cells
-# differently. Their sides are even: every four of them have whole blocks.
+# Dense maps are larger, so fewer patches suffice. But their unpadded convolutions round the rows beyond the last block
+# of 16 cells differently. Four maps always fill whole blocks, because their sides are even.
 _DENSE_CPU_STEP = 4
 
 
 class ConditionalNorm(nn.Module):
     """Batch norm whose scale and shift are linear in the condition.
 
-    y = gamma(c) (x - mean) / sqrt(var + eps) + beta(c), statistics per channel over [N, H, W]; running statistics in
-    evaluation. With `quirk` the divisor is sqrt(var^2 + eps), as in the reference implementation.
+    y = gamma(c) (x - mean) / sqrt(var + eps) + beta(c), where mean and var are those of a channel over [N, H, W], in
+    evaluation the running ones. With `quirk` the divisor is sqrt(var^2 + eps), as in the reference code.
     """
 
     running_mean: Tensor
@@ -59,7 +59,7 @@ class ConditionalNorm(nn.Module):
 
     def factors(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift [N, C] under conditions [N, K]; in evaluation with the running statistics folded in."""
-        # Conditions stay in float32 under autocast: bfloat16 cannot tell neighbouring angles apart.
+        # Conditions stay in float32 under autocast, because bfloat16 cannot tell neighbouring angles apart.
         with torch.autocast(condition.device.type, enabled=False):
             scale, shift = self.scale(condition), self.shift(condition)
         if self.training:
@@ -68,7 +68,7 @@ class ConditionalNorm(nn.Module):
         return scale, shift - scale * self.running_mean
 
     def relu(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Normalise and rectify; all that follows the batch's statistics in one pass."""
+        """Normalise and rectify; scale, shift and ReLU take one pass."""
         return affine_relu(self._standardised(x), *self.factors(condition))
 
     def _standardised(self, x: Tensor) -> Tensor:
@@ -88,16 +88,17 @@ class ConditionalNorm(nn.Module):
 
 
 class GeneratorBlock(nn.Module):
-    """Residual block: norm, ReLU, [nearest x2], conv, norm, ReLU, conv; shortcut [nearest x2], 1x1 conv, always.
+    """Residual block: norm, ReLU, [nearest x2], conv, norm, ReLU, conv.
 
-    With dense places the map has a margin of cells around the patch, which the unpadded convolutions use up.
+    Every block has the shortcut: [nearest x2], 1x1 conv. With dense places the map has a margin of cells around the
+    patch, which the unpadded convolutions use up.
 
     Args:
-        config: of the generator.
+        config: the generator's configuration.
         inputs, outputs: channels.
-        up: whether it doubles the side.
-        side: of the patch in its input, in cells.
-        margin: cells around the patch in its output.
+        up: whether the block doubles the side.
+        side: the patch's side in the block's input, in cells.
+        margin: cells around the patch in the block's output.
     """
 
     def __init__(self, config: CocoGanConfig, inputs: int, outputs: int, up: bool, side: int, margin: int) -> None:
@@ -117,7 +118,7 @@ class GeneratorBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, condition: Tensor, coordinates: Tensor, block: tuple[int, int]) -> Tensor:
-        """Maps [N, C, S, T] under conditions [N, K], of a block of micro patches from `coordinates` on."""
+        """Run on maps [N, C, S, T] with conditions [N, K]; the block's first micro patch is at `coordinates`."""
         if self.place is None:
             y = self.norm1.relu(x, condition)
         else:
@@ -125,7 +126,7 @@ class GeneratorBlock(nn.Module):
             with torch.autocast(x.device.type, enabled=False):
                 y = y + self.place(coordinates, condition, block, self.margin).to(y.dtype)
             y = F.relu(y, inplace=True)
-        # A 1x1 convolution and nearest up-sampling commute exactly; this order does a quarter of the work.
+        # A 1x1 convolution and nearest x2 commute exactly; this order does a quarter of the work.
         x = self.shortcut(x)
         if self.up:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
@@ -137,13 +138,13 @@ class GeneratorBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """G(z, c''): latent vector and micro coordinate to one micro patch.
+    """G(z, c''): turns a latent vector and a micro coordinate into one micro patch.
 
     Args:
-        config: sizes; `generator_blocks` lists the stack.
-        spectral: keep spectral norm on all convolutions and linear layers (training). False builds the inference form,
-            whose weights are the normalised ones.
-    Source: COCO-GAN, section 3 and supplementary; ResNet generator of Miyato & Koyama (2018), 2x2 start.
+        config: the sizes; `generator_blocks` lists the blocks.
+        spectral: keep spectral norm on all convolutions and linear layers, for training. False builds the networks for
+            inference, whose weights are already normalised.
+    Source: COCO-GAN, section 3 and supplementary; ResNet generator of Miyato & Koyama (2018), with a 2x2 start.
     """
 
     def __init__(self, config: CocoGanConfig, *, spectral: bool = True) -> None:
@@ -168,9 +169,9 @@ class Generator(nn.Module):
 
         Args:
             latent: [N, latent], uniform on [-1, 1].
-            coordinates: [N, dimensions] of the lattice.
-            block: with dense places, how many micro patches are made at once, down and across from those at
-                `coordinates`; the same pixels as of single patches, for less work.
+            coordinates: micro coordinates [N, dimensions].
+            block: number of micro patches, down and across, that are made at once from the one at `coordinates` on,
+                with dense places. They have the same pixels as single patches, for less work.
         Returns:
             [N, channels, block[0] * patch, block[1] * patch] in [-1, 1].
         """
@@ -186,11 +187,11 @@ class Generator(nn.Module):
 
     @property
     def batching(self) -> tuple[int, int]:
-        """The smallest batch in which a patch has the same bits as in any other, and the step of batches' sizes."""
+        """The smallest batch, and the number of which every batch is a multiple, for bits that no batch changes."""
         return self.batching_on(self.to_image.weight.device)
 
     def batching_on(self, device: torch.device) -> tuple[int, int]:
-        """What `batching` is on a device."""
+        """The value of `batching` on a device."""
         if device.type != "cpu":
             return 1, 1
         return (_DENSE_CPU_STEP, _DENSE_CPU_STEP) if self.config.dense else (_SMALLEST_CPU_BATCH, 1)
@@ -198,7 +199,7 @@ class Generator(nn.Module):
     def _finish(
         self, x: Tensor, condition: Tensor, coordinates: Tensor, *, block: tuple[int, int], first: int
     ) -> Tensor:
-        """Maps in front of block `first` to images; on a CPU wide maps go through in parts that stay in its caches."""
+        """Run the blocks from `first` on; on a CPU wide maps run in parts that stay in its caches."""
         for number in range(first, len(self.blocks)):
             sizes = self._sizes(number, x)
             if len(sizes) > 1:
@@ -208,6 +209,6 @@ class Generator(nn.Module):
         return torch.tanh(self.to_image(F.relu(self.norm(x), inplace=True)))
 
     def _sizes(self, number: int, x: Tensor) -> list[int]:
-        """The batches in which to run the maps in front of block `number`."""
+        """The sizes of the parts in which block `number` runs its maps."""
         scale = 4 if self.config.generator_blocks[number][1] else 1
         return part_sizes(x, scale * x.shape[1:].numel() * x.element_size(), self.training, *self.batching)

@@ -1,4 +1,4 @@
-"""Patches by a runtime for graphs: ONNX Runtime or TensorRT, with a graph for each shape of blocks."""
+"""Makes patches with ONNX Runtime or TensorRT instead of PyTorch, from one graph for each shape of blocks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,17 +24,17 @@ Opener = Callable[[Block, Sequence[int], int | None], Runtime]
 
 
 class GraphPatches:
-    """Patches by graphs in place of a generator; results differ from the generator's in last bits.
+    """Makes patches from graphs instead of a generator; results differ from the generator's in their last bits.
 
-    A copy, also of another process, opens its runtimes anew when they are first needed.
+    A copy, in another process too, opens its runtimes anew when they are first needed.
 
     Args:
-        open_: a runtime for blocks of a shape, for batches of some sizes, within bytes of the device's memory or None.
-            It takes latents and coordinates, and gives float maps [n, channels, H, W] or bytes [n, H, W, channels]. An
-            object that can be pickled, if the model shall be.
-        config: of the model.
-        device: where it runs, and where patches are wanted.
-        single: whether it makes single micro patches alone, no blocks of several.
+        open_: opens a runtime for a shape of blocks, sizes of batches, and most bytes of the device's memory (None for
+            no limit). The runtime takes latents and coordinates and gives float maps [n, channels, H, W] or bytes
+            [n, H, W, channels]. It must be picklable if the model is to be pickled.
+        config: the model's configuration.
+        device: the device that runs and keeps the patches.
+        single: whether only single micro patches can be made, no larger blocks.
     """
 
     def __init__(self, open_: Opener, config: CocoGanConfig, device: torch.device, *, single: bool = False) -> None:
@@ -44,39 +44,40 @@ class GraphPatches:
         self._of_file: tuple[tuple[Block, int, int | None], Runtime, int] | None = None
 
     def __call__(self, latents: Tensor, coordinates: Tensor, block: Block) -> Tensor:
-        """Generate blocks of micro patches, for images; see `Generator`."""
+        """Make blocks of micro patches for images; see `Generator`."""
         if block not in self._of_images:
             self._of_images[block] = self._open(block, of_patches(block[0] * block[1]), None)
         return self._made(self._of_images[block], latents, coordinates)
 
     def prepared(self, block: Block, most: int, memory: int | None = None) -> tuple[Run, int]:
-        """What makes blocks for a whole picture, in batches of one size but for a last one.
+        """Get ready to make the blocks of a whole picture, in batches of one size except the last one.
 
         Args:
             block: micro patches, down and across.
             most: blocks in one batch. If they take more than `memory`, half as many are tried, and so on.
-            memory: bytes of a CUDA device that inputs, results and workspaces may take; a CPU's is not limited.
+            memory: bytes of a CUDA device that inputs, results and workspaces may take; a CPU's memory is not limited.
         Returns:
-            a function that is called as a generator is, with blocks of this shape; and the blocks in one batch.
+            a function that makes blocks of this shape and is called as a generator is, and the number of blocks in a
+            batch.
         Raises:
             BudgetError: not even one block fits.
         """
         key = block, most, memory
         if self._of_file is None or self._of_file[0] != key:
-            self._of_file = None  # its memory is free before more is taken
+            self._of_file = None  # frees its memory before the next runtime takes more
             self._of_file = key, *self._largest(block, most, memory)
         _, runtime, batch = self._of_file
         return partial(self._block_by, runtime), batch
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the open runtimes, whose sessions and buffers are of this process and device."""
+        """The state without open runtimes, because their sessions and buffers belong to this process and device."""
         return self.__dict__ | {"_of_images": {}, "_of_file": None}
 
     def _largest(self, block: Block, most: int, memory: int | None) -> tuple[Runtime, int]:
         while True:
             try:
                 runtime = self._open(block, (most,), memory)
-                if self.device.type == "cuda":  # where all is allocated at once; a CPU's first batch is to be measured
+                if self.device.type == "cuda":  # allocates all memory now; on a CPU the first batch must be measured
                     runtime.warm((most,), self._example)
                 return runtime, most
             except BudgetError:
@@ -96,18 +97,18 @@ class GraphPatches:
 
 
 def exported_patches(engine: str, generator: Generator, device: torch.device) -> GraphPatches:
-    """Patches by a runtime that a generator is exported for, once for each shape of blocks and choice of batches.
+    """Make patches from a generator that is exported once for each shape of blocks and choice of batches.
 
     Args:
-        engine: "onnx" or "tensorrt".
-        generator: with the rewrites for graphs, on a CPU, in the precision that it shall run in.
-        device: where it shall run.
+        engine: the runtime, "onnx" or "tensorrt".
+        generator: a generator with the rewrites for graphs, on a CPU, in the precision to run in.
+        device: the device to run on.
     """
     return GraphPatches(_Exported(engine, generator, device), generator.config, device)
 
 
 def file_patches(graph: GraphFile, config: CocoGanConfig) -> GraphPatches:
-    """Patches by an exported file, which makes single ones."""
+    """Make single patches from an exported file."""
     return GraphPatches(_OfFile(graph), config, graph.device, single=True)
 
 
@@ -131,7 +132,7 @@ class _Exported:
 
     def __call__(self, block: Block, sizes: Sequence[int], memory: int | None) -> Runtime:
         def run(latents: Tensor, coordinates: Tensor) -> Tensor:
-            # The frame of a runtime is float32, which numpy and every library know.
+            # A runtime's outputs are float32, because numpy and every library know it.
             made: Tensor = self.generator(latents, coordinates, block).float()
             return made
 
@@ -140,5 +141,5 @@ class _Exported:
 
 
 def _example(config: CocoGanConfig) -> tuple[Tensor, Tensor]:
-    """Conditions of one block."""
+    """Latents and coordinates of one block, for the export."""
     return torch.zeros(1, config.latent), torch.zeros(1, config.lattice.dimensions)

@@ -1,4 +1,4 @@
-"""What of a COCO-GAN is exported: whole images, and single micro patches, of which a runtime makes panoramas."""
+"""The graphs of a COCO-GAN: one makes whole images, one makes single micro patches, from which panoramas are made."""
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ def _drawn(config: CocoGanConfig, count: int, random: torch.Generator) -> Tensor
 
 
 def _places(config: CocoGanConfig, block: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
-    """Coordinates of an image's blocks, float32 [n, dimensions], and how many there are down and across."""
+    """The coordinates of an image's blocks, float32 [n, dimensions], and the numbers of blocks down and across."""
     down, across = (axis.patches // n for axis, n in zip(config.lattice.axes, block, strict=True))
     first = torch.cartesian_prod(torch.arange(down) * block[0], torch.arange(across) * block[1]).double().numpy()
     return torch.from_numpy(config.lattice.micro(first[:, 0], first[:, 1])).float(), (down, across)

@@ -1,4 +1,4 @@
-"""Whole images of a COCO-GAN, whatever runs its network."""
+"""Generates whole images of a COCO-GAN with any runtime."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,13 +16,14 @@ __all__ = ["CocoGanImages"]
 
 
 class CocoGanImages:
-    """Whole images. Made by `zellige.load` of a file of the task `generate`.
+    """A model that generates whole images; `zellige.load` makes it from an exported file of the task `generate`.
 
     Args:
-        config: of the model.
-        name: it goes by this name in reports and errors.
-        device, dtype: where it runs, and of its convolutions.
-        runtime: takes latents and gives images.
+        config: the model's configuration.
+        name: the model's name in reports and errors.
+        device: the device that it runs on.
+        dtype: the dtype of its convolutions.
+        runtime: the runtime, which takes latents and gives images.
     """
 
     system = "coco-gan"
@@ -52,5 +53,5 @@ class CocoGanImages:
         return converted(joined(rows, count, lent=self._runtime.lends), as_, self.name)
 
     def warm(self, counts: Iterable[int]) -> None:
-        """Do now what the first calls of `generate` for these numbers of images would."""
+        """Do now the extra work of the first calls of `generate` for these numbers of images."""
         self._runtime.warm(counts, (np.zeros((1, self.config.latent), np.float32),))

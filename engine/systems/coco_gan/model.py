@@ -1,4 +1,4 @@
-"""A COCO-GAN's checkpoint at work: all that its patches can be put together to, and patch guidance."""
+"""A COCO-GAN loaded from its checkpoint: all kinds of pictures from its patches, and patch guidance."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -30,17 +30,17 @@ __all__ = ["RUNS", "CocoGan", "build", "example", "open_graph", "open_model"]
 
 Pixels = npt.NDArray[np.uint8]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-RUNS = ("generate", "patches")  # graphs that a model can be made of
-_PLANNED = 64  # patches that rewrites are chosen with
+RUNS = ("generate", "patches")  # the graphs from which a model can be opened
+_PLANNED = 64  # patches in the batch that layers' forms are chosen with
 
 
 def build(config: CocoGanConfig) -> Generator:
-    """The networks that the graphs need, for inference."""
+    """Build the networks that the graphs need, for inference."""
     return Generator(config, spectral=False)
 
 
 def example(config: CocoGanConfig) -> tuple[Any, ...]:
-    """Arguments of the networks, a small batch of blocks, that choices of rewrites are made with."""
+    """Arguments of the networks: a small batch of blocks, with which layers' forms are chosen."""
     block = config.still_block
     count = _PLANNED // (block[0] * block[1])
     return torch.zeros(count, config.latent), torch.zeros(count, config.lattice.dimensions), block
@@ -50,10 +50,10 @@ def example(config: CocoGanConfig) -> tuple[Any, ...]:
 def open_model(
     header: Header, name: str, device: torch.device, dtype: torch.dtype, *, rewrite: bool = True, runtime: str = "torch"
 ) -> "CocoGan":
-    """The model of a checkpoint; arguments as of `CocoGan`.
+    """Open the model of a checkpoint; arguments are those of `CocoGan`.
 
     Raises:
-        AllocationError: its configuration asks for more than the file holds, or the device has.
+        AllocationError: the configuration needs more weights than the file holds, or more memory than the device has.
     """
     with torch.device("meta"):
         check_allocation(header.path, build(validated(header, CocoGanConfig)), header.elements, device)
@@ -62,10 +62,10 @@ def open_model(
 
 @own_modes()
 def open_graph(task: str, header: Header, graph: GraphFile) -> PatchPictures | CocoGanImages:
-    """The model of an exported file of one of the graphs in RUNS.
+    """Open the model of an exported file that holds one of the graphs in RUNS.
 
     Raises:
-        CheckpointError: the file is not what its configuration says.
+        CheckpointError: the file's graph contradicts its configuration.
     """
     config = validated(header, CocoGanConfig)
     with torch.device("meta"):
@@ -76,23 +76,23 @@ def open_graph(task: str, header: Header, graph: GraphFile) -> PatchPictures | C
         return CocoGanImages(config, graph.name, graph.device, graph.dtype, graph.open())
     conditions = {"latent": [config.latent], "coordinates": [config.lattice.dimensions]}
     graph.check(conditions, (config.patch, config.patch), config.channels)
-    # The generator stays on the meta device: memory is predicted from its shapes, and nothing else is asked of it.
+    # The generator stays on the meta device, because only its shapes are used, to predict memory.
     return PatchPictures(generator.eval().requires_grad_(False), graph.name, file_patches(graph, config))
 
 
 class CocoGan(PatchPictures):
-    """A loaded COCO-GAN. Made by `zellige.load`.
+    """A loaded COCO-GAN; `zellige.load` makes it.
 
     Args:
-        header: of the checkpoint.
-        name: the model goes by this name in reports and errors.
-        device: where it runs.
-        dtype: of its convolutions; conditions and norms stay in float32.
-        rewrite: run with the exact rewrites that are faster here; `choices` has them.
-        runtime: what makes the patches: "torch", or "onnx" or "tensorrt", which get the network with the rewrites for
-            graphs.
+        header: the checkpoint's header.
+        name: the model's name in reports and errors.
+        device: the device that it runs on.
+        dtype: the dtype of its convolutions; conditions and norms stay in float32.
+        rewrite: run layers in the exact rewrites that are faster here, which `choices` lists.
+        runtime: the runtime of the patches: "torch", "onnx" or "tensorrt". The last two run the generator with the
+            rewrites for graphs.
     Raises:
-        CheckpointError: configuration or tensors do not fit.
+        CheckpointError: the configuration is refused, or the tensors do not fit it.
     """
 
     def __init__(
@@ -113,16 +113,16 @@ class CocoGan(PatchPictures):
 
     @own_modes()
     def trained(self) -> Generator:
-        """The generator as it was trained, read again: for compilers and exporters, which may change it."""
+        """The generator as it was trained, read from the file again, because compilers and exporters change it."""
         return cast_maps(self._load(Generator, "generator."), self.dtype)
 
     def patch_guided(self, macro: Pixels) -> Pixels:
-        """Full images whose latents are read off real macro patches, z = Q(h(s)), wherever those lay.
+        """Full images whose latents are estimated from real macro patches, z = Q(h(s)), from any place of a picture.
 
         Args:
             macro: uint8 [n, K, K, 3].
         Returns:
-            uint8 [n, H, W, 3]: globally coherent, with the patch's traits; not a pixel-exact completion.
+            uint8 [n, H, W, 3]: coherent images with the traits of the patches, which they do not contain exactly.
         Raises:
             TaskError: the model has no latent head.
             ShapeError: the patches are not K x K.
@@ -132,11 +132,11 @@ class CocoGan(PatchPictures):
     @own_modes()
     @torch.inference_mode()
     def estimate_latents(self, macro: Pixels) -> npt.NDArray[np.float32]:
-        """Latents Q(h(s)) of real macro patches, uint8 [n, K, K, 3] to float32 [n, latent]."""
+        """Estimate the latents Q(h(s)), float32 [n, latent], of real macro patches, uint8 [n, K, K, 3]."""
         side = self.config.macro
         if not self.config.latent_head:
             raise TaskError(
-                f"{self.name} was trained without a latent head, so no latent can be read off a patch; "
+                f"{self.name} was trained without a latent head, which estimates the latent of a patch; "
                 "train one with --set model.latent_head=true --set content=100"
             )
         if macro.ndim != 4 or macro.shape[1:] != (side, side, self.config.channels) or macro.dtype != np.uint8:
@@ -158,7 +158,7 @@ class CocoGan(PatchPictures):
         return exported_patches(engine, generator.cpu(), self.device)
 
     def _small_batch(self) -> None:
-        """Panoramas and images are made of blocks."""
+        """Run one batch of blocks, of which panoramas and images are made."""
         latents, coordinates, block = example(self.config)
         self.generator(latents.to(self.device), coordinates.to(self.device), block)
 
@@ -169,7 +169,7 @@ class CocoGan(PatchPictures):
         counters = [name for name, tensor in module.state_dict().items() if not tensor.is_floating_point()]
         expected = {name: tensor.shape for name, tensor in module.state_dict().items() if name not in counters}
         tensors = read_tensors(self.header, expected, prefix)
-        # A counter of training batches means nothing here and is not in the file.
+        # Batch norms have counters of training batches, which the file lacks and inference does not use.
         zeros = {name: torch.zeros((), dtype=torch.int64) for name in counters}
         module.load_state_dict({name: t.float() for name, t in tensors.items()} | zeros, assign=True)
         fill_constants(module)

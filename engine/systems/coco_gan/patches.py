@@ -1,4 +1,4 @@
-"""COCO-GAN's generator as a patch maker: itself, or a runtime for graphs in its place."""
+"""COCO-GAN as a `PatchMaker`: its generator makes the patches, or a graph runtime does."""
 
 import torch
 from torch import Tensor
@@ -14,12 +14,12 @@ __all__ = ["CocoGanPatches"]
 
 
 class CocoGanPatches:
-    """What a render asks of a generator, see `PatchMaker`.
+    """COCO-GAN's `PatchMaker`.
 
     Args:
-        generator: in evaluation mode, in its precision, on its device. With graphs only its shapes are read, so that it
-            may be on the meta device.
-        graphs: makes the patches in place of the generator.
+        generator: the generator in evaluation mode, in its precision, on its device. With `graphs` only its shapes are
+            used, so it may be on the meta device.
+        graphs: makes the patches instead of the generator.
     """
 
     def __init__(self, generator: Generator, graphs: GraphPatches | None = None) -> None:
@@ -27,12 +27,12 @@ class CocoGanPatches:
 
     @property
     def lattice(self) -> Lattice:
-        """Of one turn."""
+        """The lattice of one turn."""
         return self.generator.config.lattice
 
     @property
     def side(self) -> int:
-        """Pixels of a micro patch."""
+        """Side of a micro patch in pixels."""
         return self.generator.config.patch
 
     @property
@@ -47,17 +47,17 @@ class CocoGanPatches:
 
     @property
     def device(self) -> torch.device:
-        """Where patches are made."""
+        """The device that makes the patches."""
         return self.graphs.device if self.graphs else self.generator.stem.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the generator's convolutions."""
+        """The dtype of the generator's convolutions."""
         return self.generator.to_image.weight.dtype
 
     @property
     def batching(self) -> tuple[int, int]:
-        """The smallest batch, and what all sizes must be multiples of."""
+        """The smallest batch, and the number of which every batch is a multiple."""
         return self.generator.batching_on(self.device)
 
     @property
@@ -67,12 +67,12 @@ class CocoGanPatches:
 
     @property
     def blocks(self) -> bool:
-        """Whether several patches can be made at once: with dense places, unless a file makes single ones alone."""
+        """Whether several patches can be made at once: with dense places, unless a file makes only single ones."""
         return self.generator.config.dense and not (self.graphs and self.graphs.single)
 
     @property
     def graph(self) -> bool:
-        """Whether a runtime for graphs makes the patches."""
+        """Whether a graph runtime makes the patches."""
         return self.graphs is not None
 
     def __call__(self, latents: Tensor, coordinates: Tensor, block: Block) -> Tensor:
@@ -81,7 +81,7 @@ class CocoGanPatches:
         return made
 
     def live_bytes(self, block: Block, count: int) -> int:
-        """See `PatchMaker.live_bytes`; a graph consists of plain operators."""
+        """See `PatchMaker.live_bytes`; for a graph it is computed with plain operators, as the graph has them."""
         lengths = self.latent, self.lattice.dimensions
 
         def inputs(batch: int) -> tuple[Tensor, Tensor, Block]:

@@ -1,4 +1,4 @@
-"""Pictures of micro patches: images, panoramas, regions, interpolations, and beyond the boundary."""
+"""Makes pictures of micro patches: images, panoramas, regions, interpolations, and images beyond the boundary."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -28,19 +28,19 @@ __all__ = ["PatchPictures"]
 
 Pixels = npt.NDArray[np.uint8]
 _BATCH = 128
-_ROUNDING = 1e-6  # a latent may be outside of [-1, 1] by so much
+_ROUNDING = 1e-6  # the excess over [-1, 1] that a latent may have
 
 
 class PatchPictures:
-    """What a COCO-GAN's generator can do, whoever runs it. Made by `zellige.load` of a file of patches.
+    """Makes a COCO-GAN's pictures with any runtime; `zellige.load` gives it for an exported file of patches.
 
     Args:
-        generator: in evaluation mode, on its device, in its precision. With graphs only its shapes are read, so that it
-            may be on the meta device.
-        name: it goes by this name in reports and errors.
-        graphs: makes the patches in place of the generator.
+        generator: the generator in evaluation mode, on its device, in its precision. With `graphs` only its shapes are
+            used, so it may be on the meta device.
+        name: the model's name in reports and errors.
+        graphs: makes the patches instead of the generator.
     Attributes:
-        patches: makes its patches; renders ask it and no other part of the model.
+        patches: the `PatchMaker`, the only part of the model that renders use.
     """
 
     system = "coco-gan"
@@ -65,20 +65,21 @@ class PatchPictures:
 
     @property
     def still_block(self) -> tuple[int, int]:
-        """Micro patches, down and across, that are made at once where the latent does not move."""
+        """Micro patches, down and across, that are made at once if the latent does not move."""
         return self._block((False, False))
 
     def generate(self, count: int, seed: int = 0, *, first: int = 0, as_: As = "numpy") -> Any:
-        """Images under a seed; image k is the same whatever `count` is, for one device and number of threads.
+        """Images under a seed; image k is the same for every `count`, on one device with one number of threads.
 
         Args:
             count: number of images, 1 or more.
             seed: 0 or more.
             first: number of the first image.
-            as_: "numpy", uint8 [count, H, W, 3]; "torch", the same as a tensor on the model's device; "cupy", the same
-                there by CuPy; "float", a float32 tensor [count, 3, H, W] in [-1, 1], not rounded to bytes.
+            as_: "numpy" for uint8 [count, H, W, 3]; "torch" for the same as a tensor on the model's device; "cupy" for
+                the same as a CuPy array there; "float" for a float32 tensor [count, 3, H, W] in [-1, 1], not rounded to
+                bytes.
         Returns:
-            the images, as `as_` says.
+            the images in the kind that `as_` names.
         """
         as_ = checked_as(as_, self.device)
         jobs = self._jobs(fixed_latents(seed, count, self.config.latent, first), 0)
@@ -87,20 +88,21 @@ class PatchPictures:
         return converted(self._made(jobs, "uint8"), as_, self.name)
 
     def warm(self, counts: Iterable[int]) -> None:
-        """Do now what the first calls of `generate` for these numbers of images would."""
+        """Do now the extra work of the first calls of `generate` for these numbers of images."""
         for count in sorted(set(counts)):
             self.generate(count)
 
     def from_latents(self, latents: npt.NDArray[Any], beyond: int = 0) -> Pixels:
-        """One image a latent; every patch of an image gets the same.
+        """One image for each latent; all patches of an image have its latent.
 
         Args:
             latents: [n, latent] in [-1, 1].
-            beyond: extra patches on every side of an open axis.
+            beyond: extra patches on both ends of every open axis.
         Returns:
             uint8 [n, H, W, 3].
         Raises:
-            ShapeError: latents have another shape; ValuesError: a value is not finite, or outside of [-1, 1].
+            ShapeError: latents have another shape.
+            ValuesError: a value is not finite, or outside of [-1, 1].
         """
         if latents.ndim != 2 or latents.shape[1] != self.config.latent:
             raise ShapeError(f"latents must be [n, {self.config.latent}], not {list(latents.shape)}")
@@ -110,7 +112,7 @@ class PatchPictures:
         return self._made(self._jobs(latents, beyond), "uint8").cpu().numpy()
 
     def region(self, seed: int, region: Region, index: int = 0) -> Pixels:
-        """Only a region of image `index` under a seed: the crop of the whole, for the price of the patches it touches.
+        """A region of image `index` under a seed, equal to the crop of the whole; only its own patches are made.
 
         Returns:
             uint8 [region.height, region.width, 3].
@@ -119,9 +121,9 @@ class PatchPictures:
         return self._renderer.region(scene, region).cpu().numpy()
 
     def beyond(self, count: int, seed: int = 0, patches: int = 1) -> Pixels:
-        """Images extended by `patches` micro patches on every side of an open axis (beyond-boundary generation).
+        """Images extended by `patches` micro patches on both ends of every open axis (beyond-boundary generation).
 
-        Content outside is trustworthy only after post-training, and one patch deep.
+        Content outside is good only after post-training, and only one patch deep.
 
         Returns:
             uint8 [count, H + 2 patches P, W + 2 patches P, 3]; a cyclic axis is not extended.
@@ -131,10 +133,10 @@ class PatchPictures:
     def interpolate(self, seed: int, frames: int, images: tuple[int, int] = (0, 1)) -> Pixels:
         """Walk in a straight line from one latent to another; all patches of a frame change in step.
 
-        z_t = (1 - t) z_a + t z_b stays inside the cube that latents are drawn from.
+        z_t = (1 - t) z_a + t z_b, which stays inside of the cube that latents are drawn from.
 
         Returns:
-            uint8 [frames, H, W, 3]; the first and the last are the images that `generate` gives.
+            uint8 [frames, H, W, 3]; the first and the last are images that `generate` gives.
         """
         if frames < 2:
             raise SizeError(f"an interpolation needs 2 frames or more, not {frames}")
@@ -143,9 +145,9 @@ class PatchPictures:
         return self.from_latents((1 - share) * start + share * end)
 
     def interpolate_coordinates(self, seed: int, rows: int, columns: int, index: int = 0) -> Pixels:
-        """Micro patches on a fine grid of coordinates under one latent: content slides from patch to patch.
+        """Micro patches on a fine grid of coordinates under one latent, whose content slides from patch to patch.
 
-        Open axes are swept from the first lattice position to the last, cyclic axes once around.
+        The grid covers an open axis from the first lattice position to the last, and a cyclic axis once around.
 
         Returns:
             uint8 [rows, columns, P, P, 3].
@@ -177,22 +179,24 @@ class PatchPictures:
     ) -> dict[str, Any]:
         """Render a panorama of any size into a file, within a memory budget.
 
-        One turn of the model has one latent, and its patches lie edge to edge. A picture of several turns goes round
-        with a latent that moves along a closed path through one anchor a turn; patches are then laid at every half step
-        and blended, so the picture keeps changing, has no seam, and closes on itself. The same seed, size, precision,
+        A picture of one turn has one latent, and its patches lie edge to edge. In a picture of several turns the latent
+        moves along a closed path through one anchor for each turn. Patches are then laid at every half step and
+        blended, so the picture keeps changing, has no seam, and closes on itself. The same seed, size, precision,
         device and number of threads give the same pixels.
 
         Args:
-            out: .png, .tif or .tiff; appears when it is complete.
-            width, height: in pixels; on a cyclic axis a multiple of one turn, on an open axis the model's own. None
-                takes the model's.
-            memory: budget such as "512MiB" or bytes; None takes half of what is free.
-            seed: of the latents, 0 or more.
+            out: a .png, .tif or .tiff file, which appears when it is complete.
+            width, height: size in pixels: a multiple of one turn on a cyclic axis, the model's own on an open axis.
+                None takes the model's own.
+            memory: budget such as "512MiB", or bytes; None takes half of the free memory.
+            seed: the seed of the latents, 0 or more.
             progress: called with (pixels done, pixels in all).
         Returns:
-            report: the keys of `render_file`, and device, precision, seed, out, turns.
+            a report with the keys of `render_file`, and device, precision, seed, out, turns.
         Raises:
-            SizeError: no such size; BudgetError: not one patch fits; OutputError: the file cannot be written;
+            SizeError: the model makes no panorama of this size.
+            BudgetError: not one patch fits.
+            OutputError: the file cannot be written.
             ValuesError: the model gives values that are not finite.
         """
         if self.config.channels != 3:
@@ -205,7 +209,7 @@ class PatchPictures:
         return report | context | {"turns": [scene.height // rows, scene.width // columns]}
 
     def scene(self, width: int | None = None, height: int | None = None, seed: int = 0) -> Scene:
-        """The scene that `panorama` renders, for rendering regions of it with `render`."""
+        """The scene that `panorama` renders; `render` renders regions of it."""
         own_height, own_width = self.config.size
         counts = turns(self.config.lattice, self.config.patch, width if width is not None else own_width,
                        height if height is not None else own_height)  # fmt: skip
@@ -224,7 +228,7 @@ class PatchPictures:
         )
 
     def render(self, scene: Scene, region: Region) -> Pixels:
-        """A region of a scene, uint8 [height, width, 3]; equal to the same crop of the whole."""
+        """Render a region of a scene, uint8 [height, width, 3]; it equals the same crop of the whole."""
         return self._renderer.region(scene, region).cpu().numpy()
 
     def _still(self, latent: npt.NDArray[Any], beyond: int = 0) -> Scene:
@@ -242,10 +246,10 @@ class PatchPictures:
         )
 
     def _block(self, moving: tuple[bool, bool]) -> tuple[int, int]:
-        """Patches that are made at once: of dense places as many as have one latent, up to 4 x 4.
+        """Patches that are made at once: up to 4 x 4 with one latent if the maker makes blocks, else one.
 
-        Counted for `planet`, a patch alone takes 2.9 times the multiplications of one without a margin, a column of
-        four 2.0 times, a block of 4 x 4 1.4 times.
+        Margins cost multiplications: for `planet` a single patch takes 2.9 times as many for each patch as without a
+        margin, a column of four 2.0 times, and a block of 4 x 4 1.4 times.
         """
         rows, columns = (
             1 if moves or not self.patches.blocks else min(axis.patches, 4)
@@ -254,12 +258,12 @@ class PatchPictures:
         return rows, columns
 
     def _jobs(self, latents: npt.NDArray[Any], beyond: int) -> list[tuple[Scene, Region]]:
-        """Whole images, one a latent."""
+        """The jobs that render whole images, one for each latent."""
         scenes = [self._still(latent, beyond) for latent in latents]
         return [(scene, Region(0, 0, scene.height, scene.width)) for scene in scenes]
 
     def _made(self, jobs: list[tuple[Scene, Region]], output: Literal["uint8", "float"]) -> Tensor:
-        """Equally large regions, [n, H, W, channels], on the device."""
+        """Render equally large regions to [n, H, W, channels] on the device."""
         made = [self._renderer.regions(jobs[k : k + self.batch], output) for k in range(0, len(jobs), self.batch)]
         return torch.cat(made) if len(made) > 1 else made[0]
 
@@ -268,8 +272,8 @@ class PatchPictures:
 
 
 def _check_latents(latents: npt.NDArray[Any]) -> None:
-    """Refuse latents unlike any that a generator was trained with."""
+    """Refuse latents outside of the cube that a generator was trained with."""
     furthest = float(np.abs(latents).max())
-    if not furthest <= 1 + _ROUNDING:  # also of NaN
+    if not furthest <= 1 + _ROUNDING:  # true of NaN too
         given = f"reach {furthest:g}" if np.isfinite(furthest) else "hold values that are not finite"
         raise ValuesError(f"latents must be within [-1, 1], as in training; those given {given}")

@@ -1,4 +1,4 @@
-"""Coordinates inside of a patch: every cell of a map knows its own place in the picture."""
+"""Dense places: a layer that tells every cell of a map its own place in the picture."""
 
 import math
 from functools import partial
@@ -18,20 +18,21 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 
 class Place(nn.Module):
-    """What the cells of a map add to it, by their own place in the picture and by the latent.
+    """A field to add to a map, which depends on each cell's place in the picture and on the latent.
 
     y(p) = W [u(p), v(p)], u_k(p) = a_k(z) cos(2 pi f_k . p) + b_k(z) sin(2 pi f_k . p), v_l(p) = c_l(z) n_l(p), with
-    a, b and c linear in the latent. The plane waves f_k point in all directions, 16 an octave, from one turn of the
-    picture to one patch (on coarse maps four cells) long: their sum is a random field, different for every latent. The
-    n_l are 16 fixed pictures of white noise, one number a cell, for finer detail: few short waves would make a weave.
-    On a cyclic axis frequencies are whole numbers a turn and the noise goes round; on an open one both go on beyond the
-    picture. Places between cells take the nearest cell's noise.
+    a, b and c linear in the latent. There are 16 plane waves f_k for each octave, in all directions, from one turn of
+    the picture to one patch (on coarse maps four cells) long. Their sum is a random field that differs for every
+    latent. The n_l are 16 fixed pictures of white noise, one number for each cell. They give the finer detail, because
+    few short waves would look like a weave. On a cyclic axis a turn has a whole number of each wave's cycles, and the
+    noise goes round; on an open axis waves and noise go on beyond the picture. Places between cells take the nearest
+    cell's noise.
 
     Args:
-        lattice: of the picture.
+        lattice: the picture's lattice.
         latent: length of the latent.
-        channels: of the map.
-        side: of a patch in cells.
+        channels: channels of the map.
+        side: side of a patch in cells.
     Source: this project, after random Fourier features (Tancik et al. 2020), the noise of StyleGAN (Karras et al. 2019)
         and the coordinates inside of a patch of InfinityGAN (Lin et al. 2022).
     """
@@ -45,7 +46,7 @@ class Place(nn.Module):
         self.gains = BatchInvariantLinear(latent, 2 * len(self.waves) + _NOISES)
         self.mix = nn.Conv2d(len(self.waves) + _NOISES, channels, 1, bias=False)
         register_constant(self, "noise", _noise_shape(lattice, side), partial(_noise, lattice, side))
-        # Latents are uniform on [-1, 1], of variance 1 / 3: gains start with variance 1, and so do waves and noise.
+        # Latents are uniform on [-1, 1], with variance 1 / 3, so these weights give gains, waves and noise variance 1.
         nn.init.normal_(self.gains.weight, std=(3 / latent) ** 0.5)
         nn.init.zeros_(self.gains.bias)
         nn.init.normal_(self.mix.weight)
@@ -56,12 +57,12 @@ class Place(nn.Module):
         """The field over a block of micro patches and a margin.
 
         Args:
-            coordinates: [N, dimensions] of the top left micro patches.
+            coordinates: micro coordinates [N, dimensions] of the blocks' top left patches.
             latent: [N, latent].
             block: micro patches down and across.
             margin: cells added on every side.
         Returns:
-            [N, channels, S, T], S = block[0] * side + 2 * margin, T likewise.
+            [N, channels, S, T], S = block[0] * side + 2 * margin, T = block[1] * side + 2 * margin.
         """
         parts = coordinates.split([axis.dimensions for axis in self.axes], dim=1)
         corner = [_position(axis, part)[:, None] for axis, part in zip(self.axes, parts, strict=True)]
@@ -72,7 +73,7 @@ class Place(nn.Module):
             for place, inside, frequencies in zip(corner, cells, waves.unbind(1), strict=True)
         )  # [N, K, S] and [N, K, T]
         a, b, c = self.gains(latent)[:, :, None].split([len(waves), len(waves), _NOISES], dim=1)
-        # cos and sin of a sum by the addition theorem: products of a row's and a column's numbers.
+        # The addition theorem splits cos and sin of a sum into products of a number of the row and one of the column.
         with_cos, with_sin = a * down.cos() + b * down.sin(), b * down.cos() - a * down.sin()
         dtype = self.mix.weight.dtype
         p, q, r, s = (t.to(dtype) for t in (with_cos, across.cos(), with_sin, across.sin()))
@@ -88,7 +89,7 @@ class Place(nn.Module):
 
 
 def _waves(lattice: Lattice, highest: float) -> list[tuple[float, float]]:
-    """Plane waves in cycles a patch (down, across), their lengths and directions evenly spread; none twice."""
+    """Plane waves as cycles per patch (down, across), with evenly spread lengths and directions; none comes twice."""
     lowest = 1 / max(axis.patches for axis in lattice.axes)
     count = max(1, round(_WAVES_AN_OCTAVE * math.log2(highest / lowest)))
     waves: dict[tuple[float, float], None] = {}
@@ -108,9 +109,9 @@ def _noise_shape(lattice: Lattice, side: int) -> tuple[int, int, int]:
 
 
 def _noise(lattice: Lattice, side: int) -> Tensor:
-    """White noise of variance 1, one vector a cell of the picture, float32 [rows * side, columns * side, 16].
+    """White noise of variance 1, one vector for each cell of the picture, float32 [rows * side, columns * side, 16].
 
-    Uniform numbers made of raw bits, which NumPy promises to keep the same in all versions.
+    The numbers are uniform and made from raw bits, because NumPy promises the same raw bits in all versions.
     """
     shape = _noise_shape(lattice, side)
     bits = np.random.PCG64(side).random_raw(math.prod(shape)) >> np.uint64(40)
@@ -118,7 +119,7 @@ def _noise(lattice: Lattice, side: int) -> Tensor:
 
 
 def _position(axis: Axis, coordinate: Tensor) -> Tensor:
-    """Position in micro patches from an axis's part of a micro coordinate: [N, dimensions] to [N]."""
+    """Turn an axis's part of micro coordinates, [N, dimensions], into positions in micro patches, [N]."""
     if axis.cyclic:
         cosine, sine = coordinate.unbind(1)
         return (torch.atan2(sine, cosine) / math.pi + 1) * (axis.patches / 2)

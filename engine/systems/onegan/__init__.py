@@ -6,22 +6,22 @@ from ..system import Options, Source, System, Task
 
 
 class Classes(Options):
-    """What `generate` draws unless it is told."""
+    """The classes that `generate` draws unless they are given."""
 
     child: int | None = Field(None, ge=0, description="Class of the style; drawn if left out.")
     parent: int | None = Field(None, ge=0, description="Class of the shape; the child's if left out.")
     background: int | None = Field(None, ge=0, description="Class of the background; the parent's if left out.")
-    like: str | None = Field(None, description="An image file whose classes to take.")
+    like: str | None = Field(None, description="An image file whose classes are taken.")
 
 
 class Style(Options):
-    """Which style `translate` gives."""
+    """The style that `translate` gives to objects."""
 
     child: int = Field(ge=0, description="Class whose style the objects get.")
 
 
 class Softness(Options):
-    """How `segment` ends."""
+    """Whether `segment` returns grey or black-and-white masks."""
 
     soft: bool = Field(False, description="Grey masks, without the threshold of 0.5.")
 

@@ -1,4 +1,4 @@
-"""The blocks of OneGAN's networks. Source: OneGAN supplementary, table 2."""
+"""The blocks that OneGAN's networks are built from. Source: OneGAN supplementary, table 2."""
 
 from typing import Any, Literal
 
@@ -31,11 +31,11 @@ class GluConv(nn.Module):
     """Convolution to twice the channels, then GLU-LNorm. With `step="up"` it is UPBlk.
 
     Args:
-        config: of the network.
+        config: the network's configuration.
         inputs, outputs: channels.
-        side: of the result.
-        step: "up" doubles the side in front of a 3x3 convolution, "down" halves it by a 4x4 one of stride 2.
-        code: length of a code that joins the features of every pixel.
+        side: side of the result.
+        step: "up" doubles the side before a 3x3 convolution; "down" halves it with a 4x4 convolution of stride 2.
+        code: length of a code that joins the features of every pixel; 0 for none.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class GluConv(nn.Module):
         self.norm = GluLayerNorm(outputs, side, **norm_settings(config))
 
     def forward(self, x: Tensor, *code: Tensor) -> Tensor:
-        """Maps [N, inputs, H, W], and codes [N, code] where there are any, to [N, outputs, side, side]."""
+        """Turn maps [N, inputs, H, W], and codes [N, code] if the block has a code, into [N, outputs, side, side]."""
         y: Tensor = self.norm(self.conv(x, *code))
         return y
 
@@ -78,14 +78,14 @@ class ResidualBlock(nn.Module):
 
 
 class CodedBlock(nn.Module):
-    """RESBlk: a code joins the features of every pixel, then two residual blocks, then fewer channels.
+    """RESBlk: joins a code to the features of every pixel, then runs two residual blocks, then reduces the channels.
 
     Args:
-        config: of the generator.
+        config: the generator's configuration.
         inputs: channels of the features.
         code: length of the code.
         outputs: channels of the result.
-        side: of both maps.
+        side: side of features and result.
     """
 
     def __init__(self, config: OneGanConfig, inputs: int, code: int, outputs: int, side: int) -> None:
@@ -95,13 +95,13 @@ class CodedBlock(nn.Module):
         self.last = GluConv(config, inputs, outputs, side)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """Maps [N, inputs, S, S] under codes [N, code] to [N, outputs, S, S]."""
+        """Turn maps [N, inputs, S, S] and codes [N, code] into [N, outputs, S, S]."""
         y: Tensor = self.last(self.blocks(self.join(x, code)))
         return y
 
 
 class NormedConv(nn.Module):
-    """Convolution, layer norm, leaky ReLU. Halving the side by a 4x4 convolution it is DOWNBlk, else it has 3x3."""
+    """Convolution, layer norm, leaky ReLU: 4x4 that halves the side (DOWNBlk) with `down`, else 3x3."""
 
     def __init__(self, config: OneGanConfig, inputs: int, outputs: int, side: int, *, down: bool = True) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class NormedConv(nn.Module):
         self.norm = MapNorm(outputs, side, **norm_settings(config))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps [N, inputs, H, W] to [N, outputs, side, side]."""
+        """Turn maps [N, inputs, H, W] into [N, outputs, side, side]."""
         return F.leaky_relu(self.norm(self.conv(x)), _SLOPE)
 
 
@@ -123,16 +123,16 @@ class NormedLinear(nn.Module):
         self.norm = nn.LayerNorm(outputs, eps=config.norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features [N, inputs] to [N, outputs]."""
+        """Turn features [N, inputs] into [N, outputs]."""
         return F.leaky_relu(self.norm(self.linear(x.to(self.linear.weight.dtype))), _SLOPE)
 
 
 class VectorTable(BatchInvariantLinear):
-    """V: one vector a class, and for class probabilities the mean of the vectors."""
+    """V: one vector for each class; probabilities of classes give the mean of the vectors."""
 
     def forward(self, classes: Tensor) -> Tensor:
-        """Classes, [N] int64 or [N, classes] probabilities, to vectors [N, length]."""
-        # Under autocast the vectors that the paper regularises would be rounded to bfloat16.
+        """Turn classes, [N] int64 or probabilities [N, classes], into vectors [N, length]."""
+        # Autocast would round the vectors to bfloat16, and the paper regularises them.
         with torch.autocast(classes.device.type, enabled=False):
             if classes.is_floating_point():
                 return super().forward(classes.to(self.weight.dtype))
@@ -141,14 +141,14 @@ class VectorTable(BatchInvariantLinear):
 
 
 def trunk(config: OneGanConfig, inputs: int, width: int) -> nn.Sequential:
-    """The form in which encoders and the object discriminator begin.
+    """The first blocks of the encoders and the object discriminator.
 
     Args:
-        config: of the network.
+        config: the network's configuration.
         inputs: channels of the image.
         width: channels of the first map at 128 pixels.
     Returns:
-        [N, inputs, R, R] to [N, 4 width, 16, 16].
+        a module from [N, inputs, R, R] to [N, 4 width, 16, 16].
     """
     widths = [inputs, *(m * width for m in ((1, 2, 4) if config.full else (2, 4)))]
     sides = (64, 32, 16) if config.full else (32, 16)
@@ -156,7 +156,7 @@ def trunk(config: OneGanConfig, inputs: int, width: int) -> nn.Sequential:
 
 
 def deep(config: OneGanConfig, width: int) -> nn.Sequential:
-    """How a trunk goes on: to [N, 8 width, 8, 8], [N, 16 width, 4, 4] and the same again, a block each."""
+    """The three blocks after a trunk: to [N, 8 width, 8, 8], to [N, 16 width, 4, 4], and to the same shape again."""
     return nn.Sequential(
         NormedConv(config, 4 * width, 8 * width, 8),
         NormedConv(config, 8 * width, 16 * width, 4),
@@ -165,18 +165,18 @@ def deep(config: OneGanConfig, width: int) -> nn.Sequential:
 
 
 def norm_settings(config: OneGanConfig) -> dict[str, Any]:
-    """The configuration of norms as `MapNorm` takes it."""
+    """The configuration of norms as arguments of `MapNorm`."""
     by_pixel, by_element = config.norm_axes == "pixel", config.norm_affine == "element"
     return {"by_pixel": by_pixel, "by_element": by_element, "eps": config.norm_eps}
 
 
 def weight_dtype(module: nn.Module) -> torch.dtype:
-    """Dtype of a network's first convolution, trained or rewritten, in which its maps start."""
+    """The dtype of a network's first convolution, trained or rewritten, to which the network casts its input."""
     return next(t.dtype for t in (*module.buffers(), *module.parameters()) if t.dim() == 4)
 
 
 def initialise(module: nn.Module) -> None:
-    """Orthogonal weights of gain 1 and zero biases, as FineGAN starts; the paper does not say."""
+    """Set orthogonal weights of gain 1 and zero biases, as FineGAN does; the paper does not say."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
             nn.init.orthogonal_(part.weight)

@@ -1,4 +1,4 @@
-"""Pose codes and classes of the images that a OneGAN generates under a seed."""
+"""Draws pose codes and classes for the images that a OneGAN generates under a seed."""
 
 from collections.abc import Sequence
 
@@ -17,12 +17,12 @@ Classes = int | Sequence[int] | Indices
 
 
 def draw_latents(config: OneGanConfig, seed: int, count: int, first: int = 0) -> tuple[npt.NDArray[np.float32], Floats]:
-    """Draw for images `first` and on what depends neither on how many are drawn nor on their classes.
+    """Draw pose codes for images from `first` on, which depend neither on their number nor on their classes.
 
     Returns:
-        pose codes, normally distributed, float32 [count, latent]; and numbers in [0, 1) for `draw_pairs`, [count, 2].
+        normally distributed pose codes, float32 [count, latent]; and numbers in [0, 1) for `draw_pairs`, [count, 2].
     Raises:
-        SizeError: no images, or a negative seed.
+        SizeError: `count` is below 1, or the seed is negative.
     """
     if count < 1:
         raise SizeError(f"{count} images cannot be generated; ask for 1 or more")
@@ -39,7 +39,7 @@ def draw_latents(config: OneGanConfig, seed: int, count: int, first: int = 0) ->
 def draw_pairs(
     config: OneGanConfig, children: Indices | None, parents: Indices | None, shares: Floats
 ) -> tuple[Indices, Indices]:
-    """Children and parents, [count] each: those given, and in place of None such as training pairs with them."""
+    """Children and parents, [count] each; classes that are None are drawn among those that training pairs them with."""
     count = len(shares)
     if children is None:
         first, after = np.zeros(count, np.int64), np.full(count, config.children)
@@ -53,16 +53,16 @@ def draw_pairs(
 
 
 def chosen_classes(config: OneGanConfig, name: str, kind: str, classes: Classes, count: int) -> Indices:
-    """One class an image, [count], from one for all or one for each.
+    """Check classes and return one for each image, [count].
 
     Args:
-        config: of the model.
-        name: of the model, for errors.
+        config: the model's configuration.
+        name: the model's name, for errors.
         kind: "child", "parent" or "background".
-        classes: the choice.
+        classes: one class for all images, or one for each.
         count: number of images.
     Raises:
-        TaskError: the model has no such class, or these are not classes.
+        TaskError: the model has no such class, or `classes` is neither one class nor `count` classes.
     """
     many = {"child": config.children, "parent": config.parents, "background": config.backgrounds}[kind]
     chosen = np.asarray(classes)

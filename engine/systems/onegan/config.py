@@ -1,4 +1,4 @@
-"""The configuration of a OneGAN: what fixes its shapes and arithmetic, and every choice that the paper leaves open."""
+"""The configuration of a OneGAN: its shapes, its arithmetic, and every choice that the paper leaves open."""
 
 from typing import Literal, Self
 
@@ -10,8 +10,8 @@ __all__ = ["Config", "OneGanConfig"]
 class OneGanConfig(BaseModel):
     """Everything that fixes the shapes and the arithmetic of a OneGAN.
 
-    Sizes are the paper's. Where its tables are silent or contradict each other, the default is what their arithmetic
-    and the tables' ancestor, FineGAN, speak for; the other readings are values of the same field.
+    Default sizes are the paper's. If its tables are silent or contradict each other, the default follows the tables'
+    arithmetic and their ancestor, FineGAN; other readings are other values of the same field.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -19,7 +19,7 @@ class OneGanConfig(BaseModel):
     resolution: int = Field(
         128,
         description="Side of an image in pixels: 128 as published, or 64, which leaves out the outermost step of every "
-        "network; maps of one side have the same channels at both.",
+        "network; maps of the same side have the same channels in both.",
     )
     children: int = Field(200, ge=2, le=65536, description="Child classes (style), N_C.")
     parents: int = Field(20, ge=1, le=65536, description="Parent classes (shape), N_P, fewer than children.")
@@ -34,39 +34,39 @@ class OneGanConfig(BaseModel):
     critic_width: int = Field(64, ge=1, le=512, description="Channels of the discriminators' first map at 128 pixels.")
     norm_axes: Literal["sample", "pixel"] = Field(
         "sample",
-        description="What a layer norm of a map takes its statistics over: channels and space of a sample, or the "
+        description="Axes of the statistics of a map's layer norm: channels and space of a sample, or the "
         "channels of each pixel. Not published.",
     )
     norm_affine: Literal["channel", "element"] = Field(
         "channel",
-        description="One scale and shift a channel, or one an element of a map, which takes 27 M parameters more at "
-        "full size. Not published.",
+        description="One scale and shift for each channel, or for each element of a map, which takes 27 M more "
+        "parameters at full size. Not published.",
     )
     norm_eps: float = Field(1e-5, gt=0, le=0.1, description="Added to the variance in every layer norm.")
     bias_before_norm: bool = Field(
-        False, description="Whether layers in front of a layer norm have a bias. Not published; FineGAN's have none."
+        False, description="Whether layers before a layer norm have a bias. Not published; FineGAN's have none."
     )
     table_bias: bool = Field(
         False,
-        description="Whether the embedding tables have a bias. Without one the norm of the vectors is that of the "
-        "embeddings themselves, which the paper regularises.",
+        description="Whether the embedding tables have a bias. Without it the vectors are the embeddings, whose norm "
+        "the paper regularises.",
     )
     upsampling: Literal["nearest", "bilinear"] = Field(
-        "nearest", description="How an up block doubles the side. Not published; FineGAN's takes the nearest."
+        "nearest", description="Interpolation of an up block when it doubles the side. Not published; FineGAN: nearest."
     )
     bypass: Literal["flat", "bottleneck"] = Field(
         "flat",
-        description="How a bypass keeps the side of 16, which the printed one would double: its second block does not "
-        "up-sample, or its first one halves. The bottleneck of 8 is harder to copy pixels through.",
+        description="How a bypass keeps the side of 16, which the printed one would double: flat, its second block "
+        "does not up-sample; bottleneck, its first block halves to 8, which makes pixels harder to copy.",
     )
     background_input: Literal["raw", "masked"] = Field(
         "raw",
-        description="What the background encoder sees beside the mask: the whole image, as printed, or the image "
+        description="The background encoder's input beside the mask: the whole image, as printed, or the image "
         "with its object blanked.",
     )
     sigma: Literal["log_variance", "softplus"] = Field(
         "log_variance",
-        description="How the sigma heads are read: as the logarithm of the variance, or as a deviation through "
+        description="Meaning of the sigma heads: the logarithm of the variance, or a deviation through "
         "softplus. Not published.",
     )
     tie_parents: bool = Field(
@@ -75,17 +75,17 @@ class OneGanConfig(BaseModel):
         "does, or independently. Generation takes any pair.",
     )
     background_classes: Literal["parent", "child"] = Field(
-        "parent", description="Whose class the background has: the parent's, as printed, or the child's, as in FineGAN."
+        "parent", description="Class of the background: the parent's, as printed, or the child's, as in FineGAN."
     )
     reconstruction_codes: Literal["vectors", "classes"] = Field(
         "vectors",
-        description="Where reconstruction takes style and shape from: the encoders' mu and sigma heads, or their class "
+        description="Source of style and shape in reconstruction: the encoders' mu and sigma heads, or their class "
         "probabilities through the embedding tables. Not published.",
     )
     mix: Literal["shared", "separate"] = Field(
         "shared",
-        description="Whether training mixes a sample's foreground and background by one factor, uniform on [0, 1], or "
-        "by one each. Not published.",
+        description="Whether training mixes a sample's foreground and background with one factor, uniform on [0, 1], "
+        "or with one for each. Not published.",
     )
 
     @model_validator(mode="after")
@@ -117,4 +117,4 @@ class OneGanConfig(BaseModel):
         return self.resolution == 128
 
 
-Config = OneGanConfig  # the name that every system's configuration goes by
+Config = OneGanConfig  # the name that is common to all systems' configurations

@@ -1,4 +1,4 @@
-"""OneGAN's two discriminators. Source: OneGAN supplementary, tables 8 and 9; all heads are read as logits."""
+"""OneGAN's two discriminators, whose heads all give logits. Source: OneGAN supplementary, tables 8 and 9."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ __all__ = ["BackgroundDiscriminator", "Judgement", "ObjectDiscriminator"]
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a discriminator says of images: its outputs A and B in float32, and the features C."""
+    """A discriminator's judgement of images: its outputs A and B in float32, and the features C."""
 
     adversarial: Tensor
     auxiliary: Tensor
@@ -38,7 +38,7 @@ class ObjectDiscriminator(nn.Module):
         initialise(self)
 
     def forward(self, images: Tensor) -> Judgement:
-        """Images [N, 3, R, R] to logits [N, 1] and [N, children], features [N, 8 width, 8, 8]."""
+        """Judge images [N, 3, R, R]: logits [N, 1] and [N, children], features [N, 8 width, 8, 8]."""
         first, second, third = self.deep
         features = first(self.trunk(images.to(weight_dtype(self), memory_format=torch.channels_last)))
         x = third(second(features)).flatten(1)
@@ -46,12 +46,13 @@ class ObjectDiscriminator(nn.Module):
 
 
 class BackgroundDiscriminator(nn.Module):
-    """D_bg: whether every patch of an image is real, and whether it is background, by 24x24 overlapping patches.
+    """D_bg: whether each of 24x24 overlapping patches of an image is real, and whether it is background.
 
-    At 128 pixels 126 -> 62 -> 30 -> 27 -> 24: patches of 34 pixels, 4 apart. At 64 the first convolution is left out,
-    as in all networks, 62 -> 30 -> 27 -> 24: patches of 16 pixels, 2 apart, nearly the same share of the picture. Two
-    pixels are resized away first, because only so do the strides leave no rest, and fields cover the picture exactly.
-    The paper prints a stride of 4 for the last convolution, which would leave one; FineGAN has 1. No norms.
+    At 128 pixels the sides are 126 -> 62 -> 30 -> 27 -> 24, with patches of 34 pixels, 4 apart. At 64 pixels the first
+    convolution is left out, as the outermost step is in all networks. The sides are 62 -> 30 -> 27 -> 24, with patches
+    of 16 pixels, 2 apart, which are nearly the same share of the picture. Images are first resized to 2 pixels less,
+    because then the strides leave no rest and the patches cover the picture exactly. The paper prints a stride of 4 for
+    the last convolution, which would leave a rest; FineGAN has 1. There are no norms.
     """
 
     def __init__(self, config: OneGanConfig) -> None:
@@ -67,11 +68,11 @@ class BackgroundDiscriminator(nn.Module):
         initialise(self)
 
     def forward(self, images: Tensor) -> Judgement:
-        """Images [N, 3, R, R] to logits [N, 1, 24, 24] twice, features [N, 4 width, 27, 27]."""
+        """Judge images [N, 3, R, R]: logits [N, 1, 24, 24] twice, features [N, 4 width, 27, 27]."""
         x = images.to(weight_dtype(self), memory_format=torch.channels_last)
         return self.patches(F.interpolate(x, size=(self.side, self.side), mode="bilinear", align_corners=False))
 
     def patches(self, images: Tensor) -> Judgement:
-        """The same for images that are resized already, [N, 3, R - 2, R - 2]."""
+        """Judge images that are resized already, [N, 3, R - 2, R - 2]."""
         features = self.blocks(images)
         return Judgement(self.adversarial(features).float(), self.auxiliary(features).float(), features)

@@ -1,7 +1,8 @@
 """OneGAN's three encoders. Source: OneGAN supplementary, tables 5 to 7.
 
-Table 6 repeats table 5's heads, of child classes and style vectors; the shape encoder has parent classes and shape
-vectors, as table 1 says. Table 7's first convolution is printed bare; it has a norm and a leaky ReLU like the others.
+Table 6 repeats the heads of table 5, for child classes and style vectors. Here the shape encoder has heads for parent
+classes and shape vectors, as table 1 says. Table 7 prints its first convolution bare. Here it has a norm and a leaky
+ReLU like the others.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ __all__ = ["BackgroundEncoder", "ChildEncoder", "Gaussian", "ParentEncoder"]
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Independent normal distributions, float32: mu and log sigma^2, both [N, length]."""
+    """Independent normal distributions as mu and log sigma^2, both float32 [N, length]."""
 
     mean: Tensor
     log_variance: Tensor
@@ -30,7 +31,7 @@ class Gaussian:
         return (0.5 * self.log_variance).exp()
 
     def sample(self, random: torch.Generator | None = None) -> Tensor:
-        """Mu + sigma * eps, differentiable in both; eps from `random`, else from the device's own numbers."""
+        """Draw mu + sigma * eps, differentiable in mu and sigma; eps comes from `random` or the device's generator."""
         noise = torch.randn(self.mean.shape, generator=random, device=self.mean.device, dtype=self.mean.dtype)
         return self.mean + self.deviation * noise
 
@@ -39,7 +40,7 @@ register_dataclass(Gaussian)
 
 
 class GaussianHead(nn.Module):
-    """Two linear layers, mu and sigma, on one feature."""
+    """Two linear layers that give mu and sigma from one feature."""
 
     def __init__(self, config: OneGanConfig, features: int, length: int) -> None:
         super().__init__()
@@ -52,7 +53,7 @@ class GaussianHead(nn.Module):
 
 
 class ChildEncoder(nn.Module):
-    """E_c, of style: an image to child class logits and the distribution of v_c."""
+    """E_c reads the style of an image: child class logits and the distribution of v_c."""
 
     def __init__(self, config: OneGanConfig) -> None:
         super().__init__()
@@ -64,13 +65,13 @@ class ChildEncoder(nn.Module):
         initialise(self)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Gaussian]:
-        """Images [N, 3, R, R] to logits [N, children] and v_c's distribution."""
+        """Encode images [N, 3, R, R]: logits [N, children] and v_c's distribution."""
         x = self.hidden(self.deep(self.trunk(_entering(self, images))).flatten(1))
         return self.classes(x).float(), self.vector(x)
 
 
 class ParentEncoder(nn.Module):
-    """E_p, of shape: an image to parent class logits, the distributions of v_p and z, and the foreground's bypass."""
+    """E_p reads the shape: parent class logits, the distributions of v_p and z, and the foreground's bypass."""
 
     def __init__(self, config: OneGanConfig) -> None:
         super().__init__()
@@ -85,7 +86,7 @@ class ParentEncoder(nn.Module):
         initialise(self)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Gaussian, Gaussian, Tensor]:
-        """Images [N, 3, R, R] to logits [N, parents], v_p's and z's distributions, B_fg [N, 16 width, 16, 16]."""
+        """Encode images [N, 3, R, R]: logits [N, parents], v_p's and z's distributions, B_fg [N, 16 width, 16, 16]."""
         features = self.trunk(_entering(self, images))
         feature = self.deep(features).flatten(1)
         x, y = self.hidden(feature), self.latent_hidden(feature)
@@ -93,7 +94,7 @@ class ParentEncoder(nn.Module):
 
 
 class BackgroundEncoder(nn.Module):
-    """E_bg: an image and its mask to the background's bypass. It has no classes: the background's is the parent's."""
+    """E_bg turns an image and its mask into the background's bypass. It has no class head."""
 
     def __init__(self, config: OneGanConfig) -> None:
         super().__init__()
@@ -103,14 +104,14 @@ class BackgroundEncoder(nn.Module):
         initialise(self)
 
     def forward(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Images [N, 3, R, R] and masks [N, 1, R, R] to B_bg [N, 16 width, 16, 16]."""
+        """Encode images [N, 3, R, R] and masks [N, 1, R, R] to B_bg [N, 16 width, 16, 16]."""
         seen = images * (1 - mask) if self.masked else images
         y: Tensor = self.bypass(self.trunk(_entering(self, torch.cat([seen, mask.to(seen.dtype)], dim=1))))
         return y
 
 
 def _bypass(config: OneGanConfig) -> nn.Sequential:
-    """[N, 4 encoder_width, 16, 16] to a pre-image [N, 16 width, 16, 16]."""
+    """A bypass: features [N, 4 encoder_width, 16, 16] to a pre-image [N, 16 width, 16, 16]."""
     inputs, outputs = 4 * config.encoder_width, 16 * config.width
     if config.bypass == "flat":
         return nn.Sequential(GluConv(config, inputs, outputs, 16), GluConv(config, outputs, outputs, 16))

@@ -1,7 +1,7 @@
-"""OneGAN's two generators, from codes over pre-images to the raw outputs of their heads.
+"""OneGAN's two generators: they turn codes into pre-images, and pre-images into the raw outputs of their heads.
 
-A pre-image is [N, 16 width, 16, 16]: here a bypass may take a generator's place. Source: OneGAN supplementary, tables 3
-and 4. The table prints a last up block of 3 channels in front of a layer that declares 64; it has 64.
+A pre-image is [N, 16 width, 16, 16], and a bypass of an encoder may replace it. Source: OneGAN supplementary, tables 3
+and 4. They print a last up block of 3 channels before a layer that declares 64; here it has 64.
 """
 
 import torch
@@ -16,7 +16,7 @@ __all__ = ["BackgroundGenerator", "ForegroundGenerator", "PreImage"]
 
 
 class PreImage(nn.Module):
-    """G_fg0 and G_bg0: a class's vector and the pose code to a pre-image."""
+    """G_fg0 and G_bg0: turn a class's vector and the pose code into a pre-image."""
 
     def __init__(self, config: OneGanConfig, vector: int) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class PreImage(nn.Module):
         )
 
     def forward(self, vector: Tensor, latent: Tensor) -> Tensor:
-        """Vectors [N, vector] and pose codes [N, latent] to [N, 16 width, 16, 16]."""
+        """Turn vectors [N, vector] and pose codes [N, latent] into [N, 16 width, 16, 16]."""
         dtype = self.stem.weight.dtype
         x = self.stem(torch.cat([vector.to(dtype), latent.to(dtype)], dim=1)).unflatten(1, (-1, 4, 4))
         x = x.to(weight_dtype(self.blocks), memory_format=torch.channels_last)
@@ -37,7 +37,7 @@ class PreImage(nn.Module):
 
 
 class BackgroundGenerator(nn.Module):
-    """G_bg: `pre_image` is G_bg0, the call is G_bg1."""
+    """G_bg: `pre_image` is G_bg0, and a call of the module is G_bg1."""
 
     def __init__(self, config: OneGanConfig) -> None:
         super().__init__()
@@ -52,13 +52,13 @@ class BackgroundGenerator(nn.Module):
         initialise(self)
 
     def forward(self, pre_image: Tensor) -> Tensor:
-        """Pre-image [N, 16 width, 16, 16] to the background before tanh, [N, 3, R, R]."""
+        """Turn a pre-image [N, 16 width, 16, 16] into the background before tanh, [N, 3, R, R]."""
         sizes = part_sizes(pre_image, self.widest * pre_image.element_size(), self.training)
         return joined([self.to_image(self.blocks(part)) for (part,) in parts_of(sizes, pre_image)])
 
 
 class ForegroundGenerator(nn.Module):
-    """G_fg: `pre_image` is G_fg0, `shape` G_fg1 and `style` G_fg2, the only part that the child's vector enters."""
+    """G_fg: `pre_image` is G_fg0, `shape` G_fg1 and `style` G_fg2; only `style` takes the child's vector."""
 
     def __init__(self, config: OneGanConfig) -> None:
         super().__init__()
@@ -76,14 +76,14 @@ class ForegroundGenerator(nn.Module):
         initialise(self)
 
     def forward(self, pre_image: Tensor, parent: Tensor, child: Tensor) -> tuple[Tensor, Tensor]:
-        """Pre-image to the foreground before tanh and the mask before sigmoid.
+        """Turn a pre-image into the foreground before tanh and the mask before sigmoid.
 
         Args:
             pre_image: [N, 16 width, 16, 16].
             parent: shape vectors v_p, [N, parent_vector].
             child: style vectors v_c, [N, child_vector].
         Returns:
-            [N, 3, R, R] and [N, 1, R, R].
+            foreground [N, 3, R, R] and mask [N, 1, R, R].
         """
         sizes = part_sizes(pre_image, self.widest * pre_image.element_size(), self.training)
         parts = parts_of(sizes, pre_image, parent, child)
@@ -92,11 +92,11 @@ class ForegroundGenerator(nn.Module):
         return images, masks
 
     def shape(self, pre_image: Tensor, parent: Tensor) -> Tensor:
-        """G_fg1: pre-image and shape vectors to features [N, 2 width, R, R]."""
+        """G_fg1: turn a pre-image and shape vectors into features [N, 2 width, R, R]."""
         y: Tensor = self.parent(self.blocks(pre_image), parent)
         return y
 
     def style(self, features: Tensor, child: Tensor) -> tuple[Tensor, Tensor]:
-        """G_fg2: features and style vectors to the foreground before tanh and the mask before sigmoid."""
+        """G_fg2: turn features and style vectors into the foreground before tanh and the mask before sigmoid."""
         x = self.child(features, child)
         return self.to_image(x), self.to_mask(x)

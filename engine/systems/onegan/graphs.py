@@ -1,4 +1,4 @@
-"""What of a OneGAN is exported: every task."""
+"""The graphs of a OneGAN: one for every task."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,9 +32,9 @@ def _like(networks: OneGanNetworks, output: Output, images: Tensor, latent: Tens
 
 
 def _reconstruct(networks: OneGanNetworks, output: Output, images: Tensor) -> tuple[Tensor, ...]:
-    scene = networks.reconstruct(entering(images))
-    pictures = (finished(part, output) for part in (scene.image, scene.foreground, scene.background))
-    return *pictures, finished_mask(scene.mask, output)
+    composite = networks.reconstruct(entering(images))
+    pictures = (finished(part, output) for part in (composite.image, composite.foreground, composite.background))
+    return *pictures, finished_mask(composite.mask, output)
 
 
 def _segment(networks: OneGanNetworks, output: Output, images: Tensor) -> tuple[Tensor, ...]:
@@ -61,12 +61,12 @@ def _recompose(networks: OneGanNetworks, output: Output, images: Tensor, backgro
     place = entering(background)
     mask = _seen(networks, place)[1]
     encoding = networks.encode(entering(images))
-    scene = networks.decode(place, encoding, networks.codes_of(encoding), mask=mask)
-    return (finished(scene.image, output),)
+    composite = networks.decode(place, encoding, networks.codes_of(encoding), mask=mask)
+    return (finished(composite.image, output),)
 
 
 def _seen(networks: OneGanNetworks, images: Tensor) -> tuple[Encoding, Tensor]:
-    """What was read off images, and their masks [N, 1, R, R]."""
+    """The encoding of images, and their masks [N, 1, R, R]."""
     encoding = networks.encode(images)
     codes = networks.codes_of(encoding)
     mask = networks.foreground(encoding.bypass, codes.parent, codes.child)[1]
@@ -83,7 +83,7 @@ def _graph(
     def example(config: OneGanConfig, count: int) -> dict[str, Tensor]:
         random = torch.Generator().manual_seed(0)
         classes = {"child": config.children, "parent": config.parents}
-        if "latent" in inputs and "child" in inputs:  # elsewhere the background is an image
+        if "latent" in inputs and "child" in inputs:  # in other tasks "background" is an image
             classes["background"] = config.backgrounds
 
         def drawn(name: str) -> Tensor:
@@ -99,7 +99,7 @@ def _graph(
 
 
 def _pictures(count: int, side: int, random: torch.Generator) -> Tensor:
-    """Noise of every scale, which encoders answer as variously as pictures: uint8 [count, side, side, 3]."""
+    """Noise of several scales, uint8 [count, side, side, 3], because encoders tell such images apart like pictures."""
     fields = [torch.randn(count, 3, n, n, generator=random) for n in (4, 16, side)]
     field = sum(nn.functional.interpolate(t, (side, side), mode="bilinear") for t in fields)
     assert isinstance(field, Tensor)

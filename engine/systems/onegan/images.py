@@ -1,4 +1,4 @@
-"""OneGAN's path G at work: images by class, whatever runs the network."""
+"""Generates a OneGAN's images by class (path G) with any runtime."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -19,19 +19,19 @@ from .config import OneGanConfig
 __all__ = ["INPUTS", "OneGanImages"]
 
 Indices = npt.NDArray[np.int64]
-INPUTS = ("child", "parent", "latent", "background")  # of path G, in their order
+INPUTS = ("child", "parent", "latent", "background")  # the inputs of path G, in order
 
 
 class OneGanImages:
-    """Images by class. Made by `zellige.load` of a file of path G.
+    """A model that generates images by class; `zellige.load` makes it from an exported file of path G.
 
     Args:
-        config: of the model.
-        name: it goes by this name in reports and errors.
-        device: where it runs.
-        dtype: of its convolutions.
-        open_: a runtime of path G, which takes INPUTS and gives images as bytes or as floats: preferably as asked for.
-        single: whether it is one runtime for both.
+        config: the model's configuration.
+        name: the model's name in reports and errors.
+        device: the device that it runs on.
+        dtype: the dtype of its convolutions.
+        open_: opens a runtime of path G for bytes or floats; it takes INPUTS and gives images in either kind.
+        single: whether one runtime serves bytes and floats.
     """
 
     system = "onegan"
@@ -46,7 +46,7 @@ class OneGanImages:
         self.choices: list[Choice] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        # Runtimes hold what cannot be copied, and weights that a copy must not share; they are opened when needed.
+        # Runtimes hold sessions that cannot be copied and weights that a copy must not share; a copy opens its own.
         return self.__dict__ | {"_runtimes": {}}
 
     @property
@@ -71,24 +71,25 @@ class OneGanImages:
         first: int = 0,
         as_: As = "numpy",
     ) -> Any:
-        """Images under a seed; image k is the same whatever `count` is, and has one pose whatever its classes are.
+        """Images under a seed; image k is the same for every `count`, and has the same pose with any classes.
 
         Args:
             count: number of images, 1 or more.
             seed: 0 or more.
-            child: class of style, one or [count]; None draws from those that training pairs with the parent.
-            parent: class of shape, likewise; None takes the child's, or draws where training drew them apart.
-            background: class of the background; None takes the parent's (or the child's, by the configuration).
-            like: an image, or the file of one, whose classes are taken, in place of the others.
+            child: class of style, one or [count]; None draws it from the classes that training pairs with the parent.
+            parent: class of shape, one or [count]; None takes the child's, or draws it if training draws it apart.
+            background: class of the background; None takes the parent's, or the child's if the configuration says so.
+            like: an image, or an image file, whose classes are taken; no other class may be given then.
             first: number of the first image.
-            as_: "numpy", uint8 [count, R, R, 3]; "torch", the same as a tensor on the model's device; "cupy", the same
-                there by CuPy; "float", a float32 tensor [count, 3, R, R] in [-1, 1], not rounded to bytes.
+            as_: "numpy" for uint8 [count, R, R, 3]; "torch" for the same as a tensor on the model's device; "cupy" for
+                the same as a CuPy array there; "float" for a float32 tensor [count, 3, R, R] in [-1, 1], not rounded to
+                bytes.
         Returns:
-            the images, as `as_` says.
+            the images in the kind that `as_` names.
         Raises:
-            SizeError: no images, or a negative seed.
+            SizeError: `count` is below 1, or the seed is negative.
             TaskError: the model has no such class, or `like` and a class are given.
-            ShapeError, DeviceError: there is no such `as_`, or not on this device.
+            ShapeError, DeviceError: there is no such `as_`, or the device does not have it.
         """
         as_ = checked_as(as_, self.device)
         if like is not None:
@@ -102,7 +103,7 @@ class OneGanImages:
         return self._generate(latents, children, parents, self._chosen("background", background, count), as_)
 
     def warm(self, counts: Iterable[int]) -> None:
-        """Do now what the first calls of `generate` for these numbers of images would: prepare, and capture graphs."""
+        """Do now the extra work of the first calls of `generate` for these numbers of images, such as captures."""
         classes, latents = np.zeros(1, np.int64), np.zeros((1, self.config.latent), np.float32)
         self._runtime("uint8").warm(counts, (classes, classes, latents, classes))
 
@@ -128,7 +129,7 @@ class OneGanImages:
         )
 
     def _runtime(self, output: Literal["uint8", "float"]) -> Runtime:
-        """Opened when it is first asked for."""
+        """The runtime for bytes or floats, opened when it is first asked for."""
         key = "any" if self._single else output
         if key not in self._runtimes:
             self._runtimes[key] = self._open(output)

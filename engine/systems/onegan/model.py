@@ -1,4 +1,4 @@
-"""OneGAN at work: images by class, segmentation, clusters, translation, object removal, backgrounds and objects."""
+"""A OneGAN loaded from its checkpoint, with all its tasks: images by class, masks, clusters, styles, backgrounds."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,19 +34,19 @@ Indices = npt.NDArray[np.int64]
 Rows = TypeVar("Rows", Pixels, Indices, Tensor)
 
 _CPU = torch.device("cpu")
-RUNS = ("generate",)  # graphs that a model can be made of
-PREFIX = "networks."  # of the tensors of OneGanNetworks in a model file
+RUNS = ("generate",)  # the graphs from which a model can be opened
+PREFIX = "networks."  # before the names of OneGanNetworks' tensors in a checkpoint
 
 
 def build(config: OneGanConfig) -> OneGanNetworks:
-    """The networks that the graphs need."""
+    """Build the networks that the graphs need."""
     return OneGanNetworks(config)
 
 
 def example(config: OneGanConfig) -> tuple[Tensor, ...]:
-    """Arguments of the networks, one image, that choices of rewrites are made with.
+    """Arguments of the networks for one image, with which layers' forms are chosen.
 
-    Wide maps always go through one by one; deep ones gain more in batches.
+    One image is enough, because wide maps always run one by one, and rewrites of deep ones gain even more in batches.
     """
     zeros = torch.zeros(1, dtype=torch.int64)
     return zeros, zeros, torch.zeros(1, config.latent)
@@ -56,10 +56,10 @@ def example(config: OneGanConfig) -> tuple[Tensor, ...]:
 def open_model(
     header: Header, name: str, device: torch.device, dtype: torch.dtype, *, rewrite: bool = True, runtime: str = "torch"
 ) -> "OneGan":
-    """The model of a checkpoint; arguments as of `OneGan`.
+    """Open the model of a checkpoint; arguments are those of `OneGan`.
 
     Raises:
-        AllocationError: its configuration asks for more than the file holds, or the device has.
+        AllocationError: the configuration needs more weights than the file holds, or more memory than the device has.
     """
     with torch.device("meta"):
         check_allocation(header.path, build(validated(header, OneGanConfig)), header.elements, device)
@@ -68,10 +68,10 @@ def open_model(
 
 @own_modes()
 def open_graph(task: str, header: Header, graph: GraphFile) -> OneGanImages:
-    """The model of an exported file of the task `generate`.
+    """Open the model of an exported file of the task `generate`.
 
     Raises:
-        CheckpointError: the file is not what its configuration says.
+        CheckpointError: the file's graph contradicts its configuration.
     """
     config = validated(header, OneGanConfig)
     graph.check({name: [config.latent] if name == "latent" else [] for name in INPUTS}, config.size)
@@ -81,17 +81,17 @@ def open_graph(task: str, header: Header, graph: GraphFile) -> OneGanImages:
 
 
 def _of_file(graph: GraphFile, output: Literal["uint8", "float"]) -> Runtime:
-    """A file has one output, whatever is asked for."""
+    """Open the file's runtime, whose output is the one that was exported, whatever `output` is."""
     return graph.open()
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Images and what they are composed of.
+    """Images and the parts that they are composed of.
 
     Args:
         image, foreground, background: uint8 [N, R, R, 3].
-        mask: uint8 [N, R, R], 255 where the foreground alone shows.
+        mask: uint8 [N, R, R]; 255 shows only the foreground, 0 only the background.
     """
 
     image: Pixels
@@ -102,11 +102,11 @@ class Parts:
 
 @dataclass(frozen=True)
 class Clusters:
-    """Classes of images.
+    """The classes of images.
 
     Args:
         child, parent: the likeliest classes, int64 [N].
-        confidence: probability of the child class, float32 [N].
+        confidence: the probability of the child class, float32 [N].
     """
 
     child: Indices
@@ -115,27 +115,28 @@ class Clusters:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many classes there are among the images."""
+        """The numbers of different classes among the images."""
         return {"children": len(np.unique(self.child)), "parents": len(np.unique(self.parent))}
 
 
 class OneGan(OneGanImages):
-    """A loaded OneGAN. Made by `zellige.load`.
+    """A loaded OneGAN; `zellige.load` makes it.
 
-    Every task is one pass; what encoders read off are the means of their distributions, and pre-images are their
-    bypasses alone (beta = 1). Wherever images come in they are what `engine.squares.cut_squares` takes: arrays of any
-    size or files, of which the centre square counts.
+    Every task is one pass. Codes are the means of the encoders' distributions, and pre-images are the bypasses alone
+    (beta = 1). All tasks take images as `engine.files.squares.cut_squares` does: arrays of any size or files, whose
+    centre squares are used.
 
     Args:
-        header: of the checkpoint.
-        name: the model goes by this name in reports and errors.
-        device: where it runs.
-        dtype: of its convolutions and the norms behind them; codes, class heads and finished images stay in float32.
-        rewrite: run with the exact rewrites that are faster here; `choices` has them.
-        runtime: what runs path G: "torch", or "onnx" or "tensorrt", which get it with the rewrites for graphs.
+        header: the checkpoint's header.
+        name: the model's name in reports and errors.
+        device: the device that it runs on.
+        dtype: the dtype of convolutions and the norms after them; codes, class heads and finished images stay in
+            float32.
+        rewrite: run layers in the exact rewrites that are faster here, which `choices` lists.
+        runtime: the runtime of path G: "torch", "onnx" or "tensorrt". The last two run it with the rewrites for graphs.
     Raises:
-        CheckpointError: configuration or tensors do not fit.
-    Source: OneGAN, section 4 and supplementary, section D; how the tasks are wired is this project's reading.
+        CheckpointError: the configuration is refused, or the tensors do not fit it.
+    Source: OneGAN, section 4 and supplementary, section D; the wiring of the tasks is this project's reading.
     """
 
     def __init__(
@@ -158,7 +159,7 @@ class OneGan(OneGanImages):
             make_batch_invariant(self.networks)
 
     def read(self, source: str, given: Images) -> Squares:
-        """Images, or files of images, as the tasks take them; every source is one of images."""
+        """Read images or image files into squares, for the tasks; every source is one of images."""
         return cut_squares(given, self.config.resolution)
 
     def _classes_of(self, image: Any) -> tuple[int, int]:
@@ -166,7 +167,7 @@ class OneGan(OneGanImages):
         return int(found.child[0]), int(found.parent[0])
 
     def like(self, images: Images, count: int, seed: int = 0) -> Pixels:
-        """New images of the classes of each image; the poses are those that `generate` gives under the seed.
+        """New images with the classes of each image; the poses are those of `generate` under the seed.
 
         Returns:
             uint8 [N, count, R, R, 3].
@@ -181,23 +182,23 @@ class OneGan(OneGanImages):
     @own_modes()
     @torch.inference_mode()
     def reconstruct(self, images: Images) -> Parts:
-        """Images made again from what the encoders read off them, with foreground, whole background and mask."""
+        """Images made again from their encodings, with foreground, whole background and mask."""
         rows = []
         for pixels in self._batches(self.read("images", images).pixels):
-            scene = self.networks.reconstruct(self._tensor(pixels))
+            composite = self.networks.reconstruct(self._tensor(pixels))
             rows.append(
-                [self._pixels(t) for t in (scene.image, scene.foreground, scene.background)] + [_levels(scene.mask)]
+                [self._pixels(t) for t in (composite.image, composite.foreground, composite.background)]
+                + [_levels(composite.mask)]
             )
         return Parts(*(np.concatenate(part) for part in zip(*rows, strict=True)))
 
     @own_modes()
     @torch.inference_mode()
     def segment(self, images: Images, soft: bool = False) -> list[Pixels]:
-        """Masks of the foreground, each at the size of its image and 0 outside of its centre square.
+        """Masks of the foreground, each of its image's size, and 0 outside of the image's centre square.
 
         Returns:
-            uint8 [H, W] each: 255 on the foreground and 0 elsewhere, by a threshold of 0.5; or 255 times the mask if
-            soft.
+            uint8 [H, W] for each image: 255 if the mask is at least 0.5, else 0; or 255 times the mask if `soft`.
         """
         squares, masks = self.read("images", images), []
         for pixels in self._batches(squares.pixels):
@@ -229,15 +230,16 @@ class OneGan(OneGanImages):
     @own_modes()
     @torch.inference_mode()
     def translate(self, images: Images, child: Classes | npt.NDArray[np.float32]) -> Pixels:
-        """Images in another style; shape, pose and background stay, since E_bg keeps the mask of the own style.
+        """Images in another style; shape, pose and background stay, because E_bg gets the mask of the old style.
 
         Args:
-            images: N of them.
+            images: N images.
             child: class of the style, one or [N]; or style vectors, floating [N, child_vector].
         Returns:
             uint8 [N, R, R, 3].
         Raises:
-            TaskError: the model has no such class; ShapeError: the vectors are not [N, child_vector].
+            TaskError: the model has no such class.
+            ShapeError: the vectors are not [N, child_vector].
         """
         squares = self.read("images", images)
         styles = self._style_vectors(child, len(squares))
@@ -259,12 +261,12 @@ class OneGan(OneGanImages):
         """The objects of images on other backgrounds.
 
         Args:
-            images: N of them, whose objects are taken.
-            background: one image for all objects, or N.
+            images: N images, whose objects are taken.
+            background: one image for all objects, or N images.
         Returns:
             uint8 [N, R, R, 3].
         Raises:
-            ShapeError: the numbers do not go together.
+            ShapeError: there are neither N backgrounds nor one.
         """
         things, there = self.read("images", images), self.read("background", background)
         if len(there) not in (1, len(things)):
@@ -277,12 +279,12 @@ class OneGan(OneGanImages):
             place = self._tensor(there.pixels[some])
             mask = self._read(place)[2]
             encoding = self.networks.encode(self._tensor(pixels))
-            scene = self.networks.decode(place, encoding, self.networks.codes_of(encoding), mask=mask)
-            made.append(self._pixels(scene.image))
+            composite = self.networks.decode(place, encoding, self.networks.codes_of(encoding), mask=mask)
+            made.append(self._pixels(composite.image))
         return np.concatenate(made)
 
     def _read(self, images: Tensor) -> tuple[Encoding, Codes, Tensor]:
-        """Steps 1 to 3 of path R without the foreground's colours: what was read off, codes, the mask."""
+        """Steps 1 to 3 of path R without the foreground's colours: encoding, codes and mask."""
         encoding = self.networks.encode(images)
         codes = self.networks.codes_of(encoding)
         mask = self.networks.foreground(encoding.bypass, codes.parent, codes.child)[1]
@@ -301,17 +303,17 @@ class OneGan(OneGanImages):
         return [rows[k : k + self.batch] for k in range(0, len(rows), self.batch)]
 
     def _tensor(self, pixels: Pixels) -> Tensor:
-        """Bytes [N, R, R, 3] to float32 [N, 3, R, R] in [-1, 1]."""
+        """Turn bytes [N, R, R, 3] into float32 [N, 3, R, R] in [-1, 1]."""
         return values_of(torch.from_numpy(pixels).to(self.device)).permute(0, 3, 1, 2)
 
     def _pixels(self, images: Tensor) -> Pixels:
-        """Images [N, 3, R, R] in [-1, 1] to bytes [N, R, R, 3]; refused if they hold values that are no numbers."""
+        """Turn images [N, 3, R, R] in [-1, 1] into bytes [N, R, R, 3]; images with NaN or infinities are refused."""
         pixels: Pixels = converted(images, "numpy", self.name)
         return pixels
 
     @own_modes()
     def trained(self, device: torch.device = _CPU) -> OneGanNetworks:
-        """The networks as they were trained, read again: for compilers and exporters, which may change them."""
+        """The networks as they were trained, read from the file again, because compilers and exporters change them."""
         with torch.device("meta"):
             networks = OneGanNetworks(self.config)
         expected = {name: tensor.shape for name, tensor in networks.state_dict().items()}
@@ -326,18 +328,18 @@ class OneGan(OneGanImages):
         return open_runtime("torch", partial(self.networks.forward, output=output), self.device)
 
     def _by(self, engine: str, output: Literal["uint8", "float"]) -> Runtime:
-        networks = self.trained()  # read again: what is changed for these engines would fix the batch of a graph
+        networks = self.trained()  # not self.networks, whose rewrites would fix the batch size of a graph
         rewrite_for_graphs(networks)
         classes, latents = np.zeros(2, np.int64), np.zeros((2, self.config.latent), np.float32)
         run = partial(networks.forward, output=output)
         return exported(engine, run, (classes, classes, latents, classes), self.device, INPUTS)
 
     def _both_paths(self) -> None:
-        """One image through every layer."""
+        """Run one image through every layer."""
         self.networks(*(rows.to(self.device) for rows in example(self.config)))
         self.networks.reconstruct(torch.zeros(1, 3, *self.size, device=self.device))
 
 
 def _levels(mask: Tensor) -> Pixels:
-    """Masks [N, 1, R, R] to bytes [N, R, R], round(255 mask), halves to even: 0.5 becomes 128."""
+    """Turn masks [N, 1, R, R] into bytes [N, R, R], round(255 mask), half to even, so that 0.5 becomes 128."""
     return mask[:, 0].mul(255).round_().byte().cpu().numpy()

@@ -1,11 +1,11 @@
-"""OneGAN: one model that generates, segments, clusters, translates, and removes objects, by two paths.
+"""OneGAN's networks and their two paths, with which it generates, segments, clusters, translates and removes objects.
 
-Path G makes an image from codes; path R reads the codes of an image off and makes it again. Both are here as pieces,
-from which training and every task of inference are put together. No layer depends on training or evaluation mode.
+Path G makes an image from codes. Path R encodes an image to codes and makes it again. Both are here in steps, from
+which training and every task of inference are composed. No layer depends on training or evaluation mode.
 
 Source: Benny, Wolf, "OneGAN: Simultaneous Unsupervised Learning of Conditional Image Generation, Foreground
 Segmentation, and Fine-Grained Clustering", ECCV 2020, and its supplementary. The paper names the mixing of paths, the
-bypasses and the heads; how they are wired is this project's reading, and its choices are fields of the configuration.
+bypasses and the heads; their wiring is this project's reading, and its choices are fields of the configuration.
 """
 
 from collections.abc import Callable
@@ -26,19 +26,19 @@ from .generators import BackgroundGenerator, ForegroundGenerator
 __all__ = [
     "BackgroundDiscriminator",
     "Codes",
+    "Composite",
     "Encoding",
     "Gaussian",
     "Judgement",
     "ObjectDiscriminator",
     "OneGanConfig",
     "OneGanNetworks",
-    "Scene",
 ]
 
 
 @dataclass(frozen=True)
 class Codes:
-    """What the generators draw from: vectors v_c, v_p and v_bg, and the pose code z; [N, length] each."""
+    """The generators' inputs: the vectors v_c, v_p and v_bg and the pose code z, each [N, length]."""
 
     child: Tensor
     parent: Tensor
@@ -48,7 +48,7 @@ class Codes:
 
 @dataclass(frozen=True)
 class Encoding:
-    """What E_c and E_p read off images: class logits [N, classes], distributions, and the bypass B_fg."""
+    """The outputs of E_c and E_p for images: class logits [N, classes], distributions, and the bypass B_fg."""
 
     child_logits: Tensor
     parent_logits: Tensor
@@ -59,25 +59,25 @@ class Encoding:
 
     @property
     def child_probabilities(self) -> Tensor:
-        """Of the child classes, [N, children]."""
+        """The probabilities of the child classes, [N, children]."""
         return self.child_logits.softmax(dim=1)
 
     @property
     def parent_probabilities(self) -> Tensor:
-        """Of the parent classes, [N, parents]."""
+        """The probabilities of the parent classes, [N, parents]."""
         return self.parent_logits.softmax(dim=1)
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Images in [-1, 1], their parts, and what they were made from; float32 or wider.
+class Composite:
+    """Images in [-1, 1] composed of foreground and background, with their parts and codes; float32 or wider.
 
     Args:
         image: background (1 - mask) + foreground mask, [N, 3, R, R].
         foreground, background: [N, 3, R, R].
-        mask: 1 where the foreground shows, [N, 1, R, R].
-        codes: of every image.
-        encoding: of the images that were made again; None in path G.
+        mask: the foreground's share of each pixel, [N, 1, R, R].
+        codes: the images' codes.
+        encoding: the encoding of the images that path R made again; None in path G.
     """
 
     image: Tensor
@@ -88,14 +88,14 @@ class Scene:
     encoding: Encoding | None = None
 
 
-for _record in (Codes, Encoding, Scene):
+for _record in (Codes, Encoding, Composite):
     register_dataclass(_record)
 
 
 class OneGanNetworks(nn.Module):
     """Two generators, three encoders and three embedding tables, and the paths through them.
 
-    The call is path G from classes to finished images, in the fewest passes over memory.
+    A call of the module is path G from classes to finished images, in the fewest passes over memory.
     """
 
     def __init__(self, config: OneGanConfig) -> None:
@@ -124,17 +124,17 @@ class OneGanNetworks(nn.Module):
         """Generate finished images.
 
         Args:
-            child, parent, latent, background: as of `codes`.
+            child, parent, latent, background: as in `codes`.
             output: "float" or "uint8".
         Returns:
-            [N, 3, R, R] in [-1, 1], equal to `generate(codes(...)).image` but for rounding; or bytes [N, R, R, 3].
+            [N, 3, R, R] in [-1, 1], equal to `generate(codes(...)).image` except for rounding; or bytes [N, R, R, 3].
         """
         codes = self.codes(child, parent, latent, background)
         foreground, mask = self.foreground(self._foreground_image(codes), codes.parent, codes.child)
         return mask_composite(foreground, self.background(self._background_image(codes)), mask, output=output)
 
     def draw(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Classes and pose codes as training draws them: children [N], parents [N], latents [N, latent]."""
+        """Draw classes and pose codes as training does: children [N], parents [N], latents [N, latent]."""
         config, device = self.config, random.device
         child = torch.randint(config.children, (count,), generator=random, device=device)
         parent = (
@@ -145,18 +145,18 @@ class OneGanNetworks(nn.Module):
         return child, parent, torch.randn(count, config.latent, generator=random, device=device)
 
     def draw_mix(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Mix factors of the foreground and of the background as training draws them, uniform on [0, 1], [N] each."""
+        """Draw mix factors of foreground and background as training does, uniform on [0, 1], [N] each."""
         first = torch.rand(count, generator=random, device=random.device)
         if self.config.mix == "shared":
             return first, first
         return first, torch.rand(count, generator=random, device=random.device)
 
     def codes(self, child: Tensor, parent: Tensor, latent: Tensor, background: Tensor | None = None) -> Codes:
-        """Codes of path G from classes.
+        """The codes of path G from classes.
 
         Args:
-            child, parent, background: classes, [N] int64 or probabilities [N, classes]. The background is the parent's
-                (or the child's, by the configuration) where none is given.
+            child, parent, background: classes, [N] int64 or probabilities [N, classes]. If no background is given it is
+                the parent's, or the child's if the configuration says so.
             latent: pose codes, [N, latent].
         """
         if background is None:
@@ -165,25 +165,25 @@ class OneGanNetworks(nn.Module):
             self.child_vectors(child), self.parent_vectors(parent), self.background_vectors(background), latent
         )
 
-    def generate(self, codes: Codes) -> Scene:
-        """Path G."""
+    def generate(self, codes: Codes) -> Composite:
+        """Path G: make images from codes."""
         foreground, mask = self.foreground(self._foreground_image(codes), codes.parent, codes.child)
         background = self.background(self._background_image(codes))
-        return _scene(_finished(foreground).tanh(), _finished(background).tanh(), _finished(mask).sigmoid(), codes)
+        return _composite(_finished(foreground).tanh(), _finished(background).tanh(), _finished(mask).sigmoid(), codes)
 
     def encode(self, images: Tensor) -> Encoding:
-        """Step 1 of path R: what E_c and E_p read off images [N, 3, R, R] in [-1, 1]."""
+        """Step 1 of path R: encode images [N, 3, R, R] in [-1, 1] with E_c and E_p."""
         child_logits, child = self.child_encoder(images)
         parent_logits, parent, latent, bypass = self.parent_encoder(images)
         return Encoding(child_logits, parent_logits, child, parent, latent, bypass)
 
     def codes_of(self, encoding: Encoding, *, sample: bool = False, random: torch.Generator | None = None) -> Codes:
-        """Step 2 of path R: codes from what was read off.
+        """Step 2 of path R: the codes of an encoding.
 
         Args:
-            encoding: of images.
+            encoding: the encoding of images.
             sample: draw from the distributions, as in training, instead of taking their means.
-            random: source of what is drawn.
+            random: the generator of random numbers to draw with.
         """
 
         def value(distribution: Gaussian) -> Tensor:
@@ -204,19 +204,19 @@ class OneGanNetworks(nn.Module):
         beta: Tensor | float = 1.0,
         background_beta: Tensor | float | None = None,
         mask: Tensor | None = None,
-    ) -> Scene:
-        """Steps 3 to 5 of path R: foreground and mask, then the background under that mask, then the composite.
+    ) -> Composite:
+        """Steps 3 to 5 of path R: make foreground and mask, then the background with that mask, then the composite.
 
-        Both pre-images are beta B + (1 - beta) A, of a bypass B and a generator's A: 1 is pure autoencoding, 0 is
-        generation from the codes alone.
+        Both pre-images are beta B + (1 - beta) A, with a bypass B and a generator's pre-image A. A beta of 1 is pure
+        autoencoding, 0 is generation from the codes alone.
 
         Args:
-            images: [N, 3, R, R], that the background is read off; others than the foreground's give their background.
-            encoding: of the images whose foreground is made.
-            codes: its own or others.
-            beta: [N], or one number; for 0 and 1 the other side is not computed.
-            background_beta: of the background, where it differs.
-            mask: [N, 1, R, R] for the background encoder, in place of the mask that is made here.
+            images: [N, 3, R, R], the images whose background is made; they may differ from the foreground's images.
+            encoding: the encoding of the images whose foreground is made.
+            codes: the codes of this encoding, or others.
+            beta: [N], or one number; if it is 0 or 1 the other pre-image is not computed.
+            background_beta: the beta of the background; None takes `beta`.
+            mask: [N, 1, R, R] for the background encoder; None takes the mask that is made here.
         """
         pre_image = _mixed(beta, lambda: encoding.bypass, lambda: self._foreground_image(codes))
         raw, raw_mask = self.foreground(pre_image, codes.parent, codes.child)
@@ -228,7 +228,7 @@ class OneGanNetworks(nn.Module):
             lambda: self._background_image(codes),
         )
         background = _finished(self.background(pre_image)).tanh()
-        return _scene(_finished(raw).tanh(), background, made, codes, encoding)
+        return _composite(_finished(raw).tanh(), background, made, codes, encoding)
 
     def reconstruct(
         self,
@@ -238,8 +238,8 @@ class OneGanNetworks(nn.Module):
         background_beta: Tensor | float | None = None,
         sample: bool = False,
         random: torch.Generator | None = None,
-    ) -> Scene:
-        """Path R as a whole, of images [N, 3, R, R] in [-1, 1]; other arguments as of `codes_of` and `decode`."""
+    ) -> Composite:
+        """Run all of path R on images [N, 3, R, R] in [-1, 1]; other arguments are those of `codes_of` and `decode`."""
         encoding = self.encode(images)
         codes = self.codes_of(encoding, sample=sample, random=random)
         return self.decode(images, encoding, codes, beta=beta, background_beta=background_beta)
@@ -261,12 +261,12 @@ def _mixed(beta: Tensor | float, bypass: Callable[[], Tensor], generated: Callab
 
 
 def _finished(x: Tensor) -> Tensor:
-    """A head's output in the precision that losses and later stages see, also where autocast computed in bfloat16."""
+    """Cast a head's output to float32 or wider for losses and later stages, even if autocast computed in bfloat16."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _scene(
+def _composite(
     foreground: Tensor, background: Tensor, mask: Tensor, codes: Codes, encoding: Encoding | None = None
-) -> Scene:
+) -> Composite:
     image = mask_composite(foreground, background, mask, logits=False)
-    return Scene(image, foreground, background, mask, codes, encoding)
+    return Composite(image, foreground, background, mask, codes, encoding)

@@ -104,7 +104,7 @@ def test_what_pillow_holds_as_a_whole_has_a_bound(tmp_path: Path, look: Any, mon
     monkeypatch.setattr(pictures, "MOST_PIXELS", 599)
     with pytest.raises(
         DataError,
-        match=r"a.tif has 30x20 pixels, and more than 599 are read of 8-bit RGB alone, uncompressed or with d",
+        match=r"a.tif has 30x20 pixels; a TIFF of more than 599 must be 8-bit RGB, uncompressed or with deflate",
     ):
         look(tmp_path / "a.tif")
 

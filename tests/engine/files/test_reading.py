@@ -16,7 +16,7 @@ from zellige.errors import DataError
 
 from .test_squares import noise, smooth
 
-WIDE = r"has channels of signed numbers, floats or 32 bits, of which nothing says .*; save it with 8 or 16 unsigned .*"
+WIDE = r"has channels of signed numbers, floats or 32 bits, for which no .* are known; save it with 8 or 16 unsigned .*"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -88,13 +88,13 @@ class TestArrays:
             ),
             (
                 torch.full((1, 3, 4, 4), 255.0),
-                "images is a tensor of floats from 255 to 255, and floats must lie in [-1, 1]; bytes v are v / 127.5 - "
-                "1 there, or are taken as uint8 [N, H, W, 3]",
+                "images is a tensor of floats from 255 to 255, and floats must lie in [-1, 1]; turn bytes v into "
+                "v / 127.5 - 1, or give them as uint8 [N, H, W, 3]",
             ),
             (
                 torch.full((1, 3, 4, 4), torch.nan),
-                "images is a tensor of floats from nan to nan, and floats must lie in [-1, 1]; bytes v are v / 127.5 - "
-                "1 there, or are taken as uint8 [N, H, W, 3]",
+                "images is a tensor of floats from nan to nan, and floats must lie in [-1, 1]; turn bytes v into "
+                "v / 127.5 - 1, or give them as uint8 [N, H, W, 3]",
             ),
             (
                 torch.zeros(1, 4, 4, 3, dtype=torch.int64),

@@ -103,9 +103,9 @@ def test_a_onegan_in_small_parts_gives_the_same_bits(monkeypatch: pytest.MonkeyP
     codes, seen = drawn(networks, 5), images(config, 5)
 
     def made() -> dict[str, Any]:
-        scenes = networks.generate(codes), networks.reconstruct(seen)
+        composites = networks.generate(codes), networks.reconstruct(seen)
         names = ("image", "foreground", "background", "mask")
-        return {f"{name} {k}": getattr(scene, name) for k, scene in enumerate(scenes) for name in names}
+        return {f"{name} {k}": getattr(composite, name) for k, composite in enumerate(composites) for name in names}
 
     whole = made()
     for widest in (1, 3 * networks.foreground.widest * dtype.itemsize):

@@ -268,7 +268,7 @@ class TestPlaces:
         (tmp_path / "r/emoji").mkdir(parents=True)
         (tmp_path / "r/emoji/letter.txt").write_text("dear")
         with pytest.raises(
-            OutputError, match="/r/emoji is there and no model of a repository; remove it, or give another"
+            OutputError, match="/r/emoji exists and is no model of a repository; remove it, or give another"
         ):
             write_repository(model, tmp_path / "r", name="emoji")
         assert [path.name for path in (tmp_path / "r").rglob("*")] == ["emoji", "letter.txt"]

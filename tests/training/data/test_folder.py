@@ -297,7 +297,7 @@ class TestSplits:
         fill(tmp_path, noise(8, 8), 4)
         train, kept = self.sides(tmp_path)
         assert train == kept and len(kept) == 4
-        assert "is held out, so those that are trained on stand for them" in caplog.text
+        assert "is held out, so those of training are used instead" in caplog.text
 
     def test_any_index_means_a_picture(self, tmp_path: Path) -> None:
         fill(tmp_path, lambda k: flat(k), 3)

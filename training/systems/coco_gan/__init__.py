@@ -1,1 +1,1 @@
-"""COCO-GAN's training: macro patches judged with their places."""
+"""COCO-GAN's training: a critic judges macro patches together with their places."""

@@ -1,4 +1,4 @@
-"""What `zellige evaluate` reports of a COCO-GAN: distance to held-out data, seams, variety."""
+"""The report of `zellige evaluate` on a COCO-GAN: distance to held-out data, seams, variety."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ...metrics.seams import seam_ratio
 __all__ = ["COUNT", "evaluate", "evaluate_file", "held_out_images"]
 
 Pixels = npt.NDArray[np.uint8]
-COUNT = 128  # pictures and images, unless another number is asked for
+COUNT = 128  # pictures and images, unless --count gives another number
 _REFERENCES = 32
 _AXES = {"vertical": 0, "horizontal": 1}
 
@@ -29,14 +29,14 @@ def evaluate(model: CocoGan, data: str, count: int, seed: int) -> dict[str, Any]
     Args:
         model: the model.
         data: data set or folder.
-        count: pictures and images, 2 or more.
-        seed: of both.
+        count: number of pictures and of images, 2 or more.
+        seed: of pictures and images.
     Returns:
         `sliced_wasserstein` between images and held-out pictures by level, and `sliced_wasserstein_data`, the same
         between training and held-out pictures, which is the best that can be expected; `seam_ratio` and
         `seam_ratio_data` by axis at patch borders, and across the wrap of a cyclic axis; `seam_ratio_single`, the
-        smallest and the largest of single borders: a wrap is one of them; `diversity` (1 is the data's), or under
-        `missing` why there is none.
+        smallest and the largest ratio of single borders, one of which is the wrap; `diversity` (1 is like the data),
+        or the reason under `missing`.
     """
     config = model.config
     training = open_pictures(data, config.size, config.topology, "train", seed)
@@ -47,7 +47,7 @@ def evaluate(model: CocoGan, data: str, count: int, seed: int) -> dict[str, Any]
     wraps = config.lattice.axes[1].cyclic and held_out.cyclic[1]
     try:
         varied: dict[str, Any] = {"diversity": diversity(real, generated)}
-    except DataError as error:  # as of a folder with one held-out picture
+    except DataError as error:  # for example, a folder has one held-out picture
         varied = {"missing": {str(error): ["diversity"]}}
     return (
         said(model, data, held_out)
@@ -63,21 +63,21 @@ def evaluate(model: CocoGan, data: str, count: int, seed: int) -> dict[str, Any]
 
 
 def held_out_images(model: CocoGan, data: str, count: int) -> Pixels:
-    """Held-out pictures, uint8 [count, H, W, 3]."""
+    """Return held-out pictures, uint8 [count, H, W, 3]."""
     held_out = open_pictures(data, model.size, model.config.topology, "held-out")
     return np.stack([held_out.image(k) for k in range(count)])
 
 
 def evaluate_file(model: CocoGan, path: Path, data: str) -> dict[str, Any]:
-    """Seam ratios of a rendered panorama at patch borders and at half-step borders, and of the data at the same places.
+    """Measure seam ratios of a rendered panorama at patch and half-step borders, and of the data at the same places.
 
     Args:
-        model: the one that rendered it.
-        path: .tif or .png.
+        model: the model that rendered it.
+        path: a .tif or .png file.
         data: data set or folder, of which 32 held-out pictures are the reference.
     Returns:
-        `seam_ratio` and `seam_ratio_half_step` by axis, and across the wrap of a cyclic axis; each again of the data,
-        with `_data`.
+        `seam_ratio` and `seam_ratio_half_step` by axis, and across the wrap of a cyclic axis; the names with `_data`
+        are those of the data.
     """
     image = open_pixels(path)
     config = model.config
@@ -95,7 +95,7 @@ def evaluate_file(model: CocoGan, path: Path, data: str) -> dict[str, Any]:
 
 
 def _seams(model: CocoGan, images: list[Pixels], pitch: int, closed: tuple[bool, bool]) -> dict[str, float]:
-    """Ratios at multiples of `pitch` by axis, and across the wrap of axes that close in the model and in the images."""
+    """Return ratios at multiples of `pitch` by axis, and across the wrap of axes that close in model and images."""
     ratios = {name: seam_ratio(images, pitch, axis) for name, axis in _AXES.items()}
     for (name, axis), line in zip(_AXES.items(), model.config.lattice.axes, strict=True):
         if line.cyclic and closed[axis]:
@@ -104,7 +104,7 @@ def _seams(model: CocoGan, images: list[Pixels], pitch: int, closed: tuple[bool,
 
 
 def _single_seams(images: list[Pixels], pitch: int) -> dict[str, list[float]]:
-    """The smallest and the largest ratio of one border, by axis, each border pooled over the images."""
+    """Return, by axis, the smallest and the largest ratio of a single border, each border pooled over the images."""
     ranges = {}
     for name, axis in _AXES.items():
         length = images[0].shape[axis]

@@ -1,4 +1,4 @@
-"""Macro patches drawn from pictures, with the lattice positions they were taken at."""
+"""Macro patches drawn from pictures, with the lattice positions at which they were taken."""
 
 from typing import Literal
 
@@ -16,16 +16,16 @@ Sampling = Literal["lattice", "continuous"]
 
 
 class MacroPatches(Dataset[tuple[Tensor, ...]]):
-    """Item i is one macro patch of a random picture, and its position; a function of (seed, i) alone.
+    """Item i is a macro patch of a random picture, with its position; both are a function of (seed, i) alone.
 
-    Positions are drawn uniformly from the macro lattice; with `sampling="continuous"` cyclic axes take any real
-    position, so that a generator learns every angle and not the trained columns only. Items 2k and 2k + 1 share their
-    position: the distance within such a pair is how much pictures differ at one coordinate. Where an axis of the
-    lattice is cyclic but the pictures are not, the crop is taken anywhere inside, without wrapping (textures are alike
-    everywhere).
+    Positions are drawn uniformly from the macro lattice. With `sampling="continuous"` cyclic axes take any real
+    position, so that a generator learns every angle instead of the lattice's columns only. Items 2k and 2k + 1 share
+    their position, so the distance within the pair tells how much pictures differ at one coordinate. If an axis of the
+    lattice is cyclic but the pictures are not, the crop is taken anywhere inside them, without wrapping (textures are
+    alike everywhere).
 
     Args:
-        pictures: of the lattice's resolution.
+        pictures: pictures of the lattice's resolution.
         lattice: rows, columns, span.
         patch: side of a micro patch in pixels.
         seed: of all draws.
@@ -38,7 +38,7 @@ class MacroPatches(Dataset[tuple[Tensor, ...]]):
         self.pictures, self.lattice, self.patch, self.seed, self.sampling = pictures, lattice, patch, seed, sampling
 
     def __getitem__(self, item: int) -> tuple[Tensor, ...]:
-        """Item -> (uint8 [3, K, K], float64 [2] position of its first micro patch as row, column)."""
+        """Return the patch, uint8 [3, K, K], and the row and column of its first micro patch, float64 [2]."""
         shared, own = np.random.default_rng((self.seed, 0, item // 2)), np.random.default_rng((self.seed, 1, item))
         position, corner = [], []
         for axis, wraps, pixels in zip(self.lattice.axes, self.pictures.cyclic, self.pictures.resolution, strict=True):

@@ -1,4 +1,4 @@
-"""What a COCO-GAN training run is; every field is a line of the paper's table, or ours."""
+"""The recipe of a COCO-GAN training run; every field is a line of the paper's table, or ours."""
 
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -64,15 +64,15 @@ class CocoGanRecipe(Recipe):
         return self
 
     def start(self, device: torch.device, seed: int) -> "CocoGanTraining":
-        """The networks, optimisers and random state of a run before its first step."""
-        from .training import CocoGanTraining  # that file imports this one
+        """Make the networks, optimisers and random state of a run before its first step."""
+        from .training import CocoGanTraining  # it imports this file
 
         return CocoGanTraining(self, device, seed)
 
     def open_data(self, seed: int) -> Pictures:
-        """Pictures of the model's resolution."""
+        """Open pictures of the model's resolution."""
         return open_pictures(self.data, self.model.size, self.model.topology, seed=seed)
 
     def items(self, data: Pictures, seed: int) -> MacroPatches:
-        """Macro patches and their positions."""
+        """Return macro patches and their positions."""
         return MacroPatches(data, self.model.lattice, self.model.patch, seed, self.sampling)

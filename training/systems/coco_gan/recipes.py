@@ -1,7 +1,7 @@
 """COCO-GAN's published configurations, and ours.
 
-The published ones differ from the defaults (which are the paper's) in the fields named here. Their data sets are not
-bundled: give `--data` a folder. `*-quirks` follows the reference code where it leaves the paper.
+The published configurations differ from the defaults (which are the paper's) in the fields named here. Their data sets
+are not bundled: give `--data` a folder. `*-quirks` follows the reference code where it differs from the paper.
 """
 
 from ....engine.systems.coco_gan.config import CocoGanConfig
@@ -22,11 +22,12 @@ LSUN_256_BEYOND = CocoGanRecipe(model=CocoGanConfig(patch=64), beyond=1, consist
 MATTERPORT = CocoGanRecipe(model=CocoGanConfig(topology="cylinder", columns=12, patch=64))
 CELEBA_64_QUIRKS = CocoGanRecipe(model=CocoGanConfig(patch=16, reference_quirks=True), batch=64)
 
-# Ours leave the paper where great-circle strips and a short run on a CPU ask for it. Strips are alike all the way round
-# and, since any great circle is as likely as any other, from top to bottom as well: no coordinate can be read off a
-# real patch, so there is no consistency loss. Hinge loss needs no gradient penalty. With 32 patches a turn, neighbours
-# have nearly the same published coordinate and come out nearly alike, each framed by its borders; dense places make
-# them windows on one field. The diversity loss keeps seeds apart, and stops once they differ as real strips do.
+# Ours leave the paper where great-circle strips and a short run on a CPU require it. Strips look alike all the way
+# round and, because all great circles are equally likely, from top to bottom as well. So no coordinate can be read off
+# a real patch, and there is no consistency loss. Hinge loss needs no gradient penalty. With 32 patches a turn,
+# neighbours have nearly the same published coordinate: they would come out nearly alike, each framed by its borders.
+# Dense places make them windows on one field. The diversity loss keeps seeds apart, and vanishes once they differ as
+# much as real strips.
 PLANET = CocoGanRecipe(
     description="Closed panoramas of an unknown planet: oceans, coasts, deserts, forests, ice",
     model=CocoGanConfig(
@@ -38,7 +39,7 @@ PLANET = CocoGanRecipe(
     batch=24, steps=5_000, lr_generator=4e-4, lr_critic=2e-4, precision="bf16", storage="fp16",
 )  # fmt: skip
 
-# Planar crops wrap nowhere, so real macro patches stay clear of the crop's borders; the torus is the generator's own.
+# Planar crops do not wrap, so real macro patches stay inside the crop's borders. Only the generator is a torus.
 TERRAIN = PLANET.model_copy(
     update={
         "description": "Endless relief: ground of an unknown planet that closes on itself both ways",

@@ -25,8 +25,8 @@ class CocoGanTraining:
     """The networks, optimisers and random state of a run, and the step that advances them.
 
     Args:
-        recipe: the run.
-        device: where it happens.
+        recipe: recipe of the run.
+        device: the device that it runs on.
         seed: of weights and latents.
     """
 
@@ -45,7 +45,7 @@ class CocoGanTraining:
             module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         spatial = list(self.spatial_head.parameters())
         latent = list(self.latent_head.parameters()) if self.latent_head else []
-        # Head A is in both lists, as published: whichever network steps, it learns to read coordinates.
+        # Head A is in both lists, as published, so it learns to read coordinates in both networks' steps.
         groups = {
             "generator": ([*self.generator.parameters(), *spatial], recipe.lr_generator),
             "critic": ([*self.critic.parameters(), *spatial], recipe.lr_critic),
@@ -53,7 +53,7 @@ class CocoGanTraining:
         if latent:
             groups["latent"] = (latent, recipe.lr_latent)
         if recipe.beyond:
-            # Only the first two blocks learn what lies outside; the rest keeps drawing what it has learnt inside.
+            # Only the first two blocks learn what lies outside; the others keep drawing as they learnt to inside.
             groups["beyond_generator"] = (list(self.generator.blocks[:2].parameters()), recipe.lr_generator)
             groups["beyond_critic"] = (list(self.critic.parameters()), recipe.lr_critic)
         self.rates = {name: lr for name, (_, lr) in groups.items()}
@@ -69,7 +69,7 @@ class CocoGanTraining:
         self._predicted = torch.tensor(np.repeat(predicted, ranges), device=device, dtype=torch.float32)
 
     def modules(self) -> dict[str, nn.Module]:
-        """Every network by name, the averaged generator included."""
+        """Return every network by name, the averaged generator too."""
         modules: dict[str, nn.Module] = {
             "generator": self.generator,
             "critic": self.critic,
@@ -81,12 +81,12 @@ class CocoGanTraining:
         return modules
 
     def numbers(self) -> dict[str, Tensor]:
-        """Running values outside the networks: the real pairs' mean distance, the number of averaging updates."""
+        """Return running values outside the networks: mean distance of real pairs, number of averaging updates."""
         return {"real_distance": self.real_distance, "updates": self.updates}
 
     @torch.no_grad()
     def samples(self, count: int = 6) -> npt.NDArray[np.uint8]:
-        """Images of the averaged generator for fixed latents, as one contact sheet, uint8 [H, W, 3]."""
+        """Return a contact sheet of the averaged generator's images for fixed latents, uint8 [H, W, 3]."""
         lattice = self.recipe.model.lattice
         cells = lattice.cells(self.recipe.beyond)
         rows = len(np.unique(cells[:, 0]))
@@ -100,9 +100,9 @@ class CocoGanTraining:
         return contact_sheet(to_uint8(torch.cat(images)))
 
     def model(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and configuration of the model file: the averaged generator and, with head Q, critic and head.
+        """Return tensors and configuration of the model file: the averaged generator and, with head Q, critic and head.
 
-        The averaged weights get batch statistics of their own, from latents and coordinates as in training.
+        The averaged weights get batch statistics of their own, from latents and coordinates drawn as in training.
         """
         self._recalibrate(batches=50)
         parts = {"generator": self.average.state_dict()}
@@ -118,7 +118,7 @@ class CocoGanTraining:
         return tensors, self.recipe.model.model_dump(mode="json")
 
     def step(self, batch: tuple[Tensor, ...], progress: float) -> dict[str, Tensor]:
-        """One critic step, then one generator step (and head Q's) on the same latents and coordinates.
+        """Take one critic step, then one generator step (and head Q's) on the same latents and coordinates.
 
         Args:
             batch: macro patches, uint8 [B, C, K, K]; their positions on the lattice, float64 [B, 2].
@@ -164,7 +164,7 @@ class CocoGanTraining:
         generator_steps.zero_grad(set_to_none=True)
         if "latent" in self.optimisers:
             self.optimisers["latent"].zero_grad(set_to_none=True)
-        # Gradients pass through the critic but not into it.
+        # Gradients pass through the critic but do not change it.
         self.critic.requires_grad_(False)
         for (real, at, elsewhere, z), made in zip(batches, kept, strict=True):
             fake = made
@@ -189,7 +189,7 @@ class CocoGanTraining:
         note("wasserstein", values[:n].mean() - values[n:].mean())
         if recipe.penalty:
             quirks = recipe.model.reference_quirks
-            # Double backward in float32: half precision loses the small differences that the penalty is made of.
+            # The penalty differentiates twice, in float32, because half precision would lose its small differences.
             penalty = gradient_penalty(
                 lambda x: self.critic(x, None if quirks else fake_c)[0], real, fake.float(), self.random, quirks=quirks
             )
@@ -209,7 +209,7 @@ class CocoGanTraining:
         note("generator", loss)
         loss = loss + self._head_losses(real_features, features, z, real_c, fake_c, None)
         with torch.no_grad():
-            # Pictures that are all alike have no variety to measure by; one grey level of 255 is the least that counts.
+            # The distance is at least one grey level of 255, because equal pictures would give 0 to divide by.
             distance = pair_distance(real).clamp(min=1 / 127.5)
             self.real_distance.copy_(
                 torch.where(self.real_distance > 0, self.real_distance.lerp(distance, 0.01), distance)
@@ -221,7 +221,7 @@ class CocoGanTraining:
         return loss
 
     def _head_losses(self, real: Tensor, fake: Tensor, z: Tensor, real_c: Tensor, fake_c: Tensor, note: Any) -> Tensor:
-        """Squared error of predicted coordinates on real and on fake, absolute error of predicted latents."""
+        """Return squared errors of coordinates predicted on real and fake, and absolute errors of predicted latents."""
         recipe = self.recipe
         loss = torch.zeros((), device=self.device)
         if recipe.consistency:
@@ -229,7 +229,7 @@ class CocoGanTraining:
             on_real = (self.spatial_head(real) - real_c).square() * weights
             on_fake = (self.spatial_head(fake) - fake_c).square() * weights
             if recipe.beyond:
-                # tanh cannot reach a coordinate outside [-1, 1], so such samples teach nothing here.
+                # tanh cannot reach coordinates outside [-1, 1], so samples there are left out.
                 on_fake = on_fake * (fake_c.abs() <= 1 + 1e-4).all(dim=1, keepdim=True)
             consistency = on_real.mean() + on_fake.mean()
             loss = loss + recipe.consistency * consistency
@@ -243,10 +243,10 @@ class CocoGanTraining:
         return loss
 
     def _macro(self, z: Tensor, positions: Any) -> Tensor:
-        """Macro patches [n, C, K, K] at positions [n, 2]."""
+        """Make macro patches [n, C, K, K] at positions [n, 2]."""
         config, span = self.recipe.model, self.recipe.model.span
         if config.dense:
-            # The same pixels as patch by patch, without making the margins between them twice.
+            # The pixels are the same as patch by patch, but the margins between patches are made only once.
             macro: Tensor = self.generator(z, self._micro_coordinates(positions), (span, span))
             return macro
         cells = config.lattice.inside(positions[:, 0], positions[:, 1]).reshape(-1, 2)  # the row index fastest
@@ -267,7 +267,7 @@ class CocoGanTraining:
 
     @torch.no_grad()
     def _average_weights(self) -> None:
-        """Follow the generator's effective weights: averaging W / sigma(W), not W, keeps the norms right."""
+        """Follow the generator's effective weights W / sigma(W), because an average of W would have other norms."""
         current, average = plain_state(self.generator), self.average.state_dict()
         names = [name for name in average if average[name].is_floating_point()]
         follow([average[k] for k in names], [current[k] for k in names], self.updates, self.recipe.ema)
@@ -281,7 +281,7 @@ class CocoGanTraining:
         self.average.train()
         for batch in range(batches):
             for norm in norms:
-                norm.momentum = 1 / (batch + 1)  # the running mean over all batches, each counting alike
+                norm.momentum = 1 / (batch + 1)  # a running mean in which all batches count alike
             count = self.recipe.batch // self.recipe.accumulate * span * span
             latent = torch.rand(count, self.recipe.model.latent, generator=random, device=self.device) * 2 - 1
             chosen = cells[torch.randint(len(cells), (count,), generator=random, device=self.device).cpu().numpy()]

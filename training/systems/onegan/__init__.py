@@ -1,1 +1,1 @@
-"""OneGAN's training: objects on backgrounds, without labels or masks."""
+"""OneGAN's training on objects and backgrounds, without labels or masks."""

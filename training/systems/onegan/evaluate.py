@@ -1,4 +1,4 @@
-"""What `zellige evaluate` reports of a OneGAN: masks, clusters, images, reconstructions, backgrounds."""
+"""The report of `zellige evaluate` on a OneGAN: masks, clusters, images, reconstructions, backgrounds."""
 
 import math
 from collections.abc import Mapping
@@ -27,13 +27,13 @@ __all__ = ["COUNT", "FIRST", "MOST_COMPARED", "compare_scenes", "evaluate", "hel
 Pixels = npt.NDArray[np.uint8]
 Column = npt.NDArray[Any]
 
-COUNT = 1024  # scenes, unless another number is asked for
-# The number of the first scene. Training counts its own from 0 and comes nowhere near; under the same numbers the same
-# objects would lie at the same places, on other grounds.
+COUNT = 1024  # scenes, unless --count gives another number
+# The number of the first scene. Training counts from 0 and comes nowhere near it. Scenes with the numbers of training
+# would have the same objects at the same places, only on other grounds.
 FIRST = 2**39
-# Pictures of each set whose patches are compared, in memory together; all else goes batch by batch.
+# Pictures of each set whose patches are compared; they are in memory together, all others batch by batch.
 MOST_COMPARED = 512
-# Of equal pictures, whose error of 0 has no logarithm.
+# The value for equal pictures, because an error of 0 has no logarithm.
 _MOST_DECIBELS = 100.0
 
 _HELD_OUT = {
@@ -51,15 +51,15 @@ _OF_GROUNDS = tuple(f"inpainting_{name}" for name in ("l1", "psnr", "l1_behind",
 
 
 def evaluate(model: OneGan, data: str, count: int, seed: int) -> dict[str, Any]:
-    """Compare what a model reads off held-out scenes with the truth, and what it generates with the scenes.
+    """Compare a model's readings of held-out scenes with the truth, and its generated images with the scenes.
 
     Args:
         model: the model.
         data: "emoji", "emoji-unseen" or a folder.
-        count: scenes, 2 or more; memory does not grow with it but for some 100 bytes each.
+        count: number of scenes, 2 or more; each takes some 100 bytes of memory.
         seed: of scenes and generated images.
     Returns:
-        the keys of `compare_scenes`, and `held_out`, which says what training on the data never sees.
+        the keys of `compare_scenes`, and `held_out`, the part of the data that training never sees.
     """
     training = open_scenes(data, model.size, "train", seed)
     held_out = training.on("held-out")
@@ -68,31 +68,32 @@ def evaluate(model: OneGan, data: str, count: int, seed: int) -> dict[str, Any]:
 
 
 def held_out_images(model: OneGan, data: str, count: int) -> Pixels:
-    """Images of held-out scenes, uint8 [count, R, R, 3]."""
+    """Return images of held-out scenes, uint8 [count, R, R, 3]."""
     held_out = open_scenes(data, model.size, "held-out", 0)
     return np.stack([held_out.scene(FIRST + k).image for k in range(count)])
 
 
 def compare_scenes(model: OneGan, held_out: Scenes, training: Scenes, count: int, seed: int = 0) -> dict[str, Any]:
-    """The metrics of scenes FIRST, FIRST + 1, ... of a source.
+    """Measure a model on scenes FIRST, FIRST + 1, ... of a source.
 
     Args:
         model: the model.
-        held_out: what is measured.
-        training: others like them, for the best distance that can be expected.
-        count: scenes, 2 or more.
-        seed: of generated images, and of the shuffling that tells chance.
+        held_out: the source of the scenes.
+        training: a source of training scenes, for the best distance that can be expected.
+        count: number of scenes, 2 or more.
+        seed: of generated images, and of the shuffling that measures chance.
     Returns:
-        `iou`, `dice` of masks, mean over images, and `iou_all_foreground`, of a mask that covers everything;
-        `child_accuracy`, `child_nmi`, `parent_accuracy`, `parent_nmi` of clusters over all scenes, each with `_chance`,
-        the same of shuffled clusters; `reconstruction_psnr` in decibels, mean over images; `inpainting_l1` (levels of
-        255) and `inpainting_psnr` of made backgrounds against true ones, with `_behind` where the object hides them,
-        `inpainting_psnr_behind_flat` of the visible ground's mean colour there; `sliced_wasserstein` between generated
-        images and scenes, `sliced_wasserstein_data` between scenes of training and these, of at most MOST_COMPARED;
-        `missing`, a reason -> metrics that it leaves out; `per_class` and `per_parent`, one dictionary a class.
+        `iou`, `dice` of masks, mean over images, and `iou_all_foreground` for a mask that covers everything;
+        `child_accuracy`, `child_nmi`, `parent_accuracy`, `parent_nmi` of clusters over all scenes, each with `_chance`
+        for shuffled clusters; `reconstruction_psnr` in decibels, mean over images; `inpainting_l1` (levels of 255) and
+        `inpainting_psnr` of made backgrounds against true ones, with `_behind` for the part that the object hides, and
+        `inpainting_psnr_behind_flat` for the visible ground's mean colour in that part; `sliced_wasserstein` between
+        generated images and scenes, `sliced_wasserstein_data` between training scenes and these, of at most
+        MOST_COMPARED each; `missing`, a reason -> the metrics that are left out for it; `per_class` and `per_parent`,
+        one dictionary a class.
     """
     compared = min(count, MOST_COMPARED)
-    generated = model.generate(compared, seed)  # first: it refuses seeds that nothing can be drawn from
+    generated = model.generate(compared, seed)  # it comes first, because it refuses seeds that are out of bounds
     real, parts = np.empty_like(generated), []
     for start in range(0, count, model.batch):
         scenes = [held_out.scene(FIRST + k) for k in range(start, min(start + model.batch, count))]
@@ -100,7 +101,7 @@ def compare_scenes(model: OneGan, held_out: Scenes, training: Scenes, count: int
         for k, scene in enumerate(scenes[: max(0, compared - start)], start):
             real[k] = scene.image
     columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    # Other numbers than those of the held-out scenes, or the same objects would lie at the same places in both.
+    # Training scenes have other numbers than held-out ones, else both would have the same objects at the same places.
     other = np.stack([training.scene(FIRST + count + k).image for k in range(compared)])
     report: dict[str, Any] = {key: _mean(columns[key]) for key in _OF_MASKS if key in columns}
     for kind in ("child", "parent"):
@@ -121,13 +122,13 @@ def compare_scenes(model: OneGan, held_out: Scenes, training: Scenes, count: int
 
 
 def _measure(model: OneGan, scenes: list[LabelledImage]) -> dict[str, Column]:
-    """Numbers of some scenes, as far as the truth is known, a column [N] each; NaN where a scene has none."""
+    """Measure some scenes as far as the truth is known: a column [N] for each number, NaN for scenes without it."""
     images = np.stack([scene.image for scene in scenes])
     made = model.reconstruct(images)
     found: dict[str, list[Any]] = {"reconstruction_psnr": [*map(_psnr, made.image, images)]}
     masks = [scene.mask for scene in scenes if scene.mask is not None]
     if masks:
-        # One at a time, because every picture's own number is wanted for its class.
+        # Pictures are measured one by one, because classes need every picture's own number.
         pairs = [(ours[None], mask[None]) for ours, mask in zip(made.mask, masks, strict=True)]
         found["iou"] = [intersection_over_union(ours, mask) for ours, mask in pairs]
         found["dice"] = [dice(ours, mask) for ours, mask in pairs]
@@ -146,7 +147,7 @@ def _measure(model: OneGan, scenes: list[LabelledImage]) -> dict[str, Column]:
 
 
 def _background_errors(made: Pixels, ground: Pixels, mask: Pixels) -> dict[str, float]:
-    """Of one background [H, W, 3]: everywhere, and where the mask hides the ground."""
+    """Return errors of one background [H, W, 3]: of all of it, and of the part that the mask hides."""
     behind, visible = mask >= 128, mask == 0
     errors = {"inpainting_l1": _l1(made, ground), "inpainting_psnr": _psnr(made, ground)}
     flat = ground[visible].mean(axis=0) if visible.any() else np.full(3, np.nan)
@@ -162,7 +163,7 @@ def _l1(one: Column, other: Column) -> float:
 
 
 def _psnr(one: Column, other: Column) -> float:
-    """10 log10(255^2 / mean squared error), in decibels; NaN of no pixels."""
+    """Return 10 log10(255^2 / mean squared error), in decibels; NaN if there are no pixels."""
     if not one.size:
         return math.nan
     error = float(((one.astype(np.float64) - other) ** 2).mean()) / 255**2
@@ -170,7 +171,7 @@ def _psnr(one: Column, other: Column) -> float:
 
 
 def _agreement(kind: str, clusters: Column, classes: Column, seed: int) -> dict[str, float]:
-    # Few pictures of many classes match well, and share information, by chance: up to 1 where every class has one.
+    # Few pictures of many classes agree well by chance: with one picture a class, the chance value is 1.
     shuffled = np.random.default_rng(seed).permutation(clusters)
     return {
         f"{kind}_accuracy": clustering_accuracy(clusters, classes),
@@ -183,7 +184,7 @@ def _agreement(kind: str, clusters: Column, classes: Column, seed: int) -> dict[
 def _by_class(
     kind: str, names: tuple[str, ...], columns: Mapping[str, Column], parents: list[str] | None = None
 ) -> list[dict[str, Any]]:
-    """One dictionary a class; numbers of a class without a picture, and clusters that match no class, are None."""
+    """Make a dictionary for each class; None stands for numbers of a class without pictures, and for no cluster."""
     classes, clusters = columns[kind], columns[f"{kind}_cluster"]
     matched = matched_clusters(clusters, classes)
     rows = []
@@ -198,7 +199,7 @@ def _by_class(
 
 
 def _mean(values: Column) -> float | None:
-    """Of the numbers that are there; None where there are none, which JSON can say."""
+    """Return the mean of the values that are not NaN, or None, which JSON can express, if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else None
 

@@ -1,4 +1,4 @@
-"""What OneGAN learns from, item by item: images of objects on a background, and backgrounds."""
+"""The items that OneGAN learns from: images of objects on a background, and backgrounds."""
 
 import torch
 from torch import Tensor
@@ -10,19 +10,19 @@ __all__ = ["SceneItems"]
 
 
 class SceneItems(Dataset[tuple[Tensor, ...]]):
-    """Item i is a scene and a background, each uint8 [3, H, W]; nothing that training must not know is among them.
+    """Item i is a scene and a background, each uint8 [3, H, W], without labels, which training may not see.
 
     Args:
-        scenes: where both come from.
-        seed: 0 takes scene i and background i; any other seed takes others, that no shorter run under 0 meets.
+        scenes: the source of both.
+        seed: 0 takes scene i and background i; another seed takes numbers that no shorter run under 0 reaches.
     """
 
     def __init__(self, scenes: Scenes, seed: int = 0) -> None:
         self.scenes, self.seed = scenes, seed
 
     def __getitem__(self, item: int) -> tuple[Tensor, ...]:
-        """Item -> (image of a scene, background)."""
+        """Return the image of a scene, and a background."""
         index = (self.seed << 40) + item
         scene, background = self.scenes.scene(index).image, self.scenes.background(index)
-        # Copies, because an image of a folder is the one in its cache.
+        # Both are copied, because an image of a folder is the array in its cache.
         return torch.tensor(scene).permute(2, 0, 1), torch.tensor(background).permute(2, 0, 1)

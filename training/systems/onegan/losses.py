@@ -1,6 +1,6 @@
-"""The losses of OneGAN that need no network, each a pure function of tensors to a scalar.
+"""The losses of OneGAN that need no network, pure functions from tensors to a scalar.
 
-Cross entropy of classes and distances of features are PyTorch's own and not repeated here.
+Cross entropy of classes and distances of features are not here, because PyTorch has them.
 """
 
 import math
@@ -24,7 +24,8 @@ __all__ = [
     "weighted_l1",
 ]
 
-# A table of embeddings is a finite set of points: known to a deviation of 0 their likelihood would have no bound.
+# The least log-variance. A table of embeddings is a finite set of points, so a deviation of 0 would make their
+# likelihood infinite.
 LEAST_LOG_VARIANCE = -8.0
 
 
@@ -32,7 +33,7 @@ def embedding_norm(*vectors: Tensor) -> Tensor:
     """Keep embeddings near the origin and near each other: L_Rv = ||v_p||^2 + ||v_c||^2 + ||v_bg||^2, batch mean.
 
     Args:
-        vectors: [N, d] each, as many as there are; d may differ.
+        vectors: any number of them, [N, d] each; d may differ.
     Source: OneGAN supplementary, section B.
     """
     return torch.stack([vector.square().sum(dim=1).mean() for vector in vectors]).sum()
@@ -43,7 +44,7 @@ def mask_balance(mask: Tensor, share: float = 0.5) -> Tensor:
 
     Args:
         mask: [N, 1, H, W] in [0, 1].
-        share: of a picture that masks should cover, s; published 1/2.
+        share: s, the share of a picture that masks should cover; published 1/2.
     Source: OneGAN supplementary, section B.
     """
     return (mask.flatten(1).mean(dim=1) - share).abs().mean()
@@ -52,11 +53,11 @@ def mask_balance(mask: Tensor, share: float = 0.5) -> Tensor:
 def mask_decisiveness(mask: Tensor, share: float = 0.5) -> Tensor:
     """Push each mask to 0 and 1: L_MD = |mean(max(0, m')) - s| + |mean(min(0, m')) + 1 - s|, where m' = 2 m - 1.
 
-    It vanishes for a mask with exactly that share of its pixels at 1 and all others at 0.
+    It vanishes if exactly the share s of a mask's pixels is 1 and all others are 0.
 
     Args:
         mask: [N, 1, H, W] in [0, 1].
-        share: of a picture that masks should cover, s; published 1/2.
+        share: s, the share of a picture that masks should cover; published 1/2.
     Source: OneGAN supplementary, section B.
     """
     signed = 2 * mask.flatten(1) - 1
@@ -65,7 +66,7 @@ def mask_decisiveness(mask: Tensor, share: float = 0.5) -> Tensor:
 
 
 def mask_regularizer(mask: Tensor, share: float = 0.5) -> Tensor:
-    """L_RM = L_MB + 0.1 L_MD of masks [N, 1, H, W] in [0, 1], which should cover a share of their pictures.
+    """Return L_RM = L_MB + 0.1 L_MD of masks [N, 1, H, W] in [0, 1], which should cover a share of their pictures.
 
     Source: OneGAN supplementary, section B.
     """
@@ -85,8 +86,8 @@ def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
 def gaussian_nll(target: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     """-ln N(x; mu, sigma^2) = (ln 2 pi + ln sigma^2 + (x - mu)^2 / sigma^2) / 2, mean over d and batch.
 
-    A mean, unlike the divergence above, so that it weighs the same whatever the length of the code. The log-variance is
-    taken to be at least LEAST_LOG_VARIANCE.
+    Unlike the divergence above it is a mean over d, so that its weight does not depend on the length of the code. The
+    log-variance is limited to LEAST_LOG_VARIANCE from below.
 
     Args:
         target, mean, log_variance: [N, d].
@@ -97,20 +98,20 @@ def gaussian_nll(target: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def real_or_fake(logits: Tensor, real: bool) -> Tensor:
-    """Binary cross entropy of logits whose truth is all real or all fake: mean of softplus(-x) or softplus(x).
+    """Return the binary cross entropy of logits that are all real or all fake: mean of softplus(-x) or softplus(x).
 
     Args:
-        logits: any shape; of a patch discriminator [N, 1, h, w], of which every unit counts alike.
-        real: what they are, or what a generator wants them to be taken for.
+        logits: any shape; those of a patch discriminator are [N, 1, h, w], and all count alike.
+        real: whether they are real, or a generator wants them to be taken for real.
     Source: Goodfellow et al. 2014; for patches Isola et al. 2017.
     """
     return F.softplus(-logits if real else logits).mean()
 
 
 def weighted_l1(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean of the absolute difference: sum(w |a - b|) / sum(w), over the batch; 0 where all weights are 0.
+    """Return the weighted mean of the absolute difference, sum(w |a - b|) / sum(w), over the batch; 0 without weight.
 
-    No gradient flows into the weights: a mask could lower the error by growing over the pixels that are hard.
+    No gradient flows into the weights, because a mask could lower the error by growing over the pixels that are hard.
 
     Args:
         first, second: [N, C, H, W].
@@ -129,7 +130,7 @@ def weighted_l1(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
 
 
 def background_weight(mask: Tensor) -> Tensor:
-    """How much a pixel tells about the background: 1 - m where the mask m is under 1/2, 0 elsewhere.
+    """Return how much a pixel tells about the background: 1 - m if the mask m is under 1/2, else 0.
 
     Args:
         mask: [N, 1, H, W] in [0, 1].

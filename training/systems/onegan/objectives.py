@@ -1,8 +1,8 @@
-"""What OneGAN's networks minimise, term by term, and which networks each term may change.
+"""The terms of OneGAN's objectives, and the networks that each term may change.
 
-The names of terms are those of their weights in `OneGanWeights`. Discriminators learn from detached images, so that
-nothing else moves with them. For the others a term's gradient stops where its route ends: what it reaches beyond, such
-as the style encoder through the mask of an image made again, stays as it is.
+The names of terms are those of their weights in `OneGanWeights`. Discriminators learn from detached images, so their
+terms change no other network. Every other term changes only the networks of its route. Its gradient may reach others,
+such as the style encoder through the mask of an image made again, but they stay as they are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ....engine.systems.onegan.networks import BackgroundDiscriminator, ObjectDiscriminator, OneGanNetworks, Scene
+from ....engine.systems.onegan.networks import BackgroundDiscriminator, Composite, ObjectDiscriminator, OneGanNetworks
 from .losses import (
     background_weight,
     embedding_norm,
@@ -25,8 +25,8 @@ from .recipe import OneGanWeights
 
 __all__ = ["ROUTES", "Terms", "critic_terms", "generation_terms", "learners", "reconstruction_terms"]
 
-# (terms, networks that learn from them): one backward pass each. Terms share a pass where none of them reaches a
-# network of the pass that it may not change. D_c's class head learns from `child` too, to the same end.
+# (terms, networks that learn from them): one backward pass each. Terms share a pass if none of them reaches a network
+# of the pass that it may not change. D_c's class head learns from `child` too, because its aim is the same.
 ROUTES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (
         ("adversarial", "background", "auxiliary", "child", "vectors", "mask"),
@@ -46,7 +46,7 @@ ROUTES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 
 
 def learners(networks: OneGanNetworks, objects: ObjectDiscriminator) -> dict[str, list[nn.Parameter]]:
-    """The parameters behind the names in ROUTES, none of them twice."""
+    """Return the parameters behind the names in ROUTES, none of them twice."""
     background = networks.background
     parts: dict[str, tuple[nn.Module, ...]] = {
         "G_fg": (networks.foreground,),
@@ -64,7 +64,7 @@ def learners(networks: OneGanNetworks, objects: ObjectDiscriminator) -> dict[str
 
 
 class Terms:
-    """Terms of an objective by name; one of weight 0 is not even computed, one that is added twice is the sum."""
+    """Terms of an objective by name. A term of weight 0 is not computed; one that is added twice is summed."""
 
     def __init__(self, weights: OneGanWeights) -> None:
         self.weights = weights
@@ -77,14 +77,14 @@ class Terms:
             self.values[name] = self.values[name] + found if name in self.values else found
 
     def total(self, names: Sequence[str] | None = None) -> Tensor | None:
-        """Weighted sum of the named terms, or of all; None where there is none of them."""
+        """Return the weighted sum of the named terms, or of all; None if there are none."""
         chosen = [name for name in self.values if names is None or name in names]
         if not chosen:
             return None
         return torch.stack([getattr(self.weights, name) * self.values[name] for name in chosen]).sum()
 
     def detached(self) -> Iterator[tuple[str, Tensor]]:
-        """Names and values, to log."""
+        """Return names and values for the log."""
         return ((name, value.detach()) for name, value in self.values.items())
 
 
@@ -95,27 +95,27 @@ def critic_terms(
     images: Tensor,
     places: Tensor,
     child: Tensor,
-    made: Scene,
-    again: Sequence[Scene] = (),
+    made: Composite,
+    again: Sequence[Composite] = (),
 ) -> None:
-    """What D_c and D_bg minimise; no gradient leaves them.
+    """Add the terms that D_c and D_bg minimise; no gradient leaves the two.
 
     Args:
-        terms: receives them.
+        terms: receives the terms.
         objects, backgrounds: D_c and D_bg.
         images, places: real images of objects and real backgrounds, [N, 3, R, R] in [-1, 1].
-        child: classes of what path G made, [N].
-        made: of path G.
-        again: of path R, as further fakes.
+        child: classes of the images of path G, [N].
+        made: composites of path G.
+        again: composites of path R, as further fakes.
     """
     n = len(images)
-    # No layer mixes samples: one pass judges all.
-    fakes = [made.image, *(scene.image for scene in again)]
+    # One pass judges all images, because no layer mixes samples.
+    fakes = [made.image, *(composite.image for composite in again)]
     judged = objects(torch.cat([images, *fakes, made.foreground * made.mask]).detach())
     value, classes = judged.adversarial, judged.auxiliary
     terms.add("critic", lambda: real_or_fake(value[:n], True) + real_or_fake(value[n:-n], False))
     terms.add("critic_child", lambda: F.cross_entropy(classes[-n:], child))
-    fakes = [made.background, *(scene.background for scene in again)]
+    fakes = [made.background, *(composite.background for composite in again)]
     patches = backgrounds(torch.cat([places, *fakes, images]).detach())
     real, kind = patches.adversarial, patches.auxiliary
     terms.add("critic_background", lambda: real_or_fake(real[:n], True) + real_or_fake(real[n:-n], False))
@@ -129,17 +129,17 @@ def generation_terms(
     backgrounds: BackgroundDiscriminator,
     child: Tensor,
     parent: Tensor,
-    made: Scene,
+    made: Composite,
     mask_share: float = 0.5,
 ) -> None:
-    """Terms of path G.
+    """Add the terms of path G.
 
     Args:
-        terms: receives them.
+        terms: receives the terms.
         networks, objects, backgrounds: all networks.
         child, parent: classes, [N].
-        made: from them.
-        mask_share: of a picture that masks should cover.
+        made: composites made from the classes.
+        mask_share: share of a picture that masks should cover.
     """
     n, codes = len(child), made.codes
     judged = objects(torch.cat([made.image, made.foreground * made.mask]))
@@ -158,19 +158,19 @@ def reconstruction_terms(
     objects: ObjectDiscriminator,
     backgrounds: BackgroundDiscriminator,
     images: Tensor,
-    again: Scene,
-    truth: tuple[Tensor, Tensor, Scene] | None,
+    again: Composite,
+    truth: tuple[Tensor, Tensor, Composite] | None,
     mask_share: float = 0.5,
 ) -> None:
-    """Terms of path R.
+    """Add the terms of path R.
 
     Args:
-        terms: receives them.
-        objects, backgrounds: D_c and D_bg, which they do not change.
+        terms: receives the terms.
+        objects, backgrounds: D_c and D_bg, which the terms do not change.
         images: [N, 3, R, R] in [-1, 1], without gradient.
-        again: made from the images.
-        truth: classes of child and parent [N], and what path G made the images with; None of real images.
-        mask_share: of a picture that masks should cover.
+        again: composites made from the images.
+        truth: child and parent classes [N], and the composite of path G that the images are from; None for real images.
+        mask_share: share of a picture that masks should cover.
     """
     encoding = again.encoding
     assert encoding is not None
@@ -215,7 +215,7 @@ def reconstruction_terms(
 
 
 def _features(discriminator: nn.Module, images: Tensor) -> Tensor:
-    """What images are to a discriminator, without gradient."""
+    """Return a discriminator's features of images, without gradient."""
     with torch.no_grad():
         features: Tensor = discriminator(images).features
         return features.float()
@@ -224,6 +224,6 @@ def _features(discriminator: nn.Module, images: Tensor) -> Tensor:
 def _weighted_features(
     backgrounds: BackgroundDiscriminator, images: Tensor, features: Tensor, weight: Tensor
 ) -> Tensor:
-    """L1 of D_bg's features, where the image shows background; a feature counts as the pixels around it do."""
+    """Return the L1 of D_bg's features of the background; a feature's weight is that of the pixels around it."""
     at_features = F.interpolate(weight, size=features.shape[2:], mode="area")
     return weighted_l1(_features(backgrounds, images), features.float(), at_features)

@@ -1,6 +1,6 @@
-"""What a OneGAN training run is. The paper gives L_Rv and L_RM and the order of its phases; all other numbers are ours.
+"""The recipe of a OneGAN run. The paper gives L_Rv, L_RM and the order of its phases; all other numbers are ours.
 
-Where FineGAN or MixNMatch, its relatives, have a number for the same thing, it is the default.
+If its relatives FineGAN or MixNMatch have a number for the same thing, their number is the default.
 """
 
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
@@ -21,11 +21,11 @@ __all__ = ["OneGanRecipe", "OneGanWeights"]
 
 
 class OneGanWeights(BaseModel):
-    """The weight of every term; 0 leaves a term out. D_c judges whole images, D_bg patches of backgrounds."""
+    """The weights of all terms; 0 leaves a term out. D_c judges whole images, D_bg patches of backgrounds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    # What D_c and D_bg minimise.
+    # Terms of D_c and D_bg.
     critic: float = Field(1.0, ge=0, description="D_c: real images from made ones.")
     critic_child: float = Field(1.0, ge=0, description="D_c: the child class of a foreground that was made from it.")
     critic_background: float = Field(10.0, ge=0, description="D_bg: real backgrounds from made ones, by patches.")
@@ -105,15 +105,15 @@ class OneGanRecipe(Recipe):
         return self
 
     def start(self, device: torch.device, seed: int) -> "OneGanTraining":
-        """The networks, optimisers and random state of a run before its first step."""
-        from .training import OneGanTraining  # that file imports this one
+        """Make the networks, optimisers and random state of a run before its first step."""
+        from .training import OneGanTraining  # it imports this file
 
         return OneGanTraining(self, device, seed)
 
     def open_data(self, seed: int) -> Scenes:
-        """Objects on backgrounds, of the model's resolution."""
+        """Open objects on backgrounds, at the model's resolution."""
         return open_scenes(self.data, self.model.size, seed=seed)
 
     def items(self, data: Scenes, seed: int) -> SceneItems:
-        """Images of scenes, and backgrounds."""
+        """Return images of scenes, and backgrounds."""
         return SceneItems(data, seed)

@@ -21,13 +21,13 @@ def _published(images: int, children: int, parents: int, what: str) -> OneGanRec
     )  # fmt: skip
 
 
-# Classes as FineGAN has them: as many children as the data set has species, breeds or models.
+# The numbers of classes are FineGAN's: a child for each of the data set's species, breeds or models.
 CUB = _published(11_788, 200, 20, "birds")
 DOGS = _published(20_580, 120, 12, "dogs")
 CARS = _published(16_185, 196, 20, "cars")
 
-# The emoji of the scenes cover 30 % of their pictures on average, 6 to 62 % of a single one.
-# 12,000 CPU-seconds where the CPU multiplies in bfloat16: 1, 2 and 3 a step in the three phases.
+# Emoji cover 30 % of a picture on average, and 6 to 62 % of a single one.
+# The run takes 12,000 seconds on a CPU that multiplies in bfloat16: 1, 2 and 3 a step in the three phases.
 EMOJI = OneGanRecipe(
     description="Emoji on the ground of an unknown planet, with masks and two levels of classes",
     model=OneGanConfig(

@@ -1,4 +1,4 @@
-"""One training step of OneGAN: three paths forward, one step of the discriminators, one of everything else."""
+"""One training step of OneGAN: three paths forward, a step of the discriminators, a step of all other networks."""
 
 from copy import deepcopy
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ....engine.files.pictures import contact_sheet, to_uint8
-from ....engine.systems.onegan.networks import BackgroundDiscriminator, ObjectDiscriminator, OneGanNetworks, Scene
+from ....engine.systems.onegan.networks import BackgroundDiscriminator, Composite, ObjectDiscriminator, OneGanNetworks
 from ....kernels.op.levels import values_of
 from ...average import fade_rates, follow
 from .objectives import ROUTES, Terms, critic_terms, generation_terms, learners, reconstruction_terms
@@ -18,15 +18,15 @@ from .recipe import OneGanRecipe
 
 __all__ = ["OneGanTraining"]
 
-_SHOWN = 8  # images a row of a sheet of samples
+_SHOWN = 8  # images in a row of the sheet of samples
 
 
 class OneGanTraining:
     """The networks, optimisers and random state of a run, and the step that advances them.
 
     Args:
-        recipe: the run.
-        device: where it happens.
+        recipe: recipe of the run.
+        device: the device that it runs on.
         seed: of weights and codes.
     """
 
@@ -43,7 +43,7 @@ class OneGanTraining:
             module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.learners = learners(self.networks, self.objects)
         critics = [*self.objects.parameters(), *self.backgrounds.parameters()]
-        # D_c's class head is in both lists: it and the generator want the same, that it reads the child class.
+        # D_c's class head is in both lists, because it and the generator both want it to read the child class.
         others = [*self.networks.parameters(), *self.objects.classes.parameters()]
         self.rates = {"critic": recipe.lr_critic, "generator": recipe.lr_generator}
         self.optimisers = {
@@ -55,7 +55,7 @@ class OneGanTraining:
         self._seen: Tensor | None = None
 
     def modules(self) -> dict[str, nn.Module]:
-        """Every network by name, the averaged ones included."""
+        """Return every network by name, the averaged ones too."""
         return {
             "networks": self.networks,
             "objects": self.objects,
@@ -64,15 +64,15 @@ class OneGanTraining:
         }
 
     def numbers(self) -> dict[str, Tensor]:
-        """Running values outside the networks: the number of averaging updates."""
+        """Return the running value outside the networks: the number of averaging updates."""
         return {"updates": self.updates}
 
     def phase(self, progress: float) -> int:
-        """Which paths run at a share of the run: 1 path G, 2 also path R of made images, 3 also path R of real ones."""
+        """Return the phase at a share of the run: 1 is path G, 2 adds path R of made images, 3 path R of real ones."""
         return 1 + sum(progress >= start for start in self.recipe.phases)
 
     def step(self, batch: tuple[Tensor, ...], progress: float) -> dict[str, Tensor]:
-        """One step of both discriminators, then one of generators, encoders and tables, on the same made images.
+        """Take a step of both discriminators, then one of generators, encoders and tables, on the same made images.
 
         Args:
             batch: images of objects, uint8 [B, 3, R, R]; backgrounds, uint8 [B, 3, R, R].
@@ -85,7 +85,7 @@ class OneGanTraining:
         images, grounds = (self._entering(pixels) for pixels in batch)
         self._seen = images[:_SHOWN]
         phase = self.phase(progress)
-        # Every other step is an ordinary one, or the easy codes would be forgotten.
+        # Every other step takes ordinary codes, because the easy ones would be forgotten.
         hard = progress >= recipe.hard_from and round(progress * recipe.steps) % 2 == 0
         child, parent, latent = self._hard_codes(len(images)) if hard else self.networks.draw(len(images), self.random)
         with self._autocast():
@@ -95,7 +95,7 @@ class OneGanTraining:
             of_real = self._again(images) if phase >= 3 else None
 
         judging = Terms(recipe.weights)
-        again = [scene for scene in (of_made, of_real) if scene is not None] if recipe.judged == "all" else []
+        again = [each for each in (of_made, of_real) if each is not None] if recipe.judged == "all" else []
         with self._autocast():
             critic_terms(judging, self.objects, self.backgrounds, images, grounds, child, made, again)
         self.optimisers["critic"].zero_grad(set_to_none=True)
@@ -117,15 +117,15 @@ class OneGanTraining:
         self.optimisers["generator"].step()
         follow(list(self.average.parameters()), list(self.networks.parameters()), self.updates, recipe.ema)
         shares = {"mask_share": made} | ({} if of_real is None else {"again_mask_share": of_real})
-        means = {name: scene.mask.detach().mean() for name, scene in shares.items()}
+        means = {name: composite.mask.detach().mean() for name, composite in shares.items()}
         return dict(judging.detached()) | dict(making.detached()) | means
 
     @torch.no_grad()
     def samples(self) -> npt.NDArray[np.uint8]:
-        """A sheet of rows, uint8 [H, W, 3], by the averaged networks.
+        """Return a sheet of rows, uint8 [H, W, 3], made by the averaged networks.
 
-        Of fixed codes: images, foregrounds, masks, backgrounds; then of the last step's real images: they themselves,
-        and the same four of path R.
+        Four rows are from fixed codes: images, foregrounds, masks, backgrounds. Then come the last step's real images,
+        and the same four rows from path R of them.
         """
         config = self.recipe.model
         child = torch.arange(_SHOWN, device=self.device) * config.children // _SHOWN
@@ -140,7 +140,7 @@ class OneGanTraining:
         return contact_sheet(to_uint8(torch.cat(filled)), columns=_SHOWN)
 
     def model(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and configuration of the model file: the averaged generators, encoders and tables."""
+        """Return tensors and configuration of the model file: the averaged generators, encoders and tables."""
         small = torch.float16 if self.recipe.storage == "fp16" else torch.float32
         tensors = {
             f"networks.{name}": tensor.detach().cpu().contiguous().to(small if tensor.ndim > 1 else torch.float32)
@@ -152,8 +152,8 @@ class OneGanTraining:
         images = values_of(pixels.to(self.device, non_blocking=True))
         return images.contiguous(memory_format=torch.channels_last)
 
-    def _again(self, images: Tensor) -> Scene:
-        """Path R as in training: codes drawn around what was read off, pre-images mixed."""
+    def _again(self, images: Tensor) -> Composite:
+        """Run path R as in training: codes are drawn around those that were read off, and pre-images are mixed."""
         beta, background_beta = self.networks.draw_mix(len(images), self.random)
         return self.networks.reconstruct(
             images, beta=beta, background_beta=background_beta, sample=True, random=self.random
@@ -161,7 +161,7 @@ class OneGanTraining:
 
     @torch.no_grad()
     def _hard_codes(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Of several times as many codes, those whose child class D_c is least sure of. Source: FineGAN's code."""
+        """Draw several times as many codes, and keep those whose child class D_c is least sure of (as FineGAN does)."""
         drawn = self.networks.draw(count * self.recipe.hard_choice, self.random)
         surprise = []
         for child, parent, latent in zip(*(codes.split(count) for codes in drawn), strict=True):
@@ -178,15 +178,15 @@ class OneGanTraining:
             total = terms.total(names)
             if total is not None:
                 reached = [parameter for part in parts for parameter in self.learners[part]]
-                # Other routes lead through the same graph.
+                # Other routes need the same autograd graph.
                 torch.autograd.backward(total, inputs=reached, retain_graph=True)
 
     def _autocast(self) -> torch.autocast:
-        # Without the cache of weights: one that was cast without a graph would pass no gradient later.
+        # The cache of weights is off, because a weight that was cast without gradients would pass none later.
         enabled = self.recipe.precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
-def _rows(scene: Scene) -> list[Tensor]:
-    mask = (2 * scene.mask - 1).expand_as(scene.image)
-    return [scene.image, scene.foreground, mask, scene.background]
+def _rows(composite: Composite) -> list[Tensor]:
+    mask = (2 * composite.mask - 1).expand_as(composite.image)
+    return [composite.image, composite.foreground, mask, composite.background]

@@ -39,14 +39,14 @@ def test_the_norm_of_the_vectors_reaches_the_tables_alone() -> None:
 
 
 def test_the_mask_reaches_the_foreground_and_its_tables_alone() -> None:
-    scene = (network := trained(OneGanNetworks)).generate(drawn(network))
+    composite = (network := trained(OneGanNetworks)).generate(drawn(network))
     without = ("background", "child_encoder", "parent_encoder", "foreground.to_image")
-    assert touched(network, (scene.mask.mean() - 0.25).abs()) == everything(network, *without)
+    assert touched(network, (composite.mask.mean() - 0.25).abs()) == everything(network, *without)
 
 
 def test_a_generated_image_reaches_generators_and_tables() -> None:
-    scene = (network := trained(OneGanNetworks)).generate(drawn(network))
-    assert touched(network, scene.image.square().mean()) == everything(network, *ENCODERS)
+    composite = (network := trained(OneGanNetworks)).generate(drawn(network))
+    assert touched(network, composite.image.square().mean()) == everything(network, *ENCODERS)
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def test_a_generated_image_reaches_generators_and_tables() -> None:
 )
 def test_a_reconstruction_reaches_all_that_it_is_made_from(source: Any, without: tuple[str, ...]) -> None:
     network = trained(OneGanNetworks, tiny(reconstruction_codes=source))
-    scene = network.reconstruct(images(tiny()), beta=torch.tensor([0.3, 0.6]), sample=True)
-    assert touched(network, scene.image.square().mean()) == everything(network, *without)
+    composite = network.reconstruct(images(tiny()), beta=torch.tensor([0.3, 0.6]), sample=True)
+    assert touched(network, composite.image.square().mean()) == everything(network, *without)
 
 
 def test_autoencoding_reaches_no_pose_and_no_pre_image_of_a_generator() -> None:

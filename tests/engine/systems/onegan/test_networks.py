@@ -7,7 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from zellige.engine.systems.onegan.config import OneGanConfig
-from zellige.engine.systems.onegan.networks import BackgroundDiscriminator, ObjectDiscriminator, OneGanNetworks, Scene
+from zellige.engine.systems.onegan.networks import (
+    BackgroundDiscriminator,
+    Composite,
+    ObjectDiscriminator,
+    OneGanNetworks,
+)
 
 from .tiny_onegan import drawn, every_choice, images, normal, one_thread, parameters, tiny, trained
 
@@ -35,10 +40,10 @@ class TestPublishedSizes:
         config = tiny(**chosen)
         network, x = trained(OneGanNetworks, config), images(config)
         made, again = network.generate(drawn(network)), network.reconstruct(x, beta=torch.rand(2), sample=True)
-        for scene in (made, again):
-            assert scene.image.shape == scene.foreground.shape == scene.background.shape == x.shape
-            assert scene.mask.shape == (2, 1, *x.shape[2:])
-            assert scene.image.isfinite().all()
+        for composite in (made, again):
+            assert composite.image.shape == composite.foreground.shape == composite.background.shape == x.shape
+            assert composite.mask.shape == (2, 1, *x.shape[2:])
+            assert composite.image.isfinite().all()
         (made.image.mean() + again.image.mean()).backward()
         assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
 
@@ -59,14 +64,14 @@ class TestPathG:
         network = trained(OneGanNetworks)
         nn.init.zeros_(network.foreground.to_mask.weight)
         nn.init.constant_(network.foreground.to_mask.bias, bias)
-        scene = network.generate(drawn(network))
-        assert torch.equal(scene.image, getattr(scene, shown))
+        composite = network.generate(drawn(network))
+        assert torch.equal(composite.image, getattr(composite, shown))
 
     @torch.no_grad()
     def test_the_image_is_composed_by_the_mask(self) -> None:
-        scene = (network := trained(OneGanNetworks)).generate(drawn(network))
-        expected = scene.background * (1 - scene.mask) + scene.foreground * scene.mask
-        torch.testing.assert_close(scene.image, expected)
+        composite = (network := trained(OneGanNetworks)).generate(drawn(network))
+        expected = composite.background * (1 - composite.mask) + composite.foreground * composite.mask
+        torch.testing.assert_close(composite.image, expected)
 
     @torch.no_grad()
     def test_the_call_makes_the_same_image_at_once(self) -> None:
@@ -155,9 +160,9 @@ class TestPathR:
     @torch.no_grad()
     def test_the_mask_is_read_by_the_background_encoder(self) -> None:
         network, x = trained(OneGanNetworks), images(tiny())
-        scene = network.reconstruct(x)
-        expected = network.background(network.background_encoder(x, scene.mask)).tanh()
-        assert torch.equal(scene.background, expected)
+        composite = network.reconstruct(x)
+        expected = network.background(network.background_encoder(x, composite.mask)).tanh()
+        assert torch.equal(composite.background, expected)
 
     @torch.no_grad()
     def test_means_are_codes_and_samples_are_drawn_around_them(self) -> None:
@@ -206,9 +211,9 @@ class TestPathR:
         network, here, there = trained(OneGanNetworks), images(tiny()), images(tiny(), seed=1)
         place, thing = network.reconstruct(there), network.reconstruct(here)
         assert thing.encoding is not None
-        scene = network.decode(there, thing.encoding, thing.codes, mask=place.mask)
-        assert torch.equal(scene.background, place.background)
-        assert torch.equal(scene.foreground, thing.foreground) and torch.equal(scene.mask, thing.mask)
+        composite = network.decode(there, thing.encoding, thing.codes, mask=place.mask)
+        assert torch.equal(composite.background, place.background)
+        assert torch.equal(composite.foreground, thing.foreground) and torch.equal(composite.mask, thing.mask)
 
     def test_it_exports(self) -> None:
         class Path(nn.Module):
@@ -216,30 +221,30 @@ class TestPathR:
                 super().__init__()
                 self.network = network
 
-            def forward(self, x: Tensor) -> Scene:
+            def forward(self, x: Tensor) -> Composite:
                 return self.network.reconstruct(x)
 
         path, x = Path(trained(OneGanNetworks).eval()), images(tiny())
-        scene = torch.export.export(path, (x,)).module()(x)
-        torch.testing.assert_close(scene.background, path(x).background, rtol=0, atol=1e-6)
+        composite = torch.export.export(path, (x,)).module()(x)
+        torch.testing.assert_close(composite.background, path(x).background, rtol=0, atol=1e-6)
 
 
 class TestPrecision:
     @pytest.mark.parametrize("path", ["generate", "reconstruct"])
     def test_autocast_to_bfloat16_gives_float32_images_and_gradients(self, path: str) -> None:
         network, x = trained(OneGanNetworks), images(tiny())
-        run: Callable[[], Scene] = {
+        run: Callable[[], Composite] = {
             "generate": lambda: network.generate(drawn(network)),
             "reconstruct": lambda: network.reconstruct(x, beta=torch.tensor([0.3, 0.6])),
         }[path]
         exact = run()
         with torch.autocast("cpu", torch.bfloat16):
-            scene = run()
+            composite = run()
         for part in ("image", "foreground", "background", "mask"):
-            assert getattr(scene, part).dtype == torch.float32
+            assert getattr(composite, part).dtype == torch.float32
             # Measured over four seeds: at most 0.013.
-            assert (getattr(scene, part) - getattr(exact, part)).square().mean().sqrt() < 0.02
-        scene.image.square().mean().backward()
+            assert (getattr(composite, part) - getattr(exact, part)).square().mean().sqrt() < 0.02
+        composite.image.square().mean().backward()
         assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
 
     @torch.no_grad()

@@ -60,8 +60,8 @@ def mask_of(run: OneGanTraining, mask: Tensor, monkeypatch: pytest.MonkeyPatch) 
     generate = run.networks.generate
 
     def masked(codes: Any) -> Any:
-        scene = generate(codes)
-        return replace(scene, mask=0 * scene.mask + mask)
+        composite = generate(codes)
+        return replace(composite, mask=0 * composite.mask + mask)
 
     monkeypatch.setattr(run.networks, "generate", masked)
 
