@@ -101,7 +101,7 @@ def plan(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
 
 
 def rewritten(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
-    """Fold norms, choose forms and put them in; arguments and result are those of `plan`, but it changes the network."""
+    """Fold norms, choose forms and put them in the network; arguments and result are those of `plan`."""
     fold_norms(network)
     choices = plan(network, run)
     apply(network, choices)

@@ -58,7 +58,8 @@ class KeyPatchRecipe(Recipe):
     ratio: Literal["2:1", "1:1", "1:2"] = Field(
         "2:1", description="Updates of D to those of the generator: 2:1 in the final code, 1:2 in that of March 2018."
     )
-    lr: Rate = Field(2e-4, description="Adam's learning rate, of both.")
+    lr: Rate = Field(2e-4, description="Adam's learning rate for encoder and decoders.")
+    lr_critic: Rate = Field(2e-4, description="Adam's learning rate for D; lower where it knows few images by heart.")
     betas: Betas = Field((0.5, 0.999), description="Adam's moments.")
 
     @model_validator(mode="after")

@@ -39,9 +39,9 @@ class KeyPatchTraining:
         self.average = deepcopy(self.networks).eval().requires_grad_(False)
         for module in self.modules().values():
             module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.rates = {"critic": recipe.lr, "generator": recipe.lr}
+        self.rates = {"critic": recipe.lr_critic, "generator": recipe.lr}
         self.optimisers = {
-            name: torch.optim.Adam(module.parameters(), lr=recipe.lr, betas=recipe.betas)
+            name: torch.optim.Adam(module.parameters(), lr=self.rates[name], betas=recipe.betas)
             for name, module in (("critic", self.critic), ("generator", self.networks))
         }
         self.random = torch.Generator(device).manual_seed(seed)
