@@ -24,7 +24,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> KeyPatch:
 
 @pytest.fixture(scope="module")
 def report(model: KeyPatch) -> dict[str, Any]:
-    return compare(model, Blocks(), Blocks(), 6)  # type: ignore[arg-type]
+    return compare(model, Blocks(), Blocks(), 4)  # type: ignore[arg-type]
 
 
 def test_key_and_random_patches_are_reported(report: dict[str, Any]) -> None:
@@ -39,14 +39,14 @@ def test_a_perfect_model_keeps_patches_and_finds_their_places(model: KeyPatch, m
 
     monkeypatch.setattr(model, "images", lambda sets: np.stack([one.picture for one in sets]))
     monkeypatch.setattr(model, "masks", lambda sets: np.stack([union_mask(s.boxes, (64, 64)) for s in sets]) * 1.0)
-    found = compare(model, Blocks(), Blocks(), 4)  # type: ignore[arg-type]
+    found = compare(model, Blocks(), Blocks(), 2)  # type: ignore[arg-type]
     assert found["mask_iou_key"] == 1 and found["appearance_key"] == found["mask_l1_random"] == 0
     assert found["sliced_wasserstein_key"]["mean"] == 0
 
 
 def test_a_black_mask_loses_everything(model: KeyPatch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "masks", lambda sets: np.zeros((len(sets), 64, 64), np.float32))
-    found = compare(model, Blocks(), Blocks(), 4)  # type: ignore[arg-type]
+    found = compare(model, Blocks(), Blocks(), 2)  # type: ignore[arg-type]
     assert found["mask_iou_key"] == 0 and found["mask_l1_key"] > 0.1 and found["appearance_union_key"] > 0.2
 
 

@@ -101,14 +101,14 @@ class TestItems:
         assert not torch.equal(image, other)
 
     def test_half_are_mirrored_with_their_boxes(self) -> None:
-        items, mirrored = tiny().items(Blocks(), 0), 0
-        for index in range(40):
+        items, mirrored = tiny(selection="random").items(Blocks(), 0), 0
+        for index in range(24):
             image, _, boxes, patches = items[index]
             x, y = boxes[0, :2].tolist()
             corner = image[:, y, x].int(), patches[0, :, 0, 0].int()
             assert (corner[0] - corner[1]).abs().max() <= 40  # bicubic at the corner
             mirrored += bool((image.permute(1, 2, 0).numpy()[:, ::-1] == picture(index)).all())
-        assert 10 < mirrored < 30
+        assert 5 < mirrored < 19
 
     def test_an_item_depends_on_its_number_alone(self) -> None:
         first, second = tiny().items(Blocks(), 0), tiny().items(Blocks(), 0)
@@ -117,7 +117,7 @@ class TestItems:
         assert all(torch.equal(a, b) for a, b in zip(first[7], second[7], strict=True))
 
     def test_with_replacement_patches_repeat(self) -> None:
-        items = tiny(candidates=2, replacement=True).items(Blocks(), 0)
+        items = tiny(candidates=2, replacement=True, selection="random").items(Blocks(), 0)
         assert all(len(np.unique(items[k][2].numpy(), axis=0)) < 3 for k in range(5))
 
     def test_random_patches_are_others_for_every_item(self) -> None:
@@ -126,7 +126,7 @@ class TestItems:
 
 
 class TestRuns:
-    RUN = tiny(batch=2, steps=6, ratio="2:1", log_every=1, checkpoint_every=3, sample_every=6)
+    RUN = tiny(batch=2, steps=6, ratio="2:1", selection="random", log_every=1, checkpoint_every=3, sample_every=6)
 
     def run(self, out: Path, **options: Any) -> dict[str, Any]:
         return train(self.RUN, Blocks(), out, workers=0, **options)  # type: ignore[arg-type]
