@@ -25,8 +25,9 @@ from ...runtimes import checked_name, converted
 from ...runtimes.graph_file import GraphFile
 from .config import KeyPatchConfig
 from .networks import Composition, Discriminator, KeyPatchNetworks, Parts
-from .parts import PatchSet, Pictures, as_pictures, key_patches, patches_of, read_boxes
+from .parts import PatchSet, Pictures, as_pictures, key_patches, noisy, patches_of, read_boxes
 from .rows import row_of
+from .selection import narrowed
 
 __all__ = ["RUNS", "Composed", "KeyPatch", "build", "example", "open_graph", "open_model"]
 
@@ -182,7 +183,7 @@ class KeyPatch:
         """
         squares = cut_squares(images, self.config.resolution)
         sets = [
-            key_patches(pixels, patches, select, _narrowed(self.config, area), np.random.default_rng((seed, index)))
+            key_patches(pixels, patches, select, narrowed(self.config, area), np.random.default_rng((seed, index)))
             for index, pixels in enumerate(squares.pixels)
         ]
         return self.compose_all(sets, noise, seed)
@@ -242,7 +243,7 @@ class KeyPatch:
                 part = alike[start : start + self.batch]
                 pixels = torch.from_numpy(np.stack([one.patches for one in part])).to(self.device)
                 numbers = range(first, first + len(part))
-                patches = _noisy(values_of(pixels).permute(0, 1, 4, 2, 3), noise, seed, numbers)
+                patches = noisy(values_of(pixels).permute(0, 1, 4, 2, 3), noise, seed, numbers)
                 yield self.networks.decode(self._encoded(patches), self._z(seed, numbers))
                 first += len(part)
 
@@ -291,23 +292,3 @@ class KeyPatch:
         counters = {n: torch.zeros((), dtype=torch.int64) for n in network.state_dict() if n not in state}
         network.load_state_dict({name: t.float() for name, t in tensors.items()} | counters, assign=True)
         return network.eval().requires_grad_(False)
-
-
-def _narrowed(config: KeyPatchConfig, area: float | None) -> KeyPatchConfig:
-    """The rules of key patches with another greatest area; a smaller one shrinks their sides."""
-    if area is None:
-        return config
-    scale = min(1.0, (area / config.most_area) ** 0.5)
-    sides = {"most_side": config.most_side * scale, "least_side": config.least_side * scale}
-    return config.model_copy(update={"most_area": area} | sides)
-
-
-def _noisy(patches: Tensor, noise: float, seed: int, numbers: range) -> Tensor:
-    """Normal noise on the last patch of each set [N, K, 3, R, R] in [-1, 1], kept in these bounds."""
-    if not noise:
-        return patches
-    shape = patches.shape[2:]
-    drawn = np.stack([np.random.default_rng((seed, k, 1)).standard_normal(shape, np.float32) for k in numbers])
-    patches = patches.clone()
-    patches[:, -1] += noise * torch.from_numpy(drawn).to(patches)
-    return patches.clamp(-1, 1)

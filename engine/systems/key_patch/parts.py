@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from zellige.errors import DataError, ShapeError
 
@@ -16,7 +18,7 @@ from .boxes import Boxes, checked_boxes, cut_patches, rounded_out, stretched
 from .config import KeyPatchConfig
 from .selection import edge_boxes, key_boxes, random_boxes
 
-__all__ = ["PatchSet", "Pictures", "as_pictures", "key_patches", "patches_of", "read_boxes"]
+__all__ = ["PatchSet", "Pictures", "as_pictures", "key_patches", "noisy", "patches_of", "read_boxes"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -120,6 +122,17 @@ def key_patches(
     if len(boxes) < count:
         raise DataError(f"an image has {len(boxes)} key patches, not {count}; ask for fewer, or for random patches")
     return PatchSet(cut_patches(picture, boxes), boxes, picture)
+
+
+def noisy(patches: Tensor, noise: float, seed: int, numbers: range) -> Tensor:
+    """Normal noise on the last patch of each set [N, K, 3, R, R] in [-1, 1], kept in these bounds."""
+    if not noise:
+        return patches
+    shape = patches.shape[2:]
+    drawn = np.stack([np.random.default_rng((seed, k, 1)).standard_normal(shape, np.float32) for k in numbers])
+    patches = patches.clone()
+    patches[:, -1] += noise * torch.from_numpy(drawn).to(patches)
+    return patches.clamp(-1, 1)
 
 
 def _picture(given: Any) -> Pixels:

@@ -14,7 +14,7 @@ from zellige.errors import DataError, MissingExtraError
 from .boxes import Boxes, overlaps, rounded_out
 from .config import KeyPatchConfig
 
-__all__ = ["edge_boxes", "key_boxes", "random_boxes"]
+__all__ = ["edge_boxes", "key_boxes", "narrowed", "random_boxes"]
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -100,6 +100,15 @@ def random_boxes(random: np.random.Generator, count: int, config: KeyPatchConfig
     w, h = sizes[random.integers(len(sizes), size=count)].T
     x, y = (np.floor(random.random(count) * (config.resolution - side + 1)).astype(np.int64) for side in (w, h))
     return np.stack([x, y, w, h], axis=1)
+
+
+def narrowed(config: KeyPatchConfig, area: float | None) -> KeyPatchConfig:
+    """The rules of key patches with another greatest area; a smaller one shrinks their sides."""
+    if area is None:
+        return config
+    scale = min(1.0, (area / config.most_area) ** 0.5)
+    sides = {"most_side": config.most_side * scale, "least_side": config.least_side * scale}
+    return config.model_copy(update={"most_area": area} | sides)
 
 
 def _edges(picture: Pixels) -> Floats:

@@ -10,8 +10,9 @@ from PIL import Image
 
 from zellige.engine.library import load
 from zellige.engine.systems.key_patch.boxes import cut_patches
-from zellige.engine.systems.key_patch.model import KeyPatch, _narrowed
+from zellige.engine.systems.key_patch.model import KeyPatch
 from zellige.engine.systems.key_patch.parts import PatchSet, key_patches
+from zellige.engine.systems.key_patch.selection import narrowed
 from zellige.errors import CheckpointError, DataError, DeviceError, ShapeError, TaskError
 
 from .tiny_key_patch import config, networks, picture, written
@@ -126,7 +127,7 @@ def test_random_patches_follow_the_seed(model: KeyPatch) -> None:
 
 def test_small_patches_cover_less(model: KeyPatch) -> None:
     for area in (0.09, 0.04):
-        found = key_patches(picture(), 3, "edges", _narrowed(model.config, area), np.random.default_rng(0)).boxes
+        found = key_patches(picture(), 3, "edges", narrowed(model.config, area), np.random.default_rng(0)).boxes
         assert (found[:, 2] * found[:, 3] <= area * 64 * 64).all()
     assert model.complete(patches(1), area=0.04).image.shape == (1, 64, 64, 3)
 
