@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from zellige.errors import TaskError
+
 from ....kernels.op.levels import bytes_of, values_of
 from ..graph import Compute, Graph, Output, finished, finished_mask
 from .config import KeyPatchConfig
@@ -18,11 +20,13 @@ def _composed(networks: KeyPatchNetworks, patches: Tensor, counts: Tensor, *z: T
 
 
 def _compose(config: KeyPatchConfig, output: Output) -> Compute:
+    if not config.has_mask:
+        raise TaskError("the model has no mask decoder, so that nothing composes by a mask; export its graph picture")
+
     def compute(networks: KeyPatchNetworks, *given: Tensor) -> tuple[Tensor, ...]:
         made = _composed(networks, *given)
+        assert made.mask is not None
         image = finished(made.image, output)
-        if made.mask is None:
-            return (image,)
         # Levels are multiplied, so that nothing is black outside of the mask.
         shown = finished((made.image + 1) * made.mask - 1, output)
         return image, finished_mask(made.mask, output), shown

@@ -1,6 +1,7 @@
 """What key patches are learnt from, item by item: an image, another one, boxes of patches, and the patches."""
 
 import hashlib
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Literal
 
@@ -65,16 +66,25 @@ class KeyPatchItems(Dataset[tuple[Tensor, ...]]):
         boxes = self._candidates(picture, random)
         chosen = random.choice(len(boxes), config.patches, replace=self.recipe.replacement)
         boxes = boxes[chosen]
+        picture, other = (self._turned(one, random) for one in (picture, self.pictures.image(index + _OTHERS)))
         if random.random() < 0.5:
             picture, boxes = picture[:, ::-1], flipped(boxes, picture.shape[1])
         patches = cut_patches(picture, boxes)
-        other = self.pictures.image(index + _OTHERS)
         return (
             torch.tensor(picture.transpose(2, 0, 1).copy()),
             torch.tensor(other.transpose(2, 0, 1).copy()),
             torch.from_numpy(boxes),
             torch.tensor(patches.transpose(0, 3, 1, 2).copy()),
         )
+
+    def _turned(self, picture: Pixels, random: np.random.Generator) -> Pixels:
+        """A picture whose colours are turned around the axis of greys, so that white and black stay."""
+        if not self.recipe.hue:
+            return picture
+        angle = math.radians(random.uniform(-self.recipe.hue, self.recipe.hue))
+        across = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+        turn = math.cos(angle) * np.eye(3) + (1 - math.cos(angle)) / 3 + math.sin(angle) * across
+        return np.rint(picture @ turn.T).clip(0, 255).astype(np.uint8)
 
     def _candidates(self, picture: Pixels, random: np.random.Generator) -> Boxes:
         """Boxes that the item's are drawn from; those of a picture are found once."""

@@ -38,6 +38,9 @@ class KeyPatchRecipe(Recipe):
     replacement: bool = Field(
         False, description="Draw with replacement, so that one network learns any number of patches up to its own."
     )
+    hue: float = Field(
+        0.0, ge=0, le=180, description="Degrees by which the colours of an image are turned at most; more variety."
+    )
     objective: Literal["composites", "plain", "none"] = Field(
         "composites",
         description="What D learns: composites, equation 4, also that patches of one image in another are fake; plain, "

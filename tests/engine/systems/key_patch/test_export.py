@@ -7,6 +7,7 @@ import pytest
 
 from zellige.engine.library import load
 from zellige.engine.systems.key_patch.parts import PatchSet
+from zellige.errors import TaskError
 
 from .tiny_key_patch import picture, written
 
@@ -29,3 +30,14 @@ def test_an_exported_file_composes_the_same(flavour: str, tmp_path: Path) -> Non
         made = load(path, "cpu", "fp32", rewrite=False).compose_all([PatchSet(some) for some in patches])
         assert np.abs(image.astype(int) - made.image).max() <= 1
         assert np.abs(mask.astype(int) - made.mask).max() <= 1
+
+
+def test_a_baseline_exports_its_picture_alone(tmp_path: Path) -> None:
+    from zellige.export.network import task_network
+
+    baseline = load(written(tmp_path / "b.safetensors", wiring="encoder", z_dim=3), "cpu", "fp32", rewrite=False)
+    with pytest.raises(TaskError, match="no mask decoder, so that nothing composes by a mask; export its graph"):
+        task_network(baseline, "compose", "image", "fp32")
+    network = task_network(baseline, "picture", "image", "fp32")
+    (image,) = network.module(*network.example(2).values())
+    assert list(network.example(2)) == ["patches", "counts", "z"] and image.shape == (2, 64, 64, 3)

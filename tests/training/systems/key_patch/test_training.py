@@ -120,6 +120,12 @@ class TestItems:
         items = tiny(candidates=2, replacement=True, selection="random").items(Blocks(), 0)
         assert all(len(np.unique(items[k][2].numpy(), axis=0)) < 3 for k in range(5))
 
+    def test_hues_turn_and_white_stays(self) -> None:
+        plain, turned = (tiny(selection="random", hue=hue).items(Blocks(), 0)[3][0] for hue in (0.0, 60.0))
+        white = (plain == 255).all(0)
+        assert (turned[:, (turned == 255).all(0)] == 255).all() and (turned == 255).all(0).sum() == white.sum()
+        assert not torch.equal(plain.sort(0).values, turned.sort(0).values)
+
     def test_random_patches_are_others_for_every_item(self) -> None:
         items = tiny(selection="random").items(Blocks(), 0)
         assert not torch.equal(items[0][2], items[1][2])
