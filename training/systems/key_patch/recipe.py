@@ -49,6 +49,9 @@ class KeyPatchRecipe(Recipe):
     early_composites: bool = Field(
         False, description="D also learns made patches in real images, and the reverse, as fake: code of Dec 2017."
     )
+    instance_noise: float = Field(
+        0.0, ge=0, le=2, description="Deviation of noise on all that D sees; falls to 0 over the run. Ours."
+    )
     spatial: tuple[Weight, Weight] = Field((1e-2, 1e-4), description="Weight of L_S in the first and last epoch.")
     appearance: tuple[Weight, Weight] = Field((1e-2, 1e-4), description="Weight of L_A in the first and last epoch.")
     reconstruction: Weight = Field(0.0, ge=0, description="Weight of the L1 norm of the whole image; baseline 3.")

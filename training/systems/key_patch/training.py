@@ -46,6 +46,7 @@ class KeyPatchTraining:
         }
         self.random = torch.Generator(device).manual_seed(seed)
         self.updates = torch.zeros((), dtype=torch.int64)
+        self._noise = 0.0  # of this step, on what D sees
         self._seen: tuple[Tensor, ...] | None = None
 
     def modules(self) -> dict[str, nn.Module]:
@@ -72,6 +73,7 @@ class KeyPatchTraining:
         patches = values_of(batch[3].to(self.device))
         self._seen = (real[:_SHOWN], patches[:_SHOWN], union[:_SHOWN])
         updates = {"2:1": 1 - round(progress * recipe.steps) % 2, "1:1": 1, "1:2": 2}[recipe.ratio]
+        self._noise = recipe.instance_noise * (1 - progress)
         metrics: dict[str, Tensor] = {}
         with torch.set_grad_enabled(updates > 0), self._autocast():
             made = self._compose(patches)
@@ -124,7 +126,10 @@ class KeyPatchTraining:
         return losses
 
     def _judge(self, images: Tensor) -> Tensor:
-        # Real and fake ones apart: they must not share the statistics of a batch norm.
+        # Real and fake ones apart: they must not share the statistics of a batch norm. Noise keeps a D that knows few
+        # images by heart from being certain, after which made images would learn nothing from it (Sonderby et al. 2017).
+        if self._noise:
+            images = images + self._noise * torch.randn(images.shape, generator=self.random, device=self.device)
         logits: Tensor = self.critic(images)
         return logits.float()
 

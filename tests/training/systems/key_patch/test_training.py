@@ -79,6 +79,16 @@ def test_z_is_drawn_for_every_step() -> None:
     assert moved(run) == {"encoder", "image", "critic"} and not torch.equal(state, run.random.get_state())
 
 
+def test_noise_on_what_d_sees_falls_to_0() -> None:
+    run, image = training(instance_noise=0.5), torch.zeros(2, 3, 64, 64)
+    run.critic.eval()
+    run.step(batch(run), 0.5)
+    assert run._noise == 0.25 and not torch.equal(run._judge(image)[:1], run._judge(image)[1:])
+    run.step(batch(run), 1.0)
+    run.critic.eval()
+    assert torch.equal(run._judge(image), run._judge(image))
+
+
 def test_masks_of_boxes_count_an_overlap_once() -> None:
     mask = union_masks(torch.tensor([[[0, 0, 10, 10], [5, 5, 10, 10]], [[3, 4, 1, 2], [3, 4, 1, 2]]]), (20, 20))
     assert mask.shape == (2, 1, 20, 20) and mask.sum((1, 2, 3)).tolist() == [175, 2] and mask[1, 0, 4:6, 3].sum() == 2
