@@ -127,7 +127,7 @@ class KeyPatchTraining:
 
     def _judge(self, images: Tensor) -> Tensor:
         # Real and fake ones apart: they must not share the statistics of a batch norm. Noise keeps a D that knows few
-        # images by heart from being certain, after which made images would learn nothing from it (Sonderby et al. 2017).
+        # images by heart from being certain, so that made images learn from it (Sonderby et al. 2017).
         if self._noise:
             images = images + self._noise * torch.randn(images.shape, generator=self.random, device=self.device)
         logits: Tensor = self.critic(images)
