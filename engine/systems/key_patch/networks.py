@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from ...layers.batch_parts import is_written
 from .config import KeyPatchConfig
 
 __all__ = ["Composition", "Discriminator", "ImageDecoder", "KeyPatchNetworks", "MaskDecoder", "PartEncoder", "Parts"]
@@ -210,7 +211,12 @@ def _summed(x: Tensor, counts: Tensor | None) -> Tensor:
     """Sums over the patches: [N, K, ...] to [N, ...], each patch counted once or as often as `counts` says."""
     if counts is None:
         return x.sum(dim=1)
-    return (x * counts.to(x.dtype).view(*counts.shape, *[1] * (x.dim() - 2))).sum(dim=1)
+    counts = counts.to(x.dtype)
+    if x.dim() == 5 and not is_written():
+        # A product of matrices reads the maps once: 3 to 8 times as fast as multiplying and adding on CPUs.
+        pixels = x.permute(0, 1, 3, 4, 2)  # [N, K, H, W, C], contiguous in channels-last
+        return (counts[:, None] @ pixels.flatten(2)).view(len(x), *pixels.shape[2:]).permute(0, 3, 1, 2)
+    return (x * counts.view(*counts.shape, *[1] * (x.dim() - 2))).sum(dim=1)
 
 
 def _finished(x: Tensor) -> Tensor:
