@@ -16,8 +16,8 @@ def _steps(images: int, batch: int) -> int:
 # A model in the box must be small: half of the table's channels, and the code's length of an encoding.
 _SMALL = KeyPatchConfig(resolution=64, width=32, encoding=128)
 # The 1,014 emoji are few: D knows them by heart, and patches of three boxes each are learnt by heart too. Hence twelve
-# candidates, turned hues, and a D that learns slowly and sees noise. At the published weights, by image, the gradient of
-# L_G on the image decoder was 10 times that of L_A after 250 steps, and masks stayed black; at 2 they come first.
+# candidates, turned hues, and a D that learns slowly and sees noise. At the published weights, by image, the gradient
+# of L_G on the image decoder was 10 times that of L_A after 250 steps, and masks stayed black; at 2 they come first.
 KEYS = KeyPatchRecipe(
     description="Faces and people of emoji, from patches of them", model=_SMALL, data="emoji-faces", batch=16,
     steps=24_000, candidates=12, replacement=True, hue=40.0, ratio="1:1", lr_critic=4e-5, instance_noise=0.6,
