@@ -55,6 +55,9 @@ def _add(app: typer.Typer, panel: str, *verbs: Verb) -> None:
 
 def main() -> None:
     """Run the command; every error of ours is one sentence on stderr and exit status 2."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # the caller has closed it
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
     log = LogLines()
     logging.getLogger().addHandler(log)
     try:

@@ -1,13 +1,14 @@
 """Opens the files that `zellige export --to onnx` wrote as models that generate."""
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
 from zellige.errors import CheckpointError, DeviceError, TaskError
 
-from .checkpoint.file import Header
+from .checkpoint.file import Header, check_allocation, validated
 from .device import DTYPES
 from .onnx.file import open_model
 from .onnx.metadata import Metadata
@@ -15,7 +16,7 @@ from .runtimes import checked_name
 from .runtimes.graph_file import EXPORT_AGAIN, GraphFile, sides_of
 from .systems import system_of
 
-__all__ = ["describe_exported", "is_exported", "open_exported"]
+__all__ = ["check_size", "describe_exported", "is_exported", "open_exported"]
 
 
 def is_exported(path: Path) -> bool:
@@ -57,7 +58,28 @@ def open_exported(path: Path, device: torch.device, precision: str = "auto", run
     if (chosen, device.type, said.precision) == ("onnx", "cpu", "bf16"):
         raise DeviceError(f"{path} computes in bf16, which ONNX Runtime cannot on CPUs; export it in fp32 or fp16")
     header = Header(path, said.system, dict(said.config), {}, {})
-    return system.open_graph(said.task, header, GraphFile(path, model, chosen, device, DTYPES[said.precision]))
+    graph = GraphFile(path, model, chosen, device, DTYPES[said.precision])
+    check_size(header, graph.weights, device)
+    return system.open_graph(said.task, header, graph)
+
+
+def check_size(header: Header, held: int, device: torch.device) -> ModuleType:
+    """Refuse a configuration that asks for more than its file holds or the device has, before networks are built.
+
+    Args:
+        header: with the configuration.
+        held: elements that the file can hold, as in `check_allocation`.
+        device: where the networks will be.
+    Returns:
+        the file `model` of the system.
+    Raises:
+        CheckpointError: the configuration is refused, by its system or for its size.
+    """
+    system = system_of(header.system)
+    model = system.part("model")
+    with torch.device("meta"):
+        check_allocation(header.path, model.build(validated(header, system.part("config").Config)), held, device)
+    return model
 
 
 def describe_exported(path: Path) -> dict[str, Any]:

@@ -6,11 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from zellige.errors import CheckpointError, TaskError, UnknownModelError
 
-from .checkpoint.file import Header, read_header, validated
+from .checkpoint.file import Header, check_tensors, read_header, validated
 from .device import pick_device, pick_precision
-from .exported import is_exported, open_exported
+from .exported import check_size, is_exported, open_exported
 from .layers.ambient import own_modes
 from .systems import SYSTEMS, all_systems, system_of
 from .systems.system import System
@@ -65,8 +67,8 @@ def load_checkpoint(
     header = _model_header(path)
     chosen, engine = pick_device(device), "torch" if runtime == "auto" else runtime
     dtype = pick_precision("fp32" if (engine, precision) == ("onnx", "auto") else precision, chosen)
-    opened = system_of(header.system).part("model").open_model
-    return opened(header, header.path.stem, chosen, dtype, rewrite=rewrite, runtime=engine)
+    part = check_size(header, header.elements, chosen)
+    return part.open_model(header, header.path.stem, chosen, dtype, rewrite=rewrite, runtime=engine)
 
 
 @own_modes()
@@ -126,6 +128,8 @@ def find(model: str | os.PathLike[str]) -> Path:
 def list_models(folder: Path | None = None) -> list[dict[str, Any]]:
     """The bundled models and, if a folder is given, its checkpoints; one dictionary for each.
 
+    A file that could not be opened, as its header tells, is left out, and a warning says why.
+
     Keys: name, system, resolution (WIDTHxHEIGHT of one turn; None for systems that this version cannot run),
     parameters, bytes, licence, description, path.
 
@@ -149,7 +153,11 @@ def list_models(folder: Path | None = None) -> list[dict[str, Any]]:
 def _row(header: Header) -> dict[str, Any]:
     resolution = None
     if header.system in SYSTEMS:
-        height, width = validated(header, _config_class(system_of(header.system))).size
+        config, model = (system_of(header.system).part(name) for name in ("config", "model"))
+        chosen = validated(header, config.Config)
+        with torch.device("meta"):
+            check_tensors(header, model.build(chosen), model.PREFIX)
+        height, width = chosen.size
         resolution = f"{width}x{height}"
     return {
         "name": header.path.stem,
@@ -161,10 +169,6 @@ def _row(header: Header) -> dict[str, Any]:
         "description": header.details.get("description", ""),
         "path": str(header.path),
     }
-
-
-def _config_class(system: System) -> Any:
-    return system.part("config").Config
 
 
 def _model_header(path: Path) -> Header:

@@ -167,6 +167,12 @@ def test_pages_for_users_name_no_source_file():
         assert not re.findall(r"\b(?:engine|export|training|cli|zellige)/[\w/*]+\.(?:py|cpp|hpp)\b", text), page
 
 
+def test_modules_that_pages_run_exist():
+    for page in ["README.md", *PAGES, "docs/deploying.md"]:
+        for name in re.findall(r"python -m\s(zellige[\w.]+)", (ROOT / page).read_text()):
+            assert hasattr(pkgutil.resolve_name(name), "__file__"), name
+
+
 def test_changelog_names_what_exists_now():
     for row in re.findall(r"^\| `zellige\.\S.*\|$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE):
         for name in re.findall(r"`(zellige\.[\w.]+)", row.split("|")[2]):

@@ -2,8 +2,9 @@
 
 import json
 import logging
-from collections.abc import Mapping
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +14,27 @@ from .run_folder import RunFolder
 __all__ = ["Log", "forget_after"]
 
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def _quiet_board() -> Iterator[None]:
+    """Keep TensorBoard's thread from printing the errors of a disk, which it also hands to the next call."""
+    before, running = threading.excepthook, set(threading.enumerate())
+
+    def is_board(thread: threading.Thread | None) -> bool:
+        return thread not in running and type(thread).__module__.startswith("tensorboard.")
+
+    def hook(fault: threading.ExceptHookArgs) -> None:
+        if not (isinstance(fault.exc_value, OSError) and is_board(fault.thread)):
+            before(fault)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        for thread in filter(is_board, threading.enumerate()):
+            thread.join(5)  # seconds; it has failed, or was told to end
+        threading.excepthook = before
 
 
 class Log:
@@ -29,12 +51,14 @@ class Log:
     def __enter__(self) -> "Log":
         self._open()
         self.board: Any = None
-        with suppress(ImportError):
+        with ExitStack() as stack, suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
 
+            stack.enter_context(_quiet_board())
             with output_errors(self.folder.path):
                 # Steps after the last checkpoint will be done and logged again.
                 self.board = SummaryWriter(str(self.folder.path), purge_step=self.step + 1)
+            self._end = stack.pop_all()
         return self
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
@@ -67,7 +91,7 @@ class Log:
         with suppress(OSError):
             self.file.close()
         if self.board is not None:
-            with suppress(OSError):
+            with self._end, suppress(OSError):
                 self.board.close()
 
 

@@ -102,23 +102,29 @@ def train(
     run, progress = _Run(recipe, training, data, folder, workers), Progress(seed=seed)
     if resume:
         progress = load_state(folder.state, training)
-        forget_after(folder, progress.step)
     elif start_from is not None:
         load_networks(RunFolder(start_from).state, training)
-    folder.prepare()
-    if not resume:
-        run.save(progress)
+    with folder.prepared():
+        if resume:
+            forget_after(folder, progress.step)
+        else:
+            run.save(progress)
+        return _finished(run, progress, details or {})
 
+
+def _finished(run: _Run, progress: Progress, details: dict[str, Any]) -> dict[str, Any]:
+    """Train until the end and write the model; the report."""
+    recipe, training, folder = run.recipe, run.training, run.folder
     began, first = time.monotonic(), progress.step
     with Log(folder, first) as record, _bar(recipe.steps, progress.step) as advance:
         while progress.step < recipe.steps:
             progress = _advanced(run, progress, record, advance)
     seconds = time.monotonic() - began
-    counts = {part: listing.counts() for part, listing in data.listings.items()}
+    counts = {part: listing.counts() for part, listing in run.data.listings.items()}
     pictures = {"pictures": counts} if counts else {}
     lived = {"seed": progress.seed, "recoveries": progress.recoveries}
     tensors, config = training.model()
-    provenance = {"training": recipe.model_dump(mode="json") | lived} | pictures | (details or {})
+    provenance = {"training": recipe.model_dump(mode="json") | lived} | pictures | details
     write_checkpoint(folder.model, tensors, system=training.system, config=config, details=provenance)
     return {
         "steps": progress.step,

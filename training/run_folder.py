@@ -1,6 +1,10 @@
 """The folder of a run: the names of its files, and the check that nothing else has these names."""
 
+import fcntl
+import os
 import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,18 +77,39 @@ class RunFolder:
             regular(path)
         return regular(self.state)
 
-    def prepare(self) -> None:
-        """Make the folder, and remove unfinished files that a killed process left there.
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Make the folder, keep other runs out of it, and remove unfinished files that a killed process left there.
 
         Raises:
             OutputError: the folder cannot be made or changed.
+            TrainingError: another run is writing there.
         """
+        with ExitStack() as stack:
+            try:
+                (self.path / "samples").mkdir(parents=True, exist_ok=True)
+                stack.enter_context(self._held())
+                for pattern in (PARTIAL, f"samples/{PARTIAL}"):
+                    for path in self.path.glob(pattern):
+                        path.unlink(missing_ok=True)
+            except OSError as error:
+                raise OutputError(
+                    f"{self.path} cannot be made a folder for the run: {error.strerror}; choose another --out"
+                ) from error
+            yield
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Lock the folder itself, where the file system has locks."""
+        folder = os.open(self.path, os.O_RDONLY)
         try:
-            (self.path / "samples").mkdir(parents=True, exist_ok=True)
-            for pattern in (PARTIAL, f"samples/{PARTIAL}"):
-                for path in self.path.glob(pattern):
-                    path.unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"{self.path} cannot be made a folder for the run: {error.strerror}; choose another --out"
-            ) from error
+            with suppress(OSError):
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise TrainingError(
+                        f"another run is writing to {self.path}; wait until it ends, or choose another --out"
+                    ) from None
+            yield
+        finally:
+            os.close(folder)  # which frees the lock; the system does it for a process that is killed

@@ -26,6 +26,7 @@ __all__ = [
     "Header",
     "TensorInfo",
     "check_allocation",
+    "check_tensors",
     "read_header",
     "read_tensors",
     "validated",
@@ -79,7 +80,7 @@ def read_tensors(
         CheckpointError: a tensor is missing, unexpected, or of another shape or kind, which is found before any tensor
             is read; or a tensor holds NaN or an infinity; or the file changed after its header was read.
     """
-    found = {name.removeprefix(prefix): info for name, info in header.tensors.items() if name.startswith(prefix)}
+    found = _under(header, prefix)
     if expected is not None:
         _check_expected(header, found, expected, prefix)
     try:
@@ -162,10 +163,26 @@ def validated(header: Header, model: type[_ModelT]) -> _ModelT:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         found = "" if first["type"] == "missing" else f" is {shown(first['input'])}"
-        reason = f"config key {shown(key)}{found}: {first['msg']}"
+        # Keys that do not go together are no key's fault, and pydantic gives the whole configuration as their place.
+        reason = f"config key {shown(key)}{found}: " if key else "config: "
+        reason += first["msg"].removeprefix("Value error, ")
     except ConfigError as error:
         reason = f"config: {error}"
     raise faults.InvalidConfigError(f"{header.path}: {reason.rstrip('.')}; {SAVE_AGAIN}.")
+
+
+def check_tensors(header: Header, networks: nn.Module, prefix: str) -> None:
+    """Refuse a checkpoint without the tensors of the networks, by its header alone.
+
+    Args:
+        header: from `read_header`.
+        networks: built under `torch.device("meta")`.
+        prefix: of their names in the file.
+    Raises:
+        CheckpointError: a tensor is missing, unexpected, or of another shape or kind.
+    """
+    expected = {name: tensor.shape for name, tensor in networks.state_dict().items() if tensor.is_floating_point()}
+    _check_expected(header, _under(header, prefix), expected, prefix)
 
 
 def check_allocation(path: Path, networks: nn.Module, held: int, device: torch.device) -> None:
@@ -206,6 +223,10 @@ def _check_finite(path: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
                 f"{path}: the tensor {shown(name)} holds NaN or infinity in {count} of its {tensor.numel()} numbers, "
                 "so that all images would be black or noise; take an earlier checkpoint of the run."
             )
+
+
+def _under(header: Header, prefix: str) -> dict[str, TensorInfo]:
+    return {name.removeprefix(prefix): info for name, info in header.tensors.items() if name.startswith(prefix)}
 
 
 def _check_expected(

@@ -13,6 +13,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from zellige.errors import DataError, ShapeError, ZelligeError
 
 from .atomic import AtomicFile, output_errors
+from .faults import PictureFileError
 from .hostile import IrregularFileError, open_regular
 from .kinds import START_BYTES, kind_of
 
@@ -76,9 +77,11 @@ def _decoded(file: BinaryIO, path: Path) -> Image.Image:
         file.seek(0)
         kind = kind_of(file.read(START_BYTES))
         found = f"is {kind.title}, and not an image" if kind else "is no image, or in no format that is read here"
+        if kind and kind.fault is PictureFileError:
+            found = f"is {kind.title} that is damaged, or whose channels cannot be read here"
         raise DataError(f"{path} {found}; {_ADVICE}") from None
     except Image.DecompressionBombError:  # raised above twice Pillow's own bound, which is near MOST_PIXELS
-        raise DataError(_too_large(path, "far more")) from None
+        raise DataError(_too_large(path, "far too many pixels")) from None
     except Exception as error:  # Pillow raises another class for each format and fault
         reason = " ".join(str(error).split()) or type(error).__name__
         if any(bound in reason for bound in _TEXT_BOUNDS):

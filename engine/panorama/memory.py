@@ -5,6 +5,7 @@ import os
 import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import functional_call
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -66,9 +66,11 @@ def live_bytes(
             return mode.from_tensor(tensor)
 
         arguments = inputs(batch)
-        known = {name: like(tensor) for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+        # A copy takes the tensors without data: put into the module itself, they would reach threads that run it.
+        known = {id(tensor): like(tensor) for tensor in (*module.parameters(), *module.buffers())}
+        stand_in = deepcopy(module, dict(known))
         with _LiveStorage(list(known.values())) as live:
-            functional_call(module, known, arguments)
+            stand_in(*arguments)
     return live.peak
 
 

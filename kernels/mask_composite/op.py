@@ -65,7 +65,8 @@ def mask_composite(
     if plain.this_thread.active:
         if logits:
             foreground, background, mask = foreground.tanh(), background.tanh(), mask.sigmoid()
-        y = background + (foreground - background) * mask
+        # The mask is spread out because OpenCV 5.0 cannot transpose a product with a factor of a single channel.
+        y = background + (foreground - background) * mask.expand_as(foreground)
         return y if output == "float" else bytes_of(y.float().permute(0, 2, 3, 1)).contiguous()
     if differentiated(foreground, background, mask):
         return mask_composite_reference(foreground, background, mask, logits, output)

@@ -10,7 +10,7 @@ import torch
 
 import zellige
 from zellige.engine.checkpoint.faults import AllocationError
-from zellige.engine.checkpoint.file import write_checkpoint
+from zellige.engine.checkpoint.file import read_header, read_tensors, write_checkpoint
 from zellige.engine.library import BUNDLED, find, list_models, load
 from zellige.engine.systems import SYSTEMS
 from zellige.engine.systems.coco_gan.model import CocoGan
@@ -145,6 +145,18 @@ def test_a_folder_is_listed_beside_the_bundled_models(
     assert [row["name"] for row in rows] == [*bundled, "guided", "torus"]
     assert "broken.safetensors" in caplog.text and "state" not in caplog.text
     json.dumps(rows)
+
+
+def test_a_checkpoint_whose_names_were_wrapped_is_not_listed(
+    model_file: ModelFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    header = read_header(model_file("plane"))
+    wrapped = {f"module.{name}": tensor for name, tensor in read_tensors(header).items()}
+    write_checkpoint(tmp_path / "wrapped.safetensors", wrapped, system=header.system, config=header.config)
+    with caplog.at_level(logging.WARNING):
+        rows = list_models(tmp_path)
+    assert "wrapped" not in [row["name"] for row in rows]
+    assert "a wrapper, such as DataParallel with 'module.'" in caplog.text
 
 
 def test_a_row_describes_the_model(model_file: ModelFile) -> None:

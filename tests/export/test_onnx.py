@@ -169,6 +169,21 @@ def test_openvino_opens_the_portable_file(bundled: Bundled) -> None:
         assert found.shape == right.shape and np.abs(found.astype(int) - right.astype(int)).max() <= 1
 
 
+def test_images_are_multiplied_by_masks_of_as_many_channels(bundled: Bundled) -> None:
+    # OpenCV 5.0 cannot transpose a product of which one factor has a single channel.
+    model = onnx.shape_inference.infer_shapes(onnx.load(bundled("emoji").path), data_prop=True)
+    sides = {
+        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim][1:]
+        for value in (*model.graph.value_info, *model.graph.input, *model.graph.output)
+    }
+    products = [
+        [sides[name] for name in node.input if name in sides] for node in model.graph.node if node.op_type == "Mul"
+    ]
+    images = [factors for factors in products if len(factors) == 2 and all(len(shape) == 3 for shape in factors)]
+    assert [3, 64, 64] in [factor for factors in images for factor in factors]
+    assert all(len(set(map(tuple, factors))) == 1 for factors in images if [3, 64, 64] in factors)
+
+
 def test_large_weights_lie_beside_the_file(
     folder: Path, model_file: ModelFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

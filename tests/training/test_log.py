@@ -1,6 +1,9 @@
 """A log that was damaged is mended without losing a line, and says so."""
 
+import errno
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -68,3 +71,18 @@ def test_full_disk_is_said(folder: RunFolder) -> None:
     folder.log.symlink_to("/dev/full")
     with Log(folder, 2) as log, pytest.raises(OutputError, match="cannot be written: No space left on device"):
         log(3, {"critic": 1.0})
+
+
+def test_full_disk_is_not_said_by_a_thread_too(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    writer = pytest.importorskip("tensorboard.summary.writer.record_writer")
+    hook = threading.excepthook
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(writer.RecordWriter, "write", full)
+    with pytest.raises(OutputError, match="cannot be written: No space left on device"), Log(folder, 2):
+        pass
+    assert capfd.readouterr().err == "" and threading.excepthook is hook

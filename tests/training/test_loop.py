@@ -28,6 +28,7 @@ from zellige.errors import CheckpointError, OutputError, TrainingError
 from zellige.training.data.folder import ImageFolder
 from zellige.training.loop import train
 from zellige.training.recipe import with_settings
+from zellige.training.run_folder import RunFolder
 from zellige.training.systems import find_recipe
 from zellige.training.systems.coco_gan import training as coco_gan
 from zellige.training.systems.coco_gan.recipe import CocoGanRecipe
@@ -415,6 +416,13 @@ def test_full_disk_is_said_and_the_state_can_be_resumed(most, folder, undisturbe
     assert (out / "state.safetensors").read_bytes() == before
     finish(folder, out, resume=True)
     assert_same_end(out, undisturbed)
+
+
+def test_folder_that_a_run_is_writing_to_is_left_alone(folder, tmp_path):
+    with RunFolder(tmp_path).prepared(), pytest.raises(TrainingError, match="another run is writing to"):
+        run(folder, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["samples"]
+    run(folder, tmp_path, {"steps": 1})
 
 
 def test_folder_that_cannot_be_made_is_named(folder, tmp_path):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zellige.errors import ShapeError, TaskError
 
 from ....kernels.op.levels import values_of
-from ...checkpoint.file import Header, check_allocation, read_tensors, validated
+from ...checkpoint.file import Header, read_tensors, validated
 from ...layers.ambient import own_modes
 from ...layers.constants import fill_constants
 from ...layers.precision import cast_maps
@@ -26,11 +26,12 @@ from .graph_patches import GraphPatches, exported_patches, file_patches
 from .images import CocoGanImages
 from .pictures import PatchPictures
 
-__all__ = ["RUNS", "CocoGan", "build", "example", "open_graph", "open_model"]
+__all__ = ["PREFIX", "RUNS", "CocoGan", "build", "example", "open_graph", "open_model"]
 
 Pixels = npt.NDArray[np.uint8]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 RUNS = ("generate", "patches")  # the graphs from which a model can be opened
+PREFIX = "generator."  # of its tensors in a model file
 _PLANNED = 64  # patches in the batch that layers' forms are chosen with
 
 
@@ -46,21 +47,13 @@ def example(config: CocoGanConfig) -> tuple[Any, ...]:
     return torch.zeros(count, config.latent), torch.zeros(count, config.lattice.dimensions), block
 
 
-@own_modes()
 def open_model(
     header: Header, name: str, device: torch.device, dtype: torch.dtype, *, rewrite: bool = True, runtime: str = "torch"
 ) -> "CocoGan":
-    """Open the model of a checkpoint; arguments are those of `CocoGan`.
-
-    Raises:
-        AllocationError: the configuration needs more weights than the file holds, or more memory than the device has.
-    """
-    with torch.device("meta"):
-        check_allocation(header.path, build(validated(header, CocoGanConfig)), header.elements, device)
+    """Open the model of a checkpoint; arguments as of `CocoGan`."""
     return CocoGan(header, name, device, dtype, rewrite=rewrite, runtime=runtime)
 
 
-@own_modes()
 def open_graph(task: str, header: Header, graph: GraphFile) -> PatchPictures | CocoGanImages:
     """Open the model of an exported file that holds one of the graphs in RUNS.
 
@@ -68,15 +61,13 @@ def open_graph(task: str, header: Header, graph: GraphFile) -> PatchPictures | C
         CheckpointError: the file's graph contradicts its configuration.
     """
     config = validated(header, CocoGanConfig)
-    with torch.device("meta"):
-        generator = build(config)
-    check_allocation(graph.path, generator, graph.weights, graph.device)
     if task == "generate":
         graph.check({"latent": [config.latent]}, config.size, config.channels)
         return CocoGanImages(config, graph.name, graph.device, graph.dtype, graph.open())
     conditions = {"latent": [config.latent], "coordinates": [config.lattice.dimensions]}
     graph.check(conditions, (config.patch, config.patch), config.channels)
-    # The generator stays on the meta device, because only its shapes are used, to predict memory.
+    with torch.device("meta"):  # where it stays, because only its shapes are used, to predict memory
+        generator = build(config)
     return PatchPictures(generator.eval().requires_grad_(False), graph.name, file_patches(graph, config))
 
 
@@ -114,7 +105,7 @@ class CocoGan(PatchPictures):
     @own_modes()
     def trained(self) -> Generator:
         """The generator as it was trained, read from the file again, because compilers and exporters change it."""
-        return cast_maps(self._load(Generator, "generator."), self.dtype)
+        return cast_maps(self._load(Generator, PREFIX), self.dtype)
 
     def patch_guided(self, macro: Pixels) -> Pixels:
         """Full images whose latents are estimated from real macro patches, z = Q(h(s)), from any place of a picture.
@@ -133,7 +124,7 @@ class CocoGan(PatchPictures):
     @torch.inference_mode()
     def estimate_latents(self, macro: Pixels) -> npt.NDArray[np.float32]:
         """Estimate the latents Q(h(s)), float32 [n, latent], of real macro patches, uint8 [n, K, K, 3]."""
-        side = self.config.macro
+        side, macro = self.config.macro, np.asarray(macro)
         if not self.config.latent_head:
             raise TaskError(
                 f"{self.name} was trained without a latent head, which estimates the latent of a patch; "

@@ -92,11 +92,11 @@ class PatchPictures:
         for count in sorted(set(counts)):
             self.generate(count)
 
-    def from_latents(self, latents: npt.NDArray[Any], beyond: int = 0) -> Pixels:
+    def from_latents(self, latents: npt.ArrayLike | Tensor, beyond: int = 0) -> Pixels:
         """One image for each latent; all patches of an image have its latent.
 
         Args:
-            latents: [n, latent] in [-1, 1].
+            latents: [n, latent] in [-1, 1], an array, a tensor or nested lists.
             beyond: extra patches on both ends of every open axis.
         Returns:
             uint8 [n, H, W, 3].
@@ -104,6 +104,7 @@ class PatchPictures:
             ShapeError: latents have another shape.
             ValuesError: a value is not finite, or outside of [-1, 1].
         """
+        latents = _numbers(latents)
         if latents.ndim != 2 or latents.shape[1] != self.config.latent:
             raise ShapeError(f"latents must be [n, {self.config.latent}], not {list(latents.shape)}")
         if not len(latents):
@@ -269,6 +270,17 @@ class PatchPictures:
 
     def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, torch.float32)
+
+
+def _numbers(given: npt.ArrayLike | Tensor) -> npt.NDArray[Any]:
+    """Real numbers that are given in any form, as an array."""
+    try:
+        array = np.asarray(given.detach().cpu().float() if isinstance(given, Tensor) else given)
+    except ValueError:  # rows of several lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "fiu":
+        raise ShapeError(f"latents are real numbers, in an array, a tensor or nested lists; got {type(given).__name__}")
+    return array
 
 
 def _check_latents(latents: npt.NDArray[Any]) -> None:

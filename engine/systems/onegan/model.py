@@ -1,6 +1,6 @@
 """A OneGAN loaded from its checkpoint, with all its tasks: images by class, masks, clusters, styles, backgrounds."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from zellige.errors import ShapeError
 
 from ....kernels.op.levels import values_of
-from ...checkpoint.file import Header, check_allocation, read_tensors, validated
+from ...checkpoint.file import Header, read_tensors, validated
 from ...files.squares import Images, Squares, cut_squares, whole_mask
 from ...layers.ambient import own_modes
 from ...layers.batch_invariance import make_batch_invariant
@@ -26,8 +26,9 @@ from .classes import Classes, chosen_classes, draw_latents
 from .config import OneGanConfig
 from .images import INPUTS, OneGanImages
 from .networks import Codes, Encoding, OneGanNetworks
+from .results import Clusters, Parts
 
-__all__ = ["PREFIX", "RUNS", "Clusters", "OneGan", "Parts", "build", "example", "open_graph", "open_model"]
+__all__ = ["PREFIX", "RUNS", "OneGan", "build", "example", "open_graph", "open_model"]
 
 Pixels = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
@@ -52,21 +53,13 @@ def example(config: OneGanConfig) -> tuple[Tensor, ...]:
     return zeros, zeros, torch.zeros(1, config.latent)
 
 
-@own_modes()
 def open_model(
     header: Header, name: str, device: torch.device, dtype: torch.dtype, *, rewrite: bool = True, runtime: str = "torch"
 ) -> "OneGan":
-    """Open the model of a checkpoint; arguments are those of `OneGan`.
-
-    Raises:
-        AllocationError: the configuration needs more weights than the file holds, or more memory than the device has.
-    """
-    with torch.device("meta"):
-        check_allocation(header.path, build(validated(header, OneGanConfig)), header.elements, device)
+    """Open the model of a checkpoint; arguments as of `OneGan`."""
     return OneGan(header, name, device, dtype, rewrite=rewrite, runtime=runtime)
 
 
-@own_modes()
 def open_graph(task: str, header: Header, graph: GraphFile) -> OneGanImages:
     """Open the model of an exported file of the task `generate`.
 
@@ -75,48 +68,12 @@ def open_graph(task: str, header: Header, graph: GraphFile) -> OneGanImages:
     """
     config = validated(header, OneGanConfig)
     graph.check({name: [config.latent] if name == "latent" else [] for name in INPUTS}, config.size)
-    with torch.device("meta"):
-        check_allocation(graph.path, build(config), graph.weights, graph.device)
     return OneGanImages(config, graph.name, graph.device, graph.dtype, partial(_of_file, graph), single=True)
 
 
 def _of_file(graph: GraphFile, output: Literal["uint8", "float"]) -> Runtime:
     """Open the file's runtime, whose output is the one that was exported, whatever `output` is."""
     return graph.open()
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Images and the parts that they are composed of.
-
-    Args:
-        image, foreground, background: uint8 [N, R, R, 3].
-        mask: uint8 [N, R, R]; 255 shows only the foreground, 0 only the background.
-    """
-
-    image: Pixels
-    foreground: Pixels
-    background: Pixels
-    mask: Pixels
-
-
-@dataclass(frozen=True)
-class Clusters:
-    """The classes of images.
-
-    Args:
-        child, parent: the likeliest classes, int64 [N].
-        confidence: the probability of the child class, float32 [N].
-    """
-
-    child: Indices
-    parent: Indices
-    confidence: npt.NDArray[np.float32]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """The numbers of different classes among the images."""
-        return {"children": len(np.unique(self.child)), "parents": len(np.unique(self.parent))}
 
 
 class OneGan(OneGanImages):

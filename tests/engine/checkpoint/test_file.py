@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
 from zellige.engine.checkpoint.file import (
@@ -178,6 +178,21 @@ def test_a_refused_config_names_the_file_and_the_key(path: Path, config: dict[st
 
 def test_a_valid_config_becomes_its_model(path: Path) -> None:
     assert validated(read_header(path), Generator) == Generator(channels=[8, 16], latent=64)
+
+
+class Ordered(BaseModel):
+    small: int = 3
+    large: int = 2
+
+    @model_validator(mode="after")
+    def _check(self) -> "Ordered":
+        raise ValueError("small must be below large")
+
+
+def test_keys_that_do_not_go_together_are_refused_by_the_model_s_sentence(path: Path) -> None:
+    write_checkpoint(path, {}, system="coco-gan", config={})
+    with pytest.raises(faults.InvalidConfigError, match=r"safetensors: config: small must be below large; save"):
+        validated(read_header(path), Ordered)
 
 
 def test_a_config_error_of_the_model_names_the_file(path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, PngImagePlugin
 
 from zellige.engine.files import pictures as subject
@@ -89,6 +90,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("cut.jpg").write_bytes(Path("whole.jpg").read_bytes()[:2000])
     Image.fromarray(np.zeros((4, 4), np.float32)).save("float.tif")
     Image.fromarray(np.full((4, 4), 70000, np.int32)).save("int.tif")
+    tifffile.imwrite("colours.tif", np.zeros((4, 4, 3), np.float32), photometric="rgb")
     os.mkfifo("pipe.png")
     return tmp_path
 
@@ -106,6 +108,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("script.eps", r"script\.eps is no image.*"),
         ("cut.png", r"cut\.png cannot be read \(.*\); give a PNG.*"),
         ("cut.jpg", r"cut\.jpg cannot be read \(.*truncated.*\); give a PNG.*"),
+        (
+            "colours.tif",
+            r"colours\.tif is a TIFF picture that is damaged, or whose channels cannot be read here; give.*",
+        ),
         ("float.tif", rf"float\.tif {WIDE}"),
         ("int.tif", rf"int\.tif {WIDE}"),
     ],

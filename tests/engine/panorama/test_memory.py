@@ -44,6 +44,13 @@ def test_live_bytes_do_not_depend_on_what_is_alive_already() -> None:
     del kept
 
 
+def test_live_bytes_leave_the_module_to_threads_that_run_it() -> None:
+    layers, seen = two_layers(), list[type]()
+    layers[1].register_forward_hook(lambda *_: seen.append(type(layers[2].weight)))
+    live_bytes(layers, pictures, 1)
+    assert seen == [nn.Parameter]
+
+
 def test_live_bytes_take_no_memory() -> None:
     # A petabyte: a real allocation would fail.
     assert live_bytes(two_layers(), pictures, 2**36) == 2**36 * 16 * 16 * 16 * 4

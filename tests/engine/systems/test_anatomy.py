@@ -18,7 +18,9 @@ from PIL import Image
 from pydantic import BaseModel
 from torch import nn
 
+from zellige.engine.checkpoint.faults import AllocationError
 from zellige.engine.checkpoint.file import write_checkpoint
+from zellige.engine.library import load
 from zellige.engine.systems import SYSTEMS, all_systems, system_of
 from zellige.engine.systems.graph import OUTPUTS
 from zellige.engine.systems.system import Options, System
@@ -56,7 +58,7 @@ class TestAnatomy:
 
     def test_a_loaded_model_is_asked_the_same(self, system: System) -> None:
         part = system.part("model")
-        for name in ("open_model", "open_graph", "build", "example", "RUNS"):
+        for name in ("open_model", "open_graph", "build", "example", "PREFIX", "RUNS"):
             assert hasattr(part, name)
         assert set(part.RUNS) <= set(system.graphs)
 
@@ -84,6 +86,14 @@ class TestAnatomy:
             tracemalloc.stop()
         assert {t.device.type for t in (*networks.parameters(), *networks.buffers())} == {"meta"}
         assert peak < 4 * 2**20  # objects; the weights would take hundreds of megabytes
+
+    def test_a_file_without_its_weights_is_refused_before_networks_are_built(
+        self, system: System, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "hollow.safetensors"
+        write_checkpoint(path, {"x": torch.zeros(1)}, system=system.name, config={})
+        with pytest.raises(AllocationError, match=r"its config describes \d+ weights and the file holds 1;"):
+            load(path, "cpu")
 
     def test_references_have_configurations(self, system: System) -> None:
         for chosen in system.references.values():

@@ -17,7 +17,7 @@ from zellige.engine.systems.coco_gan.generator import Generator
 from zellige.engine.systems.coco_gan.graph_patches import GraphPatches
 from zellige.engine.systems.coco_gan.patches import CocoGanPatches
 from zellige.engine.systems.coco_gan.pictures import PatchPictures
-from zellige.errors import ValuesError
+from zellige.errors import ShapeError, ValuesError
 
 from ...layers.modes import MODES
 
@@ -73,6 +73,20 @@ def test_latents_unlike_those_of_training_are_refused(model: Model, latents: lis
         ValuesError, match=r"^latents must be within \[-1, 1\], as in training; those given (reach|hold)"
     ):
         loaded.from_latents(given)
+
+
+def test_latents_are_taken_in_any_form(model: Model) -> None:
+    loaded = model("plane")
+    given = np.linspace(-1, 1, loaded.config.latent, dtype=np.float32)[None]
+    made = loaded.from_latents(given)
+    for form in (given.tolist(), torch.from_numpy(given).requires_grad_()):
+        assert np.array_equal(loaded.from_latents(form), made)
+
+
+@pytest.mark.parametrize("latents", ["0", [["a", "b"]], [[0.0], [0.0, 1.0]], [[1j]], None])
+def test_latents_that_are_no_numbers_are_refused(model: Model, latents: object) -> None:
+    with pytest.raises(ShapeError, match=r"^latents are real numbers, in an array, a tensor or nested lists; got"):
+        model("plane").from_latents(latents)
 
 
 def test_latents_may_be_rounded(model: Model) -> None:

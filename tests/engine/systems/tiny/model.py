@@ -15,9 +15,10 @@ from zellige.engine.runtimes import checked_as, converted
 
 from .config import Config
 
-__all__ = ["RUNS", "Networks", "Tiny", "build", "example", "open_graph", "open_model"]
+__all__ = ["PREFIX", "RUNS", "Networks", "Tiny", "build", "example", "open_graph", "open_model"]
 
 RUNS = ("generate",)
+PREFIX = ""
 
 
 class Networks(nn.Module):

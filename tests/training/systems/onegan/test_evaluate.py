@@ -14,8 +14,9 @@ import torch
 from zellige.engine.checkpoint.file import read_tensors, write_checkpoint
 from zellige.engine.library import load_task
 from zellige.engine.systems.onegan.config import OneGanConfig
-from zellige.engine.systems.onegan.model import PREFIX, Clusters, OneGan, Parts
+from zellige.engine.systems.onegan.model import PREFIX, OneGan
 from zellige.engine.systems.onegan.networks import OneGanNetworks
+from zellige.engine.systems.onegan.results import Clusters, Parts
 from zellige.errors import DataError
 from zellige.training.data.emoji import EmojiScenes
 from zellige.training.data.scenes import LabelledImage
