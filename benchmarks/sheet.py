@@ -37,7 +37,8 @@ def sheet(model: Any, images: Any, options: dict[str, dict[str, Any]] | None = N
         options: options of the tasks, by the names of task and option.
         seed: of new images.
     Returns:
-        uint8 [H, W, 3], N pictures a row with gaps between them; tables are left out, and so are panoramas.
+        uint8 [H, W, 3], N pictures a row with gaps between them; tables are left out, and so are panoramas and results
+        of another size than the model's.
     Raises:
         TaskError: a task needs an option that is not given.
     """
@@ -50,7 +51,8 @@ def sheet(model: Any, images: Any, options: dict[str, dict[str, Any]] | None = N
             rows.insert(0, list(made))
         elif task.reads and not task.table:
             rows += _of_images(model, task, images, _checked(task, chosen))
-    shown = next((source for task in system_of(model.system).tasks for source in task.reads if source.many), None)
+    sources = [source for task in system_of(model.system).tasks for source in task.reads]
+    shown = next((source for source in sources if source.many and not source.together), None)
     if shown is not None:
         rows.insert(0, list(model.read(shown.name, images).pixels))
     return _laid(rows, side)
@@ -71,7 +73,7 @@ def _of_images(model: Any, task: Task, images: Any, chosen: dict[str, Any]) -> l
         given = {source.name: [images[index]] if source.many else following for source in task.reads}
         made = getattr(model, task.name)(**given, **chosen)
         columns.append([part[0] for part in (vars(made).values() if len(task.makes) > 1 else [made])])
-    return [list(row) for row in zip(*columns, strict=True)]
+    return [list(row) for row in zip(*columns, strict=True) if row[0].shape[:2] == model.size]
 
 
 def _laid(rows: list[list[Pixels]], size: tuple[int, int]) -> Pixels:

@@ -16,7 +16,7 @@ from .results import listed, make_folder, refuse_existing, refuse_same, write_pi
 from .tasks import offers_of
 
 if TYPE_CHECKING:
-    from ..engine.systems.system import Model as Loaded
+    from ..engine.systems.system import Generator as Loaded
 
 __all__ = ["generate_verb"]
 

@@ -162,9 +162,9 @@ def _rows_of(task: Task, inputs: Mapping[str, list[str]], model: str) -> tuple[s
     A task without a source of many files has one result, named after its first input, or else after the model.
     """
     for source in task.reads:
-        if source.many:
+        if source.many and not source.together:
             return source.name, inputs[source.name]
-    return None, inputs[task.reads[0].name] if task.reads else [model]
+    return None, inputs[task.reads[0].name][:1] if task.reads else [model]
 
 
 def _source(task: Task, name: str) -> Source:
@@ -197,7 +197,8 @@ def _written(task: Task) -> str:
     if task.table:
         return ""
     names = [f"STEM-{ending.format_map(_Upper())}.png" for ending in task.makes]
-    return f" Writes {', '.join(names)} for every file STEM."
+    whose = "the first file" if any(source.together for source in task.reads) else "every file"
+    return f" Writes {', '.join(names)} for {whose} STEM."
 
 
 class _Upper(dict[str, str]):

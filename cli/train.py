@@ -19,7 +19,8 @@ from .results import refuse_same
 __all__ = ["Data", "train"]
 
 Data = Annotated[
-    str | None, typer.Option(help="earth, earth-land, emoji, emoji-unseen, or a folder; default the one trained on.")
+    str | None,
+    typer.Option(help="earth, earth-land, emoji, emoji-faces, emoji-unseen, or a folder; default the one trained on."),
 ]
 
 

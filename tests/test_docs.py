@@ -15,6 +15,9 @@ from zellige.engine.checkpoint.file import write_checkpoint
 from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.engine.systems.coco_gan.critic import Discriminator, Head
 from zellige.engine.systems.coco_gan.generator import Generator
+from zellige.engine.systems.key_patch.config import KeyPatchConfig
+from zellige.engine.systems.key_patch.networks import Discriminator as KeyPatchDiscriminator
+from zellige.engine.systems.key_patch.networks import KeyPatchNetworks
 from zellige.engine.systems.onegan.config import OneGanConfig
 from zellige.engine.systems.onegan.model import PREFIX
 from zellige.engine.systems.onegan.networks import OneGanNetworks
@@ -23,8 +26,7 @@ from zellige.training.systems.coco_gan.recipe import CocoGanRecipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    "docs/systems/coco_gan.md",
-    "docs/systems/onegan.md",
+    *(f"docs/systems/{page.name}" for page in sorted((ROOT / "docs/systems").glob("*.md"))),
     "docs/panoramas.md",
     "docs/training.md",
     "docs/generating.md",
@@ -80,6 +82,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     config = OneGanConfig(resolution=64, width=1, encoder_width=1)
     tensors = {PREFIX + name: tensor for name, tensor in OneGanNetworks(config).state_dict().items()}
     write_checkpoint(birds, tensors, system="onegan", config=config.model_dump(mode="json"))
+    names['"runs/keys/model.safetensors"'] = keys = folder / "keys.safetensors"
+    small = KeyPatchConfig(resolution=64, width=4, encoding=8)
+    parts = {"networks": KeyPatchNetworks(small), "critic": KeyPatchDiscriminator(small)}
+    tensors = {
+        f"{part}.{name}": value
+        for part, network in parts.items()
+        for name, value in network.state_dict().items()
+        if value.is_floating_point()
+    }
+    write_checkpoint(keys, tensors, system="key-patch", config=small.model_dump(mode="json"))
     return names
 
 
@@ -168,7 +180,8 @@ def test_changelog_names_what_exists_now():
 
 
 def test_training_page_names_every_recipe():
-    text = (ROOT / "docs/training.md").read_text()
+    pages = [ROOT / "docs/training.md", *(ROOT / "docs/systems").glob("*.md")]
+    text = "".join(page.read_text() for page in pages)
     shorthand = {"celeba-128-n8": "`-n8`", "celeba-128-n16": "`-n16`"}
     assert not [name for name in RECIPES if shorthand.get(name, f"`{name}`") not in text]
 

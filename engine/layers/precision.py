@@ -12,7 +12,7 @@ __all__ = ["cast_maps"]
 Network = TypeVar("Network", bound=nn.Module)
 # Layers that make or normalise maps, subclasses included. Linear layers, batch norms and codes stay in float32, because
 # bfloat16 cannot tell neighbouring angles of a coordinate apart.
-_OF_MAPS = (nn.Conv2d, MapNorm)
+_OF_MAPS = (nn.Conv2d, nn.ConvTranspose2d, MapNorm)
 
 
 def cast_maps(network: Network, dtype: torch.dtype) -> Network:

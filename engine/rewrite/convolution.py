@@ -99,7 +99,11 @@ def plain(conv: PaddedConv) -> PaddedConv:
 
 
 def conv2d(
-    weight: Tensor, bias: Tensor | None, padding: int, like: nn.Conv2d, dtype: torch.dtype | None = None
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: int,
+    like: nn.Conv2d | nn.ConvTranspose2d,
+    dtype: torch.dtype | None = None,
 ) -> nn.Conv2d:
     """Make a zero-padded convolution [K, C, R, R] without gradients, in `like`'s dtype unless another is given."""
     outputs, inputs, *kernel = weight.shape
@@ -112,7 +116,7 @@ def fill(
     made: nn.Conv2d | nn.ConvTranspose2d,
     weight: Tensor,
     bias: Tensor | None,
-    like: nn.Conv2d,
+    like: nn.Conv2d | nn.ConvTranspose2d,
     dtype: torch.dtype | None = None,
 ) -> None:
     """Give a layer its weights, in the memory format of `like` and in its dtype unless another is given."""

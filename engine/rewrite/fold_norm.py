@@ -7,9 +7,8 @@ This saves one pass over the map, K H W multiplications in a sample. It is exact
 rounded once more in their own dtype. It never loses. The norm cannot go into the layer after it, because that layer's
 zero padding is not normalised.
 
-The system `key_patch` uses it: its networks are convolutions and transposed convolutions, each with a batch norm.
-COCO-GAN cannot use it, because the scales of its conditional batch norms differ between samples, and its last norm
-follows a sum of two layers.
+Networks of convolutions and transposed convolutions, each with a batch norm, use it. Conditional batch norms cannot,
+because their scales differ between samples, nor can a norm that follows a sum of two layers.
 """
 
 from typing import Any, TypeVar
@@ -22,7 +21,7 @@ from zellige.errors import ShapeError
 from .convolution import require_plain
 from .fold_weight import fold_weight
 
-__all__ = ["fold_norm"]
+__all__ = ["fold_norm", "fold_norms"]
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
@@ -57,6 +56,26 @@ def fold_norm(layer: Layer, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Layer:
         setattr(folded, name, nn.Parameter(value, requires_grad=False))
     plain: Layer = folded
     return plain
+
+
+def fold_norms(network: nn.Module) -> None:
+    """Fold every batch norm that follows a layer in an `nn.Sequential`, where nothing else can take the layer's result.
+
+    Args:
+        network: trained, in evaluation; it is changed, and a folded norm leaves the sequence.
+    """
+    for part in network.modules():
+        if type(part) is not nn.Sequential:
+            continue
+        steps: list[Any] = []
+        for step in part:
+            if type(step) is nn.BatchNorm2d and steps and type(steps[-1]) in (nn.Conv2d, nn.ConvTranspose2d):
+                steps[-1] = fold_norm(steps[-1], step)
+            else:
+                steps.append(step)
+        if len(steps) < len(part):
+            del part[:]
+            part.extend(steps)
 
 
 def _factors(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from these times in ONNX Runtime 1.31 on 2 cores with AVX-512, fp32, batches 1 a
 
 from torch import nn
 
+from .fold_norm import fold_norms
 from .forms import graph_form
 
 __all__ = ["rewrite_for_graphs"]
@@ -25,6 +26,7 @@ def rewrite_for_graphs(network: nn.Module) -> None:
     Args:
         network: a trained network, in evaluation and in the precision of the graph; it is changed.
     """
+    fold_norms(network)
     for part in list(network.modules()):
         for name, layer in part.named_children():
             build = graph_form(layer)

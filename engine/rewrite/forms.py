@@ -15,7 +15,7 @@ from ...kernels.winograd_conv.op import native_dtypes
 from ..layers.convolutions import CodedConv, PaddedConv, UpConv
 from .constant_channels import constant_channels
 from .convolution import plain
-from .up_conv import up_conv
+from .up_conv import doubles, transposed_phases, up_conv
 from .winograd import winograd
 
 __all__ = ["forms", "graph_form"]
@@ -81,6 +81,7 @@ _FORMS: dict[type[nn.Module], tuple[_Form, ...]] = {
             lambda layer: layer.mode == "nearest" and _tiles(layer),
         ),
     ),
+    nn.ConvTranspose2d: (_Form("phases", transposed_phases, doubles),),
     CodedConv: (
         _Form("constant channels", lambda layer: constant_channels(plain(layer), layer.code), _always, _always),
         _Form("constant channels, winograd", lambda layer: winograd(plain(layer), code=layer.code), _tiles),
@@ -101,7 +102,7 @@ def graph_form(layer: nn.Module) -> Build | None:
 def _of(layer: nn.Module) -> tuple[_Form, ...]:
     """The row of a layer's exact class, because a subclass may compute something else with its weights."""
     row = _FORMS.get(type(layer), ())
-    if row:
+    if row and not isinstance(layer, nn.ConvTranspose2d):
         assert isinstance(layer, nn.Conv2d)
         one = layer.stride == layer.dilation == (1, 1) and layer.groups == 1
         padded = layer.padding in ((0, 0), (1, 1)) and layer.padding_mode in ("zeros", "replicate")

@@ -20,6 +20,7 @@ from zellige.version import __version__
 
 from ..device import processor
 from ..layers.ambient import own_modes
+from .fold_norm import fold_norms
 from .forms import forms
 from .plan_cache import Times, keep, read
 
@@ -100,7 +101,8 @@ def plan(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
 
 
 def rewritten(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
-    """Choose forms and put them in; arguments and result are those of `plan`, but the network is changed."""
+    """Fold norms, choose forms and put them in the network; arguments and result are those of `plan`."""
+    fold_norms(network)
     choices = plan(network, run)
     apply(network, choices)
     return choices
@@ -173,7 +175,7 @@ def _milliseconds(form: nn.Module, inputs: tuple[Tensor, ...]) -> float:
 
 def _key(layer: nn.Module, inputs: tuple[Tensor, ...]) -> str:
     """Everything that a choice depends on, as text that people can read in the cache file."""
-    assert isinstance(layer, nn.Conv2d)
+    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
     parts: list[Any] = [type(layer).__name__, "x".join(map(str, layer.weight.shape)), layer.weight.dtype]
     mode = "replicate" if getattr(layer, "replicate", False) else layer.padding_mode
     parts += [layer.padding, mode, getattr(layer, "spare", 0), layer.bias is not None]

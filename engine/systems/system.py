@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["Layered", "Model", "Options", "Source", "System", "Task"]
+__all__ = ["Generator", "Layered", "Model", "Options", "Source", "System", "Task"]
 
 
 class Options(BaseModel):
@@ -36,12 +36,14 @@ class Source:
         many: whether it is any number of files, given as arguments of the verb; else one file, given with a flag of
             this name.
         seeds: whether `seed:7` may stand for a file, and means an image that the model makes itself.
+        together: whether all files of a source with `many` make one result, which is named after the first file.
     """
 
     name: str
     help: str
     many: bool = False
     seeds: bool = False
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,20 +139,24 @@ class Model(Protocol):
         """Height and width of an image in pixels."""
         ...
 
-    def generate(self, count: int, seed: int = 0, *, first: int = 0, as_: Any = "numpy", **options: Any) -> Any:
-        """Images `first` to `first + count - 1` of a seed; image k is the same in any range."""
-        ...
-
     def read(self, source: str, given: Any) -> Any:
         """Read the files or arrays of one source of a task into a form with a length and slices, for the method."""
         ...
 
     def warm(self, counts: Iterable[int]) -> None:
-        """Do now the extra work of the first calls of `generate` for these numbers of images."""
+        """Do now the extra work of the first calls for these numbers of images."""
         ...
 
     def trained(self) -> "nn.Module":
         """The networks as they were trained, read from the file again, because compilers and exporters change them."""
+        ...
+
+
+class Generator(Model, Protocol):
+    """What may be asked of a model whose system declares the task `generate`: images that a seed draws."""
+
+    def generate(self, count: int, seed: int = 0, *, first: int = 0, as_: Any = "numpy", **options: Any) -> Any:
+        """Images `first` to `first + count - 1` of a seed; image k is the same in any range."""
         ...
 
 

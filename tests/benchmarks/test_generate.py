@@ -18,7 +18,7 @@ from zellige.benchmarks.generate.compare import judged, speedup
 from zellige.benchmarks.generate.exported import onnx_graph
 from zellige.benchmarks.generate.peak import peak_bytes
 from zellige.benchmarks.generate.peers import PEERS, make_runner, plain
-from zellige.benchmarks.generate.subjects import subject_of
+from zellige.benchmarks.generate.subjects import REFERENCES, subject_of
 from zellige.benchmarks.generate.timing import alternate
 from zellige.benchmarks.kernels.exported import Unmeasured
 from zellige.cli import make_app
@@ -282,7 +282,7 @@ def test_a_run_that_is_stopped_keeps_the_batches_before(model, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("arguments", "error", "sentence"),
     [
-        (["nothing"], UnknownModelError, "or a reference network: coco-gan-256, onegan-128"),
+        (["nothing"], UnknownModelError, "or a reference network: " + ", ".join(REFERENCES)),
         (["planet", "--batch", "0"], SizeError, "a batch of 0 images cannot be measured; give 1 or more"),
         (["planet", "--batch", "-3,1"], SizeError, "a batch of -3 images cannot be measured; give 1 or more"),
         (["planet", "--batch", "many"], SizeError, "'many' is no list of batches; write whole numbers such as 1,8,32"),

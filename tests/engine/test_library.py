@@ -12,6 +12,7 @@ import zellige
 from zellige.engine.checkpoint.faults import AllocationError
 from zellige.engine.checkpoint.file import read_header, read_tensors, write_checkpoint
 from zellige.engine.library import BUNDLED, find, list_models, load
+from zellige.engine.systems import SYSTEMS
 from zellige.engine.systems.coco_gan.model import CocoGan
 from zellige.errors import CheckpointError, DeviceError, UnknownModelError, ZelligeError
 
@@ -100,8 +101,8 @@ def test_the_state_of_a_training_run_is_no_model(tmp_path: Path) -> None:
 
 
 def test_a_system_that_cannot_run_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path / "other.safetensors", system="key-patch")
-    sentence = "holds a key-patch model, which this version cannot run; it runs coco-gan, onegan$"
+    path = write(tmp_path / "other.safetensors", system="sculptor")
+    sentence = f"holds a sculptor model, which this version cannot run; it runs {', '.join(SYSTEMS)}$"
     with pytest.raises(UnknownModelError, match=sentence):
         load(path)
 

@@ -102,7 +102,9 @@ def test_quirks_are_the_only_difference_to_the_paper():
 
 def test_every_published_configuration_is_there():
     ours = {"celeba-64-quirks", "planet", "terrain", "emoji"}
-    assert RECIPES.keys() == PUBLISHED.keys() | PUBLISHED_ONEGAN.keys() | ours
+    systems = ("coco-gan", "onegan")  # others hold their recipes to their papers beside their own tests
+    found = {name for name, recipe in RECIPES.items() if recipe.system in systems}
+    assert found == PUBLISHED.keys() | PUBLISHED_ONEGAN.keys() | ours
 
 
 @pytest.mark.parametrize("name", coco_gan.RECIPES)

@@ -13,13 +13,14 @@ from zellige.errors import DataError
 from ...engine.panorama.lattice import Topology
 from .earth import EarthCrops, EarthPanoramas
 from .emoji import EMOJI, UNSEEN_EMOJI, EmojiScenes
+from .emoji_faces import EmojiFaces
 from .folder import ImageFolder
 from .listing import Listing, Split
 from .scenes import FolderScenes, Scenes
 
 __all__ = ["DATA_SETS", "Pictures", "located", "open_pictures", "open_scenes"]
 
-DATA_SETS = ("earth", "earth-land", "emoji", "emoji-unseen")
+DATA_SETS = ("earth", "earth-land", "emoji", "emoji-faces", "emoji-unseen")
 
 
 class Pictures(Protocol):
@@ -59,7 +60,8 @@ def open_pictures(
 
     Args:
         name: "earth" (great-circle panoramas for a cylinder, planar crops otherwise), "earth-land" (planar crops with
-            three quarters of land or more) or a directory; write ./earth for a directory called earth.
+            three quarters of land or more), "emoji-faces" (faces and people on white) or a directory; write ./earth for
+            a directory called earth.
         resolution: height and width of the pictures.
         topology: of the model; for a cylinder a folder's images count as cyclic horizontally.
         split: "train" or "held-out".
@@ -76,6 +78,8 @@ def open_pictures(
         if topology == "cylinder":
             raise DataError("no great circle of the Earth stays on land; a cylinder takes --data earth")
         return EarthCrops(resolution, split, seed, land=0.75)
+    if name == "emoji-faces":
+        return EmojiFaces(resolution, split, seed)
     return ImageFolder(Path(name), resolution, split, cyclic=(False, topology == "cylinder"))
 
 

@@ -9,7 +9,7 @@ from zellige.engine.layers.precision import cast_maps
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_layers_of_maps_are_cast_and_no_others(dtype: torch.dtype) -> None:
-    maps = [nn.Conv2d(1, 1, 1), UpConv(1, 1, "zeros"), MapNorm(1, 1), GluLayerNorm(1, 1)]
+    maps = [nn.Conv2d(1, 1, 1), nn.ConvTranspose2d(1, 1, 1), UpConv(1, 1, "zeros"), MapNorm(1, 1), GluLayerNorm(1, 1)]
     others = [nn.Linear(1, 1), nn.BatchNorm2d(1), nn.LayerNorm(1)]
     network = nn.Sequential(*maps, *others)
     assert cast_maps(network, dtype) is network

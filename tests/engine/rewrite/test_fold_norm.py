@@ -7,7 +7,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from zellige.engine.layers.batch_invariance import BatchInvariantLinear
 from zellige.engine.layers.convolutions import PaddedConv
-from zellige.engine.rewrite.fold_norm import fold_norm
+from zellige.engine.rewrite.fold_norm import fold_norm, fold_norms
 from zellige.errors import ShapeError
 
 from .judge import assert_exact, layer, random
@@ -101,3 +101,19 @@ def test_refuses_what_does_not_fold(first: nn.Module, second: nn.Module, sentenc
     with pytest.raises(ShapeError) as error:
         fold_norm(first, second)
     assert str(error.value) == sentence
+
+
+def test_every_norm_behind_a_layer_of_a_sequence_is_folded() -> None:
+    inner = nn.Sequential(layer(nn.ConvTranspose2d, 6, 4, kernel_size=4), trained_norm(4), nn.ReLU())
+    network = nn.Sequential(layer(nn.Conv2d, 4, 6, kernel_size=3), trained_norm(6), nn.LeakyReLU(0.2), inner).eval()
+    network, x = network.double(), MAP.double()
+    before = network(x)
+    fold_norms(network)
+    assert [type(part) for part in network] == [nn.Conv2d, nn.LeakyReLU, nn.Sequential] and len(inner) == 2
+    torch.testing.assert_close(network(x), before)
+
+
+def test_a_norm_that_follows_no_layer_stays() -> None:
+    network = nn.Sequential(nn.ReLU(), trained_norm(4), trained_norm(4)).eval()
+    fold_norms(network)
+    assert len(network) == 3

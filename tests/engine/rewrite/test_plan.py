@@ -70,6 +70,9 @@ class TestForms:
     def test_of_other_layers_there_are_none(self, other: nn.Module) -> None:
         assert not forms(other)
 
+    def test_transposed_convolutions_that_double_have_phases(self) -> None:
+        assert list(forms(nn.ConvTranspose2d(3, 5, 4, 2, 1))) == ["phases"]
+
     def test_a_subclass_that_computes_something_else_has_none(self) -> None:
         class Scaled(nn.Conv2d):
             def forward(self, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from zellige.engine.layers.convolutions import PaddedConv
-from zellige.engine.rewrite.up_conv import PhaseUpConv, up_conv
+from zellige.engine.rewrite.up_conv import PhaseUpConv, transposed_phases, up_conv
 from zellige.errors import ShapeError
 
 from .judge import SIDES, assert_exact, layer, random
@@ -151,3 +151,16 @@ def test_refuses_layers_that_compute_something_else() -> None:
             up_conv(other)
         name = type(other).__name__
         assert str(error.value) == f"The layer is {name}; it must be nn.Conv2d, without a forward of its own."
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("sides", SIDES)
+def test_four_phases_equal_a_transposed_convolution(bias: bool, sides: tuple[int, int]) -> None:
+    conv = layer(nn.ConvTranspose2d, 3, 5, 4, 2, 1, bias=bias)
+    assert_exact(transposed_phases, conv, lambda conv, x: conv(x), random(2, 3, *sides))
+
+
+@pytest.mark.parametrize("sizes", [(3, 5, 3, 2, 1), (3, 5, 4, 1), (3, 5, 5, 2, 2, 1)])
+def test_other_transposed_convolutions_are_refused(sizes: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match="it must be 4x4, of stride 2 and padding 1, in one group"):
+        transposed_phases(nn.ConvTranspose2d(*sizes))

@@ -117,7 +117,7 @@ def test_the_table_is_of_the_folders() -> None:
     folders = sorted(path.parent.name for path in (ROOT / "engine" / "systems").glob("*/__init__.py"))
     assert sorted(system.folder for system in all_systems()) == folders
     assert [system.name for system in all_systems()] == list(SYSTEMS)
-    with pytest.raises(UnknownModelError, match=r"cannot run sculptor models; it runs coco-gan, onegan"):
+    with pytest.raises(UnknownModelError, match="cannot run sculptor models; it runs " + ", ".join(SYSTEMS)):
         system_of("sculptor")
     with pytest.raises(TaskError, match="OneGAN has no task 'fly'; its tasks are generate, reconstruct"):
         system_of("onegan").task("fly")
@@ -187,6 +187,13 @@ class TestAdded:
         made = zellige("reframe", model, picture, "--frame", picture, "--out", "out")
         assert made.returncode == 0, made.stderr
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["photo-in-photo.png"]
+
+    def test_files_that_make_one_image_together(self, zellige: Any, model: Path, picture: Path, tmp_path: Path) -> None:
+        Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "black.png")
+        made = zellige("mix", model, picture, "black.png", picture, "--out", "out")  # one file twice
+        assert made.returncode == 0, made.stderr
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["photo-mixed.png"]
+        assert "for the first file STEM" in " ".join(zellige("mix", "--help").stdout.split())
 
     def test_its_table_is_written(self, zellige: Any, model: Path, picture: Path, tmp_path: Path) -> None:
         assert zellige("weigh", model, picture, "--out", "levels.csv").returncode == 0

@@ -12,6 +12,7 @@ class Strength(Options):
 
 
 IMAGES = Source("images", "Image files.", many=True)
+PARTS = Source("parts", "Image files that make one image.", many=True, together=True)
 FRAME = Source("frame", "The image that the borders are taken of.")
 SYSTEM = System(
     name="tiny",
@@ -26,6 +27,7 @@ SYSTEM = System(
             options=Strength,
         ),
         Task("reframe", "Images in the frame of another.", reads=(IMAGES, FRAME), makes=("in-{frame}",)),
+        Task("mix", "The mean of images.", reads=(PARTS,), makes=("mixed",)),
         Task("weigh", "Mean level of every image.", reads=(IMAGES,), table=True),
     ),
     graphs=("generate", "invert"),

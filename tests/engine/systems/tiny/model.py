@@ -122,5 +122,8 @@ class Tiny:
         framed[:, 0] = self.read("frame", frame).pixels[:, 0]
         return framed
 
+    def mix(self, parts: Any) -> npt.NDArray[np.uint8]:
+        return self.read("parts", parts).pixels.mean(0, keepdims=True).astype(np.uint8)
+
     def weigh(self, images: Any) -> Weights:
         return Weights(self.read("images", images).pixels.mean((1, 2, 3)))

@@ -1,0 +1,1 @@
+"""Key patches' training: images and the patches in them, without labels."""
