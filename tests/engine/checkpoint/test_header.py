@@ -102,7 +102,7 @@ DOCUMENTS = {
     "newer": (faults.FormatVersionError, with_document(DOCUMENT | {"format_version": 2}), "update zellige"),
     "no version": (faults.FormatVersionError, with_document(without("format_version")), "None"),
     "version true": (faults.FormatVersionError, with_document(DOCUMENT | {"format_version": True}), "True"),
-    "no system": (faults.MissingSystemError, with_document(without("system")), "onegan"),
+    "no system": (faults.MissingSystemError, with_document(without("system")), "'system' is None"),
     "system a path": (faults.MissingSystemError, with_document(DOCUMENT | {"system": "../onegan"}), "'../onegan'"),
     "system a list": (faults.MissingSystemError, with_document(DOCUMENT | {"system": []}), "[]"),
     "no config": (faults.InvalidConfigError, with_document(without("config")), "'config'"),
