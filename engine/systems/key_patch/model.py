@@ -13,7 +13,7 @@ from torch import Tensor
 from zellige.errors import DeviceError, TaskError
 
 from ....kernels.op.levels import values_of
-from ...checkpoint.file import Header, check_allocation, read_tensors, validated
+from ...checkpoint.file import Header, read_tensors, validated
 from ...device import precision_of
 from ...files.squares import Images, Squares, cut_squares
 from ...layers.ambient import own_modes
@@ -29,11 +29,12 @@ from .parts import PatchSet, Pictures, as_pictures, key_patches, noisy, patches_
 from .rows import row_of
 from .selection import narrowed
 
-__all__ = ["RUNS", "Composed", "KeyPatch", "build", "example", "open_graph", "open_model"]
+__all__ = ["PREFIX", "RUNS", "Composed", "KeyPatch", "build", "example", "open_graph", "open_model"]
 
 Pixels = npt.NDArray[np.uint8]
 
 _CPU = torch.device("cpu")
+PREFIX = "networks."  # of the tensors of KeyPatchNetworks in a model file
 RUNS = ()  # of an exported file nothing is made without patches
 _ENCODED = 96  # patches that the encoder takes at once; more are added up piece by piece
 
@@ -50,17 +51,10 @@ def example(config: KeyPatchConfig) -> tuple[Tensor, ...]:
     return patches, torch.ones(1, config.patches), *z
 
 
-@own_modes()
 def open_model(
     header: Header, name: str, device: torch.device, dtype: torch.dtype, *, rewrite: bool = True, runtime: str = "torch"
 ) -> "KeyPatch":
-    """The model of a checkpoint; arguments as of `KeyPatch`.
-
-    Raises:
-        AllocationError: its configuration asks for more than the file holds, or the device has.
-    """
-    with torch.device("meta"):
-        check_allocation(header.path, build(validated(header, KeyPatchConfig)), header.elements, device)
+    """Open the model of a checkpoint; arguments as of `KeyPatch`."""
     return KeyPatch(header, name, device, dtype, rewrite=rewrite, runtime=runtime)
 
 
@@ -104,6 +98,7 @@ class KeyPatch:
     system = "key-patch"
     batch = 16
 
+    @own_modes()
     def __init__(
         self, header: Header, name: str, device: torch.device, dtype: torch.dtype, *, rewrite: bool = True,
         runtime: str = "torch",
@@ -279,7 +274,7 @@ class KeyPatch:
     def _read(self, device: torch.device) -> KeyPatchNetworks:
         with torch.device("meta"):
             networks = KeyPatchNetworks(self.config)
-        return self._filled(networks, "networks.").to(device)
+        return self._filled(networks, PREFIX).to(device)
 
     def _cast(self, networks: KeyPatchNetworks) -> None:
         cast_maps(networks, self.dtype)
