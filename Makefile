@@ -32,9 +32,10 @@ demo: install
 	$(VENV)/bin/zellige panorama planet --size 8192x --memory 512MiB --seed 3 --out out/planet.tif --preview out/planet.png --overwrite
 	@echo "The panorama is out/planet.tif; out/planet.png is a reduced copy."
 
-# Two processes of two threads on two cores: threads that wait for others sleep.
+# Two processes of two threads on two cores: threads that wait for others sleep. Each process takes whole files, whose
+# fixtures it then makes once, and helps the other at the end.
 test: install
-	OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest -n 2
+	OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 # With the Python at hand, because a machine with a GPU may have no network to install from. PARTS and OUT choose what
 # is done and where the JSON goes. Without the safe path the folder zellige/ would be taken for the package.

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from zellige.benchmarks.generate.subjects import REFERENCES
 from zellige.benchmarks.gpu.__main__ import main
 from zellige.benchmarks.gpu.journal import Journal, read_steps
 from zellige.benchmarks.gpu.parts import STEPS
@@ -204,7 +205,7 @@ def test_generators_are_measured_one_at_a_time(options, monkeypatch):
 
     monkeypatch.setattr("zellige.benchmarks.gpu.parts.generation.compare", compare)
     steps = dict(STEPS["generate"](options))
-    assert {"onegan-128 fp32 batch 1", "onegan-128 fp32 batch 8"} < steps.keys() and len(steps) == 6
+    assert {"onegan-128 fp32 batch 1", "onegan-128 fp32 batch 8"} < steps.keys() and len(steps) == 3 * len(REFERENCES)
     assert steps["onegan-128 fp32 batch 8"]() == report and asked == [("onegan-128", [8], ["fp32"])]
     steps = [{"step": "onegan-128 fp32 batch 8", "state": "passed", "result": report}]
     done = {"part": "generate", "passed": True, "stopped": False, "seconds": 1.0, "limit_seconds": 9, "steps": steps}
