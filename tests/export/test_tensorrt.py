@@ -86,7 +86,7 @@ class TestBuilt:
         assert [value["name"] for value in first.report["inputs"]] == ["child", "parent", "latent", "background"]
         assert first.report["inputs"] == file.report["inputs"]
         assert first.report["outputs"] == [{"name": "images", "dtype": "uint8", "shape": ["N", 64, 64, 3]}]
-        # For a range of batches temporaries are numbered on from the last build of the process, by more digits sometimes.
+        # For a range of batches temporaries are numbered on from the last build, sometimes with more digits.
         assert abs(len(first.content) - len(second.content)) < 256 and fixed[0] == fixed[1]
 
 
