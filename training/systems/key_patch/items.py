@@ -21,12 +21,13 @@ from ...data.sources import Pictures
 if TYPE_CHECKING:
     from .recipe import KeyPatchRecipe
 
-__all__ = ["KeyPatchItems", "Selection", "boxes_of"]
+__all__ = ["KeyPatchItems", "Selection", "boxes_of", "jittered"]
 
 Pixels = npt.NDArray[np.uint8]
 Selection = Literal["edges", "edgeboxes", "random"]
 
 _OTHERS = 2**38  # items from which other images are taken, far beyond a run's own
+_LEAST = 4  # pixels of a side of a box that moved
 _KEPT = 200_000  # pictures whose boxes are remembered, some 100 bytes each
 
 
@@ -41,6 +42,18 @@ def boxes_of(
     except DataError:
         return random_boxes(random, count, config)
     return np.concatenate([found, random_boxes(random, count - len(found), config)])
+
+
+def jittered(boxes: Boxes, most: float, random: np.random.Generator, side: int) -> Boxes:
+    """Boxes [K, 4] whose borders moved by up to a share of their sides, within a picture of that side."""
+    if not most:
+        return boxes
+    x, y, w, h = boxes.T
+    sides = np.stack([w, h, w, h], axis=1)
+    borders = np.stack([x, y, x + w, y + h], axis=1) + np.rint(random.uniform(-most, most, (len(boxes), 4)) * sides)
+    begin = borders[:, :2].clip(0, side - _LEAST).astype(np.int64)
+    end = borders[:, 2:].clip(begin + _LEAST, side).astype(np.int64)
+    return np.concatenate([begin, end - begin], axis=1)
 
 
 class KeyPatchItems(Dataset[tuple[Tensor, ...]]):
@@ -65,7 +78,7 @@ class KeyPatchItems(Dataset[tuple[Tensor, ...]]):
         picture, config = self.pictures.image(index), self.recipe.model
         boxes = self._candidates(picture, random)
         chosen = random.choice(len(boxes), config.patches, replace=self.recipe.replacement)
-        boxes = boxes[chosen]
+        boxes = jittered(boxes[chosen], self.recipe.jitter, random, config.resolution)
         picture, other = (self._turned(one, random) for one in (picture, self.pictures.image(index + _OTHERS)))
         if random.random() < 0.5:
             picture, boxes = picture[:, ::-1], flipped(boxes, picture.shape[1])
@@ -89,7 +102,7 @@ class KeyPatchItems(Dataset[tuple[Tensor, ...]]):
     def _candidates(self, picture: Pixels, random: np.random.Generator) -> Boxes:
         """Boxes that the item's are drawn from; those of a picture are found once."""
         recipe = self.recipe
-        if recipe.selection == "random":
+        if recipe.selection == "random" or random.random() < recipe.random_share:
             return random_boxes(random, recipe.candidates, recipe.model)
         mark = hashlib.blake2b(picture.tobytes(), digest_size=16).digest()
         if mark not in self._found:

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field, model_validator
 
 from ....engine.systems.key_patch.config import KeyPatchConfig
+from ...augment import Augmentation
 from ...data.sources import Pictures, open_pictures
 from ...recipe import Betas, Rate, Recipe
 from .items import KeyPatchItems, Selection
@@ -38,6 +39,13 @@ class KeyPatchRecipe(Recipe):
     replacement: bool = Field(
         False, description="Draw with replacement, so that one network learns any number of patches up to its own."
     )
+    jitter: float = Field(
+        0.0, ge=0, le=0.5, description="Share of a box's sides by which its borders move at most; more variety. Ours."
+    )
+    random_share: float = Field(
+        0.0, ge=0, le=1, description="Share of the images whose patches lie at random places, whatever the selection."
+    )
+    patch_noise: float = Field(0.0, ge=0, le=1, description="Deviation of noise on the patches, -1 to 1. Ours.")
     hue: float = Field(
         0.0, ge=0, le=180, description="Degrees by which the colours of an image are turned at most; more variety."
     )
@@ -51,6 +59,9 @@ class KeyPatchRecipe(Recipe):
     )
     instance_noise: float = Field(
         0.0, ge=0, le=2, description="Deviation of noise on all that D sees; falls to 0 over the run. Ours."
+    )
+    augment: tuple[Augmentation, ...] = Field(
+        (), description="Random changes of all that D sees: colour, translation, cutout; for few images. Ours."
     )
     spatial: tuple[Weight, Weight] = Field((1e-2, 1e-4), description="Weight of L_S in the first and last epoch.")
     appearance: tuple[Weight, Weight] = Field((1e-2, 1e-4), description="Weight of L_A in the first and last epoch.")

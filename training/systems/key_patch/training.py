@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ....engine.files.pictures import contact_sheet, to_uint8
 from ....engine.systems.key_patch.networks import Composition, Discriminator, KeyPatchNetworks
 from ....kernels.op.levels import values_of
+from ...augment import augmented
 from ...average import fade_rates, follow
 from .losses import appearance, composite, faded, judged, norm, spatial
 from .recipe import KeyPatchRecipe
@@ -70,7 +71,7 @@ class KeyPatchTraining:
         fade_rates(self.optimisers, self.rates, progress, recipe.decay_from)
         real, other = (self._entering(pixels) for pixels in batch[:2])
         union = union_masks(batch[2].to(self.device), recipe.model.size)
-        patches = values_of(batch[3].to(self.device))
+        patches = self._noisy(values_of(batch[3].to(self.device)))
         self._seen = (real[:_SHOWN], patches[:_SHOWN], union[:_SHOWN])
         updates = {"2:1": 1 - round(progress * recipe.steps) % 2, "1:1": 1, "1:2": 2}[recipe.ratio]
         self._noise = recipe.instance_noise * (1 - progress)
@@ -89,6 +90,12 @@ class KeyPatchTraining:
             self._follow()
             metrics |= {name: loss.detach() for name, (_, loss) in losses.items()}
         return metrics
+
+    def _noisy(self, patches: Tensor) -> Tensor:
+        if not self.recipe.patch_noise:
+            return patches
+        noise = torch.randn(patches.shape, generator=self.random, device=self.device)
+        return (patches + self.recipe.patch_noise * noise).clamp(-1, 1)
 
     def _compose(self, patches: Tensor) -> Composition:
         z_dim = self.recipe.model.z_dim
@@ -126,8 +133,9 @@ class KeyPatchTraining:
         return losses
 
     def _judge(self, images: Tensor) -> Tensor:
-        # Real and fake ones apart: they must not share the statistics of a batch norm. Noise keeps a D that knows few
-        # images by heart from being certain, so that made images learn from it (Sonderby et al. 2017).
+        # Real and fake ones apart: they must not share the statistics of a batch norm. Changes and noise keep a D that
+        # knows few images by heart from being certain, so that made images learn from it (Sonderby et al. 2017).
+        images = augmented(images, self.recipe.augment, self.random)
         if self._noise:
             images = images + self._noise * torch.randn(images.shape, generator=self.random, device=self.device)
         logits: Tensor = self.critic(images)

@@ -11,8 +11,10 @@ import torch
 from zellige.engine.checkpoint.file import read_header, read_tensors
 from zellige.engine.library import load
 from zellige.errors import UnknownRecipeError
+from zellige.kernels.op.levels import values_of
 from zellige.training.loop import train
 from zellige.training.recipe import with_settings
+from zellige.training.systems.key_patch.items import jittered
 from zellige.training.systems.key_patch.recipe import KeyPatchRecipe
 from zellige.training.systems.key_patch.recipes import RECIPES
 from zellige.training.systems.key_patch.training import KeyPatchTraining, union_masks
@@ -89,6 +91,30 @@ def test_noise_on_what_d_sees_falls_to_0() -> None:
     assert torch.equal(run._judge(image), run._judge(image))
 
 
+def test_noise_on_patches_stays_in_their_range() -> None:
+    run = training(patch_noise=0.5)
+    seen: list[torch.Tensor] = []
+    run.networks.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    run.step(batch(run), 0.0)
+    plain = training()
+    plain.networks.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    plain.step(batch(plain), 0.0)
+    noise = seen[0] - seen[-1]
+    inside = seen[-1].abs() < 0.1
+    assert seen[0].abs().max() == 1 and 0.4 < float(noise[inside].std()) < 0.55
+
+
+def test_d_sees_changed_images() -> None:
+    run = training(augment=("colour", "translation", "cutout"))
+    seen: list[torch.Tensor] = []
+    run.critic.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    given = batch(run)
+    metrics = run.step(given, 0.0)
+    assert all(value.isfinite() for value in metrics.values())
+    real = values_of(given[0])
+    assert not torch.equal(seen[0], real) and bool((seen[0] == 0).any())  # the first are the real ones
+
+
 def test_masks_of_boxes_count_an_overlap_once() -> None:
     mask = union_masks(torch.tensor([[[0, 0, 10, 10], [5, 5, 10, 10]], [[3, 4, 1, 2], [3, 4, 1, 2]]]), (20, 20))
     assert mask.shape == (2, 1, 20, 20) and mask.sum((1, 2, 3)).tolist() == [175, 2] and mask[1, 0, 4:6, 3].sum() == 2
@@ -139,6 +165,31 @@ class TestItems:
     def test_random_patches_are_others_for_every_item(self) -> None:
         items = tiny(selection="random").items(Blocks(), 0)
         assert not torch.equal(items[0][2], items[1][2])
+
+    def test_borders_move_by_up_to_a_share_of_the_sides(self) -> None:
+        random = np.random.default_rng(0)
+        given = np.repeat([[20, 24, 20, 10]], 500, axis=0)
+        boxes = jittered(given, 0.2, random, 64)
+        begin, end = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+        for found, middle, most in ((begin[:, 0], 20, 4), (begin[:, 1], 24, 2), (end[:, 0], 40, 4), (end[:, 1], 34, 2)):
+            assert set(found) == set(range(middle - most, middle + most + 1))
+        assert jittered(given, 0.0, random, 64) is given
+
+    def test_borders_that_move_stay_in_the_picture(self) -> None:
+        given = np.repeat([[0, 50, 8, 14], [56, 0, 8, 4]], 300, axis=0)
+        boxes = jittered(given, 0.5, np.random.default_rng(0), 64)
+        assert boxes[:, :2].min() == 0 and (boxes[:, :2] + boxes[:, 2:]).max() == 64 and boxes[:, 2:].min() >= 4
+
+    def test_a_share_of_the_images_has_random_patches(self) -> None:
+        def differ(share: float) -> int:
+            first, second = (tiny(random_share=share).items(Blocks(), 0) for _ in range(2))
+            keys = tiny().items(Blocks(), 0)
+            assert torch.equal(first[3][2], second[3][2])
+            return sum({tuple(box) for box in first[k][2].tolist()} != {tuple(box) for box in keys[k][2].tolist()}
+                       for k in range(40))  # fmt: skip
+
+        assert 8 < differ(0.5) < 36
+        assert differ(1.0) == 40
 
 
 class TestRuns:
