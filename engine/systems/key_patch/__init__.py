@@ -27,6 +27,9 @@ class Selection(Options):
     select: Literal["edges", "edgeboxes", "random"] = Field(
         "edges", description="Key patches by density of edges, or by OpenCV's EdgeBoxes; or random places."
     )
+    edge_model: str | None = Field(
+        None, description="File of structured edges for EdgeBoxes, in OpenCV's format; a plain gradient if left out."
+    )
     area: float | None = Field(
         None, gt=0, le=1, description="Greatest share of the image that a patch covers; the model's if left out."
     )

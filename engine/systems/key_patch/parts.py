@@ -10,8 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zellige.errors import DataError, ShapeError
+from zellige.errors import BudgetError, DataError, ShapeError
 
+from ...device import available_memory, show_bytes
 from ...files.hostile import open_regular
 from ...files.squares import cut_squares
 from .boxes import Boxes, checked_boxes, cut_patches, rounded_out, stretched
@@ -67,8 +68,11 @@ def patches_of(pictures: Pictures, box: Sequence[str] | None, config: KeyPatchCo
         pictures: one or more.
         box: as of `KeyPatch.compose`.
         config: of the model.
+    Raises:
+        ShapeError: boxes and pictures do not go together. BudgetError: the patches do not fit in memory.
     """
     side = config.resolution
+    _check_memory(max(len(pictures), len(box or ())), side)
     if not box:
         return PatchSet(np.stack([stretched(picture, side) for picture in pictures]))
     boxes = [_numbers(text) for text in box]
@@ -88,6 +92,16 @@ def patches_of(pictures: Pictures, box: Sequence[str] | None, config: KeyPatchCo
     same = all(picture is pictures[0] for picture in pictures)
     shown = cut_squares([pictures[0]], side).pixels[0] if same else None
     return PatchSet(np.stack(cut), np.stack(placed), shown)
+
+
+def _check_memory(count: int, side: int) -> None:
+    """Refuse more patches than memory takes, before they are stretched: as they are cut, and as one array."""
+    each, left = 2 * 3 * side * side, available_memory(torch.device("cpu"))
+    if count * each > left:
+        raise BudgetError(
+            f"{count} patches of {side} x {side} pixels take {show_bytes(count * each)}, and {show_bytes(left)} of "
+            f"memory are free; give at most {left // each}"
+        )
 
 
 def read_boxes(path: str, given: Sequence[str] | None) -> list[str]:
@@ -110,15 +124,20 @@ def read_boxes(path: str, given: Sequence[str] | None) -> list[str]:
 
 
 def key_patches(
-    picture: Pixels, count: int, select: str, config: KeyPatchConfig, random: np.random.Generator
-) -> PatchSet:
+    picture: Pixels, count: int, select: str, config: KeyPatchConfig, random: np.random.Generator,
+    edge_model: str | None = None,
+) -> PatchSet:  # fmt: skip
     """The key patches of a picture, or patches at random places.
 
     Raises:
-        DataError: it has no edges, or fewer key patches.
+        DataError: it has no edges, or fewer key patches. ShapeError: a model of edges without EdgeBoxes.
     """
-    choose = {"edges": key_boxes, "edgeboxes": edge_boxes}.get(select)
-    boxes = random_boxes(random, count, config) if choose is None else choose(picture, count, config)
+    if edge_model is not None and select != "edgeboxes":
+        raise ShapeError(f"a model of structured edges is for patches by edgeboxes, not by {select}; leave one out")
+    if select == "edgeboxes":
+        boxes = edge_boxes(picture, count, config, edge_model)
+    else:
+        boxes = key_boxes(picture, count, config) if select == "edges" else random_boxes(random, count, config)
     if len(boxes) < count:
         raise DataError(f"an image has {len(boxes)} key patches, not {count}; ask for fewer, or for random patches")
     return PatchSet(cut_patches(picture, boxes), boxes, picture)

@@ -5,6 +5,8 @@ no OpenCV: it scores windows by the share of edges inside that do not touch the 
 """
 
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,22 +65,27 @@ def key_boxes(picture: Pixels, count: int, config: KeyPatchConfig) -> Boxes:
     return _best(windows, score, count, config)
 
 
-def edge_boxes(picture: Pixels, count: int, config: KeyPatchConfig) -> Boxes:
+def edge_boxes(picture: Pixels, count: int, config: KeyPatchConfig, edge_model: str | None = None) -> Boxes:
     """The boxes of a picture's key patches by EdgeBoxes of OpenCV's contrib modules; as `key_boxes`.
 
-    Edges and their orientations are a plain gradient's, since OpenCV brings no model of structured edges; scores depend
-    on the edges' scale, and only their order counts here.
+    Edges and their orientations are those of a model of structured edges, of which OpenCV brings none, or a plain
+    gradient's. Scores depend on the edges' scale, and only their order counts here.
 
+    Args:
+        picture, count, config: as of `key_boxes`.
+        edge_model: file of a model of structured edges in OpenCV's format, such as its model.yml.gz. OpenCV does not
+            check what is in it, so it must come from someone who is trusted.
     Raises:
-        MissingExtraError: opencv-contrib is not installed. DataError: the picture has no edge.
-    Source: Zitnick & Dollar, "Edge Boxes", ECCV 2014.
+        MissingExtraError: opencv-contrib is not installed. DataError: the picture has no edge, or OpenCV cannot read
+            the file.
+    Source: Zitnick & Dollar, "Edge Boxes", ECCV 2014; Dollar & Zitnick, "Structured Forests", ICCV 2013.
     """
     try:
         import cv2
     except ImportError:
         purpose = "choosing patches by EdgeBoxes"
         raise MissingExtraError("opencv-contrib-python-headless", purpose, "key-patch") from None
-    edges, angles = _gradient(picture)
+    edges, angles = _gradient(picture) if edge_model is None else structured_edges(picture, edge_model)
     if float(edges.mean()) < _FAINT:
         raise DataError("the image has no edges, so that no patch of it is a key patch; take random patches, or boxes")
     asked = cv2.ximgproc.createEdgeBoxes()  # a new one a picture: asked again, one answers otherwise
@@ -109,6 +116,27 @@ def narrowed(config: KeyPatchConfig, area: float | None) -> KeyPatchConfig:
     scale = min(1.0, (area / config.most_area) ** 0.5)
     sides = {"most_side": config.most_side * scale, "least_side": config.least_side * scale}
     return config.model_copy(update={"most_area": area} | sides)
+
+
+def structured_edges(picture: Pixels, edge_model: str) -> tuple[Floats, Floats]:
+    """Edges in [0, 1], thinned, and their angles, by a model of structured edges: [S, S] each."""
+    detector = _detector(edge_model)
+    edges = detector.detectEdges(picture.astype(np.float32) / 255)
+    angles = detector.computeOrientation(edges)
+    thin = detector.edgesNms(edges, angles)
+    return np.asarray(thin, np.float64), np.asarray(angles, np.float64)
+
+
+@cache
+def _detector(edge_model: str) -> Any:
+    import cv2
+
+    if not Path(edge_model).is_file():
+        raise DataError(f"{edge_model} is no file; name a model of structured edges, such as OpenCV's model.yml.gz")
+    try:
+        return cv2.ximgproc.createStructuredEdgeDetection(edge_model)
+    except cv2.error as error:
+        raise DataError(f"{edge_model} is no model of structured edges that OpenCV can read: {error.err}") from None
 
 
 def _edges(picture: Pixels) -> Floats:
