@@ -71,5 +71,12 @@ def phase_epilogue(
 ) -> None: ...
 def has_bfloat16_dot() -> bool: ...
 def winograd_conv(
-    x: Tensor, u: Tensor, bias: Tensor | None, y: Tensor, upsample: bool, replicate: bool, crop: int
+    x: list[Tensor],
+    u: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    kind: int,
+    made: int,
+    replicate: bool,
+    crop: int,
 ) -> None: ...

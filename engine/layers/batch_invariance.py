@@ -31,9 +31,14 @@ class BatchInvariantLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x W^T + b, [N, inputs] to [N, outputs]."""
-        if self.training or is_written():
-            return super().forward(x)
-        return super().forward(F.pad(x, (0, 0, 0, -len(x) % 16)))[: len(x)]
+        return super().forward(x) if self.training else self.multiply(x, self.weight, self.bias)
+
+    @staticmethod
+    def multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return x W^T + b, whose rows have the same bits in any batch."""
+        if is_written():
+            return F.linear(x, weight, bias)
+        return F.linear(F.pad(x, (0, 0, 0, -len(x) % 16)), weight, bias)[: len(x)]
 
 
 class _Pairs(nn.Module):

@@ -4,13 +4,14 @@ Because both are one layer, a rewrite can replace them together. Each layer has 
 same names, and its forms in `engine.rewrite` take the same arguments.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["CodedConv", "PaddedConv", "Padding", "UpConv", "trim"]
+__all__ = ["CodedConv", "JoinedConvTranspose2d", "PaddedConv", "Padding", "UpConv", "trim"]
 
 Padding = Literal["zeros", "replicate", "none"]
 
@@ -50,6 +51,27 @@ class UpConv(PaddedConv):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve [N, C, H, W] to [N, C', 2H - 2 spare, 2W - 2 spare]; unpadded, each side is 2 shorter."""
         return super().forward(trim(F.interpolate(x, scale_factor=2.0, mode=self.mode), self.spare))
+
+
+class JoinedConvTranspose2d(nn.ConvTranspose2d):
+    """A transposed convolution of one map or more, which are joined along their channels.
+
+    Args:
+        parts: channels of each map.
+        outputs: channels of the result.
+        kernel, stride, padding, output_padding, bias: as of nn.ConvTranspose2d, the same along both axes.
+    """
+
+    def __init__(
+        self, parts: Sequence[int], outputs: int, kernel: int, stride: int, padding: int, output_padding: int = 0, *,
+        bias: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(sum(parts), outputs, kernel, stride, padding, output_padding, bias=bias)
+        self.parts = tuple(parts)
+
+    def forward(self, *maps: Tensor) -> Tensor:  # type: ignore[override]
+        """Convolve maps [N, C, H, W] of one size."""
+        return super().forward(torch.cat(maps, dim=1) if len(maps) > 1 else maps[0])
 
 
 class CodedConv(PaddedConv):

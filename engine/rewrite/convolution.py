@@ -11,7 +11,7 @@ from zellige.errors import ShapeError
 
 from ...kernels.op.layout import is_channels_last
 from ..layers.batch_invariance import BatchInvariantLinear
-from ..layers.convolutions import PaddedConv, Padding
+from ..layers.convolutions import JoinedConvTranspose2d, PaddedConv, Padding
 from .fold_weight import fold_weight
 
 __all__ = ["Convolution", "Mode", "bordered", "conv2d", "fill", "plain", "read_conv", "require_plain"]
@@ -82,7 +82,7 @@ def require_plain(layer: nn.Module, *kinds: type[nn.Module]) -> None:
     Raises:
         ShapeError: the message names the layer's class and the classes that are allowed.
     """
-    known: list[type[nn.Module]] = [*kinds, PaddedConv, BatchInvariantLinear]
+    known: list[type[nn.Module]] = [*kinds, PaddedConv, JoinedConvTranspose2d, BatchInvariantLinear]
     if isinstance(layer, kinds) and any(type(layer).forward is kind.forward for kind in known):
         return
     names = " or ".join(f"nn.{kind.__name__}" for kind in kinds)

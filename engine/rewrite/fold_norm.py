@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from zellige.errors import ShapeError
 
+from ..layers.convolutions import JoinedConvTranspose2d
 from .convolution import require_plain
 from .fold_weight import fold_weight
 
 __all__ = ["fold_norm", "fold_norms"]
 
+_BEFORE = (nn.Conv2d, nn.ConvTranspose2d, JoinedConvTranspose2d)
 Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
@@ -69,7 +71,7 @@ def fold_norms(network: nn.Module) -> None:
             continue
         steps: list[Any] = []
         for step in part:
-            if type(step) is nn.BatchNorm2d and steps and type(steps[-1]) in (nn.Conv2d, nn.ConvTranspose2d):
+            if type(step) is nn.BatchNorm2d and steps and type(steps[-1]) in _BEFORE:
                 steps[-1] = fold_norm(steps[-1], step)
             else:
                 steps.append(step)

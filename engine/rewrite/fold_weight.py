@@ -21,7 +21,7 @@ from zellige.errors import ShapeError
 
 __all__ = ["fold_weight"]
 
-Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+Layer = TypeVar("Layer", bound=nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
 
 
 @torch.no_grad()

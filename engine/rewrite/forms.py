@@ -6,17 +6,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from ...kernels.winograd_conv.op import native_dtypes
-from ..layers.convolutions import CodedConv, PaddedConv, UpConv
+from ..layers.convolutions import CodedConv, JoinedConvTranspose2d, PaddedConv, UpConv
 from .constant_channels import constant_channels
 from .convolution import plain
 from .up_conv import doubles, transposed_phases, up_conv
-from .winograd import winograd
+from .whole_map import covers, whole_map
+from .winograd import halves, strided_winograd, winograd
 
 __all__ = ["forms", "graph_form"]
 
@@ -46,10 +47,22 @@ def _always(layer: nn.Conv2d) -> bool:
     return True
 
 
-def _tiles(layer: nn.Conv2d) -> bool:
+def _tiles(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
     """Whether Winograd's kernel runs this layer: on a CPU, in the kernel's dtypes, with enough outputs."""
     on_cpu = layer.weight.device.type == "cpu"
     return on_cpu and layer.weight.dtype in native_dtypes() and layer.out_channels >= _FEWEST_OUTPUTS
+
+
+def _strided(cells: Literal[1, 2, 3], here: Callable[[Any], bool]) -> _Form:
+    """Winograd's form of a convolution of stride 2, with tiles of so many cells a side."""
+    return _Form(f"winograd, {cells} x {cells}", partial(strided_winograd, cells=cells), here)
+
+
+def _same(layer: nn.Conv2d) -> bool:
+    """Whether a 3x3 convolution keeps a map's sides, or is unpadded."""
+    one = layer.stride == layer.dilation == (1, 1) and layer.groups == 1
+    padded = layer.padding in ((0, 0), (1, 1)) and layer.padding_mode in ("zeros", "replicate")
+    return layer.kernel_size == (3, 3) and one and padded
 
 
 def _doubles(layer: UpConv) -> bool:
@@ -62,9 +75,19 @@ def _gains(layer: UpConv) -> bool:
     return _doubles(layer) and layer.in_channels >= _WIDE and layer.weight.dtype != torch.bfloat16
 
 
-_WINOGRAD = _Form("winograd", winograd, _tiles)
+_WINOGRAD = _Form("winograd", winograd, lambda layer: _same(layer) and _tiles(layer))
+_WHOLE_MAP = _Form("matrix product", whole_map, covers)
+_TRANSPOSED = (
+    _Form("phases", transposed_phases, doubles),
+    *(_strided(cells, lambda layer: doubles(layer) and _tiles(layer)) for cells in (3, 2, 1)),
+)
+# Fewer cells a tile take more multiplications and less memory, which is what small maps wait for.
 _FORMS: dict[type[nn.Module], tuple[_Form, ...]] = {
-    nn.Conv2d: (_WINOGRAD,),
+    nn.Conv2d: (
+        _WINOGRAD,
+        *(_strided(cells, lambda layer: halves(layer) and _tiles(layer)) for cells in (3, 2, 1)),
+        _WHOLE_MAP,
+    ),
     PaddedConv: (_WINOGRAD,),
     UpConv: (
         _Form("phases", lambda layer: up_conv(plain(layer), "phases"), _doubles),
@@ -81,7 +104,8 @@ _FORMS: dict[type[nn.Module], tuple[_Form, ...]] = {
             lambda layer: layer.mode == "nearest" and _tiles(layer),
         ),
     ),
-    nn.ConvTranspose2d: (_Form("phases", transposed_phases, doubles),),
+    nn.ConvTranspose2d: (*_TRANSPOSED, _WHOLE_MAP),
+    JoinedConvTranspose2d: _TRANSPOSED,
     CodedConv: (
         _Form("constant channels", lambda layer: constant_channels(plain(layer), layer.code), _always, _always),
         _Form("constant channels, winograd", lambda layer: winograd(plain(layer), code=layer.code), _tiles),
@@ -101,10 +125,5 @@ def graph_form(layer: nn.Module) -> Build | None:
 
 def _of(layer: nn.Module) -> tuple[_Form, ...]:
     """The row of a layer's exact class, because a subclass may compute something else with its weights."""
-    row = _FORMS.get(type(layer), ())
-    if row and not isinstance(layer, nn.ConvTranspose2d):
-        assert isinstance(layer, nn.Conv2d)
-        one = layer.stride == layer.dilation == (1, 1) and layer.groups == 1
-        padded = layer.padding in ((0, 0), (1, 1)) and layer.padding_mode in ("zeros", "replicate")
-        row = row if layer.kernel_size == (3, 3) and one and padded else ()
-    return row
+    other = isinstance(layer, nn.Conv2d) and not (_same(layer) or halves(layer) or covers(layer))
+    return () if other else _FORMS.get(type(layer), ())

@@ -23,6 +23,7 @@ OneGAN at batch 1 and 8 in float32 and bfloat16. If interleaving were free, phas
 float32, 64 to 64 channels, 128 pixels, batch 8. Source: Shi et al. 2016 (sub-pixel convolution).
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -31,10 +32,11 @@ from torch import Tensor, nn
 from zellige.errors import ShapeError
 
 from ...kernels.op.layout import is_channels_last
+from ..layers.convolutions import JoinedConvTranspose2d
 from .convolution import Convolution, Mode, bordered, conv2d, fill, read_conv, require_plain
 from .fold_weight import fold_weight
 
-__all__ = ["PhaseUpConv", "TransposedUpConv", "doubles", "transposed_phases", "up_conv"]
+__all__ = ["JoinedPhaseUpConv", "PhaseUpConv", "TransposedUpConv", "doubles", "transposed_phases", "up_conv"]
 
 
 @torch.no_grad()
@@ -76,9 +78,11 @@ def transposed_phases(layer: nn.ConvTranspose2d) -> "PhaseUpConv":
         raise ShapeError(f"The layer is {layer}; it must be 4x4, of stride 2 and padding 1, in one group.")
     trained = fold_weight(layer)
     taps = torch.tensor([[3, 1], [2, 0]], device=trained.weight.device)  # of the kernel, by phase and place
-    weight = trained.weight[:, :, taps][..., taps]  # [C, K, i, a, j, b]
+    weight = trained.weight[:, :, taps][..., taps].permute(2, 4, 1, 0, 3, 5).flatten(0, 2)  # [i j K, C, a, b]
     bias = None if trained.bias is None else trained.bias.detach()
-    return PhaseUpConv(weight.permute(2, 4, 1, 0, 3, 5).flatten(0, 2), bias, trained, True, "zeros")
+    if isinstance(layer, JoinedConvTranspose2d):
+        return JoinedPhaseUpConv(weight.split(layer.parts, dim=1), bias, trained)
+    return PhaseUpConv(weight, bias, trained, True, "zeros")
 
 
 def doubles(layer: nn.ConvTranspose2d) -> bool:
@@ -111,8 +115,10 @@ class PhaseUpConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [N, C, H, W] to [N, K, 2H, 2W], or [N, K, 2H - 2, 2W - 2] unpadded."""
-        last = is_channels_last(x)
-        phases = self.phases(x)
+        return self._interleaved(self.phases(x), is_channels_last(x))
+
+    def _interleaved(self, phases: Tensor, last: bool) -> Tensor:
+        """The large map of the phases' map; `last` is whether it lies channels-last."""
         down, across, channel = (1, 2, 3) if last else (2, 3, 1)
         parts = (phases.permute(0, 2, 3, 1) if last else phases).chunk(4, dim=channel)
         height, width = (side - self.padded for side in phases.shape[2:])
@@ -139,6 +145,30 @@ class PhaseUpConv(nn.Module):
             x = bordered(x, 1, self.mode)
         y: Tensor = self.conv(x)
         return y
+
+
+class JoinedPhaseUpConv(PhaseUpConv):
+    """The phases of maps that are joined along their channels, which are convolved one by one and added.
+
+    `transposed_phases` makes it. With few outputs the sums are small, and a joined copy of the maps would be large.
+
+    Args:
+        weights: of each map by phase, [4K, C, 2, 2].
+        bias: [K], or None.
+        like: gives dtype and memory layout.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], bias: Tensor | None, like: nn.ConvTranspose2d) -> None:
+        super().__init__(weights[0], bias, like, True, "zeros")
+        self.others = nn.ModuleList(conv2d(weight, None, 1, like) for weight in weights[1:])
+        self.eval()
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        """Maps [N, C, H, W] of one size to [N, K, 2H, 2W]."""
+        phases = self.phases(maps[0])
+        for conv, x in zip(self.others, maps[1:], strict=True):
+            phases = phases + conv(x)
+        return self._interleaved(phases, is_channels_last(maps[0]))
 
 
 class TransposedUpConv(nn.Module):

@@ -1,6 +1,7 @@
 """The sentences with which kernels refuse arguments that they cannot compute with."""
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def refuse(name: str, tensor: Tensor, allowed: str) -> None:
+def refuse(name: str, tensor: Tensor, allowed: str) -> NoReturn:
     """Raise the ShapeError that names an argument, its shape and dtype, and those that it may have."""
     raise ShapeError(f"{name} is {list(tensor.shape)} {dtype_name(tensor.dtype)}; it must be {allowed}.")
 

@@ -1,4 +1,4 @@
-"""winograd_conv: 3x3 convolution with 4/9 of its multiplications, or 1/4 of them if the map is up-sampled first.
+"""winograd_conv: convolutions with 4/9 of their multiplications, 3x3 and 4x4 of stride 2; 1/4 behind nearest x2.
 
 It has no graph.py: its weights are transformed for the C++ kernel alone, and exported networks hold the convolution.
 """

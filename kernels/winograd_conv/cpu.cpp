@@ -6,6 +6,7 @@
 
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/vector.h>
 
 #include "winograd_conv/tiles.hpp"
 
@@ -15,39 +16,48 @@ namespace zellige {
 namespace {
 
 using winograd::block;
+using winograd::Kind;
 using winograd::most;
+using winograd::most_sources;
+using winograd::paired;
 using winograd::Shape;
 using winograd::tall;
 using winograd::Target;
 
 constexpr std::int64_t own_cache = 3 << 18;    // bytes of a core's own cache that matrices may take
+constexpr std::int64_t own_pair = 1 << 19;     // of it, those of one product of two blocks, and the tiles' sums
 constexpr std::int64_t own_sums = 3 << 16;     // bytes of sums a thread works on at once
 constexpr std::int64_t shared_sums = 1 << 22;  // bytes of sums that all threads work on at once
 
 using Narrow = winograd::Float<6, 1>;  // 12 accumulators of 32 bytes, of 16 registers
 
-ZELLIGE_CLONES void transform(const Shape &shape, const float *x, std::int64_t begin, std::int64_t end,
+ZELLIGE_CLONES void transform(const Shape &shape, const float *const *x, std::int64_t begin, std::int64_t end,
                               std::int64_t plane, const float *zeros, float *v) {
-    shape.upsample ? winograd::transform_body<winograd::Wide, 3>(shape, x, begin, end, plane, zeros, v)
-                   : winograd::transform_body<winograd::Wide, 4>(shape, x, begin, end, plane, zeros, v);
+    winograd::by_form(shape, [&](auto form) __attribute__((always_inline)) {
+        winograd::transform_body<winograd::Wide, decltype(form)>(shape, x, begin, end, plane, zeros, v);
+    });
 }
 
 ZELLIGE_CLONES void multiply_wide(const Shape &shape, const float *v, const Target *targets, std::int64_t count,
-                                  std::int64_t plane, const float *u, std::int64_t channel, const float *bias, float *m,
-                                  float *y) {
-    shape.upsample ? winograd::multiply_body<winograd::Wide, 3>(shape, v, targets, count, plane, u, channel, bias, m, y)
-                   : winograd::multiply_body<winograd::Wide, 4>(shape, v, targets, count, plane, u, channel, bias, m, y);
+                                  std::int64_t plane, const float *u, std::int64_t channel, std::int64_t blocks,
+                                  const float *bias, float *m, float *y) {
+    winograd::by_form(shape, [&](auto form) __attribute__((always_inline)) {
+        winograd::multiply_body<winograd::Wide, decltype(form)>(shape, v, targets, count, plane, u, channel, blocks,
+                                                                bias, m, y);
+    });
 }
 
 ZELLIGE_CLONES void multiply_narrow(const Shape &shape, const float *v, const Target *targets, std::int64_t count,
-                                    std::int64_t plane, const float *u, std::int64_t channel, const float *bias,
-                                    float *m, float *y) {
-    shape.upsample ? winograd::multiply_body<Narrow, 3>(shape, v, targets, count, plane, u, channel, bias, m, y)
-                   : winograd::multiply_body<Narrow, 4>(shape, v, targets, count, plane, u, channel, bias, m, y);
+                                    std::int64_t plane, const float *u, std::int64_t channel, std::int64_t blocks,
+                                    const float *bias, float *m, float *y) {
+    winograd::by_form(shape, [&](auto form) __attribute__((always_inline)) {
+        winograd::multiply_body<Narrow, decltype(form)>(shape, v, targets, count, plane, u, channel, blocks, bias, m,
+                                                        y);
+    });
 }
 
 void multiply(const Shape &shape, const float *v, const Target *targets, std::int64_t count, std::int64_t plane,
-              const float *u, std::int64_t channel, const float *bias, float *m, float *y) {
+              const float *u, std::int64_t channel, std::int64_t blocks, const float *bias, float *m, float *y) {
 #if defined(ZELLIGE_NARROW)  // tests the narrow form on processors with wide vectors
     constexpr bool wide = false;
 #elif defined(__x86_64__)
@@ -55,28 +65,32 @@ void multiply(const Shape &shape, const float *v, const Target *targets, std::in
 #else
     constexpr bool wide = true;
 #endif
-    (wide ? multiply_wide : multiply_narrow)(shape, v, targets, count, plane, u, channel, bias, m, y);
+    (wide ? multiply_wide : multiply_narrow)(shape, v, targets, count, plane, u, channel, blocks, bias, m, y);
 }
 
-void transform(const Shape &shape, const bfloat16 *x, std::int64_t begin, std::int64_t end, std::int64_t plane,
+void transform(const Shape &shape, const bfloat16 *const *x, std::int64_t begin, std::int64_t end, std::int64_t plane,
                const bfloat16 *zeros, bfloat16 *v) {
     winograd::transform_dot(shape, x, begin, end, plane, zeros, v);
 }
 
 void multiply(const Shape &shape, const bfloat16 *v, const Target *targets, std::int64_t count, std::int64_t plane,
-              const bfloat16 *u, std::int64_t channel, const float *bias, float *m, bfloat16 *y) {
-    winograd::multiply_dot(shape, v, targets, count, plane, u, channel, bias, m, y);
+              const bfloat16 *u, std::int64_t channel, std::int64_t blocks, const float *bias, float *m, bfloat16 *y) {
+    winograd::multiply_dot(shape, v, targets, count, plane, u, channel, blocks, bias, m, y);
 }
 
-void find(const Shape &shape, std::int64_t begin, std::int64_t end, Target *targets) {
+// The places of tiles `begin` to `end`; `phase` is the one of four pixels that a cell becomes if the sides are doubled.
+void find(const Shape &shape, std::int64_t begin, std::int64_t end, std::int64_t phase, Target *targets) {
     const std::int64_t high = shape.whole(shape.rows), wide = shape.whole(shape.columns);
+    const int made = shape.made;
+    const std::int64_t apart = shape.kind == Kind::doubled ? 2 : 1;  // pixels from a cell to its neighbour
     const auto inside = [&](std::int64_t at, std::int64_t size) { return at >= shape.crop && at < size - shape.crop; };
     const auto part = [](std::int64_t at, std::int64_t size) { return at == 0 ? 0 : at == size - 1 ? 2 : 1; };
     winograd::Place place(shape, begin);
     for (std::int64_t tile = begin; tile < end; ++tile, place.next(shape), ++targets) {
-        for (int i = 0; i < 4; ++i) {
-            const std::int64_t row = shape.first + place.row * 2 + i / 2;
-            const std::int64_t column = shape.first + place.column * 2 + i % 2;
+        for (int i = 0; i < made * made; ++i) {
+            // Pixel 2h + p of phase p is cell h + p.
+            const std::int64_t row = shape.first + (place.row * made + i / made) * apart - phase / 2;
+            const std::int64_t column = shape.first + (place.column * made + i % made) * apart - phase % 2;
             const std::int64_t from = place.sample * (high - 2 * shape.crop) + row - shape.crop;
             targets->pixels[i] = inside(row, high) && inside(column, wide)
                                      ? from * (wide - 2 * shape.crop) + column - shape.crop
@@ -98,18 +112,25 @@ T *kept(std::vector<T> &room, std::int64_t size) {
 }
 
 template <typename T>
-void convolve(const Shape &shape, std::int64_t samples, const T *x, const T *u, const float *bias, T *y) {
+void convolve(const Shape &shape, std::int64_t samples, const T *const *x, const T *u, const float *bias, T *y) {
     const std::int64_t stored = shape.stored(), products = shape.products(), matrices = products * stored * block;
     const std::int64_t tiles = samples * shape.tile_rows * shape.tile_columns;
-    const std::int64_t blocks = (shape.outputs + block - 1) / block;
+    const std::int64_t of_phase = (shape.outputs + block - 1) / block, blocks = shape.phases() * of_phase;
+    // Blocks that are made together, none of two phases: two if a core's cache holds their matrices beside the sums.
+    const std::int64_t taken = stored * (paired * block + most) * static_cast<std::int64_t>(sizeof(T));
+    const std::int64_t most_together = taken <= own_pair ? paired : 1;
+    const std::int64_t groups = (of_phase + most_together - 1) / most_together;
     const std::int64_t bytes = products * stored * static_cast<std::int64_t>(sizeof(T));  // of a tile's sums
     const std::vector<T> zeros(stored);
     thread_local std::vector<T> sums;
-    const auto multiplied = [&](const T *v, const Target *targets, std::int64_t count, std::int64_t plane,
-                                std::int64_t k) {
+    const auto multiplied = [&](const T *v, std::int64_t begin, std::int64_t end, std::int64_t plane, std::int64_t k) {
         thread_local std::vector<float> found;
-        float *m = kept(found, products * (most * block + winograd::gap));
-        multiply(shape, v, targets, count, plane, u + k * matrices, k * block, bias, m, y);
+        float *m = kept(found, paired * products * (most * block + winograd::gap));
+        Target targets[most];
+        const std::int64_t phase = k / groups, first = k % groups * most_together;
+        find(shape, begin, end, phase, targets);
+        multiply(shape, v, targets, end - begin, plane, u + (phase * of_phase + first) * matrices, first * block,
+                 std::min(most_together, of_phase - first), bias, m, y);
     };
     // The last product reads up to `tall` rows behind those of the tiles, so there is room for them.
     if (blocks * matrices * static_cast<std::int64_t>(sizeof(T)) <= own_cache) {
@@ -118,9 +139,7 @@ void convolve(const Shape &shape, std::int64_t samples, const T *x, const T *u, 
             const std::int64_t plane = room * stored + winograd::gap;
             T *v = kept(sums, products * plane + tall * stored);
             transform(shape, x, begin, end, plane, zeros.data(), v);
-            Target targets[most];
-            find(shape, begin, end, targets);
-            for (std::int64_t k = 0; k < blocks; ++k) multiplied(v, targets, end - begin, plane, k);
+            for (std::int64_t k = 0; k < shape.phases() * groups; ++k) multiplied(v, begin, end, plane, k);
         });
         return;
     }
@@ -132,11 +151,9 @@ void convolve(const Shape &shape, std::int64_t samples, const T *x, const T *u, 
         parallel_for(last - first, 8, [&](std::int64_t begin, std::int64_t end) {
             transform(shape, x, first + begin, first + end, plane, zeros.data(), v + begin * stored);
         });
-        parallel_for(blocks * runs, 1, [&](std::int64_t begin, std::int64_t) {
+        parallel_for(shape.phases() * groups * runs, 1, [&](std::int64_t begin, std::int64_t) {
             const std::int64_t from = first + begin % runs * most, count = std::min(most, last - from);
-            Target targets[most];
-            find(shape, from, from + count, targets);
-            multiplied(v + (from - first) * stored, targets, count, plane, begin / runs);
+            multiplied(v + (from - first) * stored, from, from + count, plane, begin / runs);
         });
     }
 }
@@ -146,24 +163,40 @@ using Matrices = nb::ndarray<nb::ro, nb::ndim<4>, nb::c_contig, nb::device::cpu>
 using Factors = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Result = nb::ndarray<nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
+template <typename T>
+void convolve_any(const Shape &shape, const std::vector<Values> &maps, const Matrices &u, const float *bias,
+                  const Result &y) {
+    const T *x[most_sources];
+    for (std::size_t s = 0; s < maps.size(); ++s) x[s] = static_cast<const T *>(maps[s].data());
+    const auto samples = static_cast<std::int64_t>(y.shape(0));
+    nb::gil_scoped_release unlocked;
+    convolve(shape, samples, x, static_cast<const T *>(u.data()), bias, static_cast<T *>(y.data()));
+}
+
 // op.py has checked shapes and dtypes. Maps are [N, H, W, C]; bias is [1, K] or, for each of nine places, [9 N, K].
-void winograd_conv(const Values &x, const Matrices &u, const std::optional<Factors> &bias, const Result &y,
-                   bool upsample, bool replicate, std::int64_t crop) {
+void winograd_conv(const std::vector<Values> &x, const Matrices &u, const std::optional<Factors> &bias, const Result &y,
+                   int kind, int made, bool replicate, std::int64_t crop) {
     const auto extent = [](const auto &map, std::size_t axis) { return static_cast<std::int64_t>(map.shape(axis)); };
+    if (x.empty() || x.size() > most_sources) throw std::invalid_argument("one to four maps can be joined");
     Shape shape{};
-    shape.rows = extent(x, 1), shape.columns = extent(x, 2), shape.inputs = extent(x, 3), shape.outputs = extent(y, 3);
-    shape.crop = crop, shape.first = upsample ? crop / 2 * 2 : crop, shape.upsample = upsample, shape.replicate = replicate;
-    shape.tile_rows = (extent(y, 1) + crop - shape.first + 1) / 2;
-    shape.tile_columns = (extent(y, 2) + crop - shape.first + 1) / 2;
+    shape.kind = static_cast<Kind>(kind), shape.made = made;
+    shape.rows = extent(x[0], 1), shape.columns = extent(x[0], 2), shape.outputs = extent(y, 3);
+    for (const Values &map : x) shape.from_source[shape.sources++] = extent(map, 3);
+    shape.crop = crop, shape.replicate = replicate;
+    shape.first = shape.kind == Kind::upsampled ? crop / 2 * 2 : crop;
+    // The cells of a doubled map are those of the map and one more; each pixel is a cell of one phase.
+    const auto tiles = [&](std::size_t axis) {
+        const bool doubled = shape.kind == Kind::doubled;
+        const std::int64_t cells = doubled ? extent(x[0], axis) + 1 : extent(y, axis) + crop - shape.first;
+        return (cells + made - 1) / made;
+    };
+    shape.tile_rows = tiles(1), shape.tile_columns = tiles(2);
     shape.border = bias && extent(*bias, 0) != 1;
     const float *added = bias ? bias->data() : nullptr;
-    nb::gil_scoped_release unlocked;
-    if (x.dtype() == nb::dtype<float>())
-        convolve(shape, extent(x, 0), static_cast<const float *>(x.data()), static_cast<const float *>(u.data()), added,
-                 static_cast<float *>(y.data()));
-    else if (x.dtype().code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Bfloat) && x.dtype().bits == 16)
-        convolve(shape, extent(x, 0), static_cast<const bfloat16 *>(x.data()),
-                 static_cast<const bfloat16 *>(u.data()), added, static_cast<bfloat16 *>(y.data()));
+    if (x[0].dtype() == nb::dtype<float>())
+        convolve_any<float>(shape, x, u, added, y);
+    else if (x[0].dtype().code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Bfloat) && x[0].dtype().bits == 16)
+        convolve_any<bfloat16>(shape, x, u, added, y);
     else
         throw std::invalid_argument("x must be float32 or bfloat16");
 }
@@ -172,7 +205,7 @@ void winograd_conv(const Values &x, const Matrices &u, const std::optional<Facto
 
 ZELLIGE_BINDINGS(module) {
     using namespace nb::literals;
-    module.def("winograd_conv", &winograd_conv, "x"_a, "u"_a, "bias"_a.none(), "y"_a, "upsample"_a, "replicate"_a,
+    module.def("winograd_conv", &winograd_conv, "x"_a, "u"_a, "bias"_a.none(), "y"_a, "kind"_a, "made"_a, "replicate"_a,
                "crop"_a);
     module.def("has_bfloat16_dot", &winograd::has_dot);
 }

@@ -53,16 +53,19 @@ struct Dot {
 
 }  // namespace
 
-void transform_dot(const Shape &shape, const bfloat16 *x, std::int64_t begin, std::int64_t end, std::int64_t plane,
-                   const bfloat16 *zeros, bfloat16 *v) {
-    shape.upsample ? transform_body<Dot, 3>(shape, x, begin, end, plane, zeros, v)
-                   : transform_body<Dot, 4>(shape, x, begin, end, plane, zeros, v);
+void transform_dot(const Shape &shape, const bfloat16 *const *x, std::int64_t begin, std::int64_t end,
+                   std::int64_t plane, const bfloat16 *zeros, bfloat16 *v) {
+    by_form(shape, [&](auto form) __attribute__((always_inline)) {
+        transform_body<Dot, decltype(form)>(shape, x, begin, end, plane, zeros, v);
+    });
 }
 
 void multiply_dot(const Shape &shape, const bfloat16 *v, const Target *targets, std::int64_t count, std::int64_t plane,
-                  const bfloat16 *u, std::int64_t channel, const float *bias, float *m, bfloat16 *y) {
-    shape.upsample ? multiply_body<Dot, 3>(shape, v, targets, count, plane, u, channel, bias, m, y)
-                   : multiply_body<Dot, 4>(shape, v, targets, count, plane, u, channel, bias, m, y);
+                  const bfloat16 *u, std::int64_t channel, std::int64_t blocks, const float *bias, float *m,
+                  bfloat16 *y) {
+    by_form(shape, [&](auto form) __attribute__((always_inline)) {
+        multiply_body<Dot, decltype(form)>(shape, v, targets, count, plane, u, channel, blocks, bias, m, y);
+    });
 }
 
 }  // namespace zellige::winograd
@@ -80,10 +83,10 @@ bool has_dot() {
 
 namespace zellige::winograd {
 bool has_dot() { return false; }
-void transform_dot(const Shape &, const bfloat16 *, std::int64_t, std::int64_t, std::int64_t, const bfloat16 *,
+void transform_dot(const Shape &, const bfloat16 *const *, std::int64_t, std::int64_t, std::int64_t, const bfloat16 *,
                    bfloat16 *) {}
 void multiply_dot(const Shape &, const bfloat16 *, std::int64_t, std::int64_t, std::int64_t, const bfloat16 *,
-                  std::int64_t, const float *, float *, bfloat16 *) {}
+                  std::int64_t, std::int64_t, const float *, float *, bfloat16 *) {}
 }  // namespace zellige::winograd
 
 #endif

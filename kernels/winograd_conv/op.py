@@ -1,6 +1,7 @@
 """The public function winograd_conv: validation, registration with torch.library, and the choice of a backend."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,13 +13,14 @@ from ..op.gradients import differentiated, no_derivative, refuse_derivative
 from ..op.layout import in_memory_order, packed
 from ..op.validation import FLOATING, dtype_name, refuse, require, require_same_device
 from .reference import winograd_conv_reference
-from .weight import BLOCK, LANES, PRODUCTS
+from .weight import FORMS, LANES, Form
 
 _PADDINGS = ("zeros", "replicate")
+_MOST_MAPS = 4  # that are joined
 
 
 def winograd_conv(
-    x: Tensor,
+    x: Tensor | Sequence[Tensor],
     matrices: Tensor,
     outputs: int,
     bias: Tensor | None = None,
@@ -27,7 +29,7 @@ def winograd_conv(
     crop: int = 0,
     backend: Backend | None = None,
 ) -> Tensor:
-    """Convolve a map, or the map up-sampled by 2, with a 3x3 kernel in fewer multiplications.
+    """Convolve in fewer multiplications: 3x3, 3x3 on the map up-sampled by 2, or 4x4 of stride 2, transposed too.
 
     y = A' [(G g G') * (B' d B)] A for each 2x2 pixels of the result, where d are the 4x4 pixels that they depend on:
     16 multiplications an input instead of 36. If the map is up-sampled, they depend on 3x3 pixels of the small map
@@ -35,97 +37,148 @@ def winograd_conv(
 
         a (p - q) + (a + b + c) q   and   (a + b + c) q + c (r - q),
 
-    9 multiplications instead of 36. Sums and products are float32 or wider; the transformed input is rounded to x's
-    dtype. In float32 the error is below that of a direct sum that adds one product after the other; a direct sum that
-    adds in blocks can have a third of the error. In bfloat16 transformed inputs and weights are rounded: for 32 to 512
-    channels the root mean square error is 2.3 to 2.6 times that of rounding the exact result.
+    9 multiplications instead of 36. A 4x4 kernel of stride 2 is four 2x2 kernels, each on every second pixel of the
+    padded map, and a transposed one makes every second pixel of the result with each. For an axis with such a kernel
+    (a, b) and neighbours (p, q, r, s) the three results are
+
+        m0 + m1 + m2,  m1 - m2  and  m1 + m2 - m3,  where
+        m0 = a (p - r), m1 = (a + b) / 2 (q + r), m2 = (a - b) / 2 (r - q), m3 = b (q - s),
+
+    16 multiplications instead of 36. Tiles of two results take 9 instead of 16, and tiles of one are the direct sum.
+
+    Sums and products are float32 or wider; the transformed input is rounded to x's dtype. Errors are root mean square,
+    for 32 to 512 channels. In float32 a 3x3 kernel has 0.57 to 0.68 of the error of a direct sum that adds one product
+    after the other. A 4x4 kernel has 0.85 to 0.97 of it with tiles of 3 cells, 1.02 to 1.17 with 2, and half of it with
+    1. A direct sum that adds in blocks can have a third of the kernel's error, and a sixth for stride 2. In bfloat16
+    transformed inputs and weights are rounded. A 3x3 kernel has 2.3 to 2.6 times the error of rounding the exact
+    result, and a 4x4 one 2.5 to 2.8 times. Tiles of 1 cell transform nothing, and have only that error.
 
     It is for inference only: it has no derivative. It is for CPUs: GPUs have matrix units for the direct sum, so the
     reference runs there.
 
     Args:
-        x: [N, C, H, W], any strides, C, H and W at least 1; float32, bfloat16, or float16 and float64 (reference only).
-        matrices: of x's dtype, from winograd_weight; they say whether x is up-sampled.
+        x: [N, C, H, W], any strides, C, H and W at least 1, and sides at least 2 for stride 2; float32, bfloat16, or
+            float16 and float64 (reference only). Or 1 to 4 such maps, which are joined along their channels; they are
+            read where they lie if the channels of all but the last are a multiple of 16.
+        matrices: of x's dtype, from winograd_weight; their shape says what is convolved.
         outputs: K, at least 1.
-        bias: [K], or [N, K, 3, 3] with values for nine places of the result: its corners, sides and middle. Corners
-            and sides are the outermost pixels before `crop`. float32 or x's dtype; None adds nothing.
-        padding: of one pixel: "zeros", or "replicate", which repeats the border.
+        bias: [K], or for 3x3 kernels [N, K, 3, 3] with values for nine places of the result: its corners, sides and
+            middle. Corners and sides are the outermost pixels before `crop`. float32 or x's dtype; None adds nothing.
+        padding: of one pixel: "zeros", or "replicate", which repeats the border and is for 3x3 kernels alone. A
+            transposed convolution with a padding of 1 cuts one pixel off every side, as in torch.
         crop: pixels to cut off every side of the result; without up-sampling, 1 is a convolution without padding.
-            At least one pixel must be left.
+            At least one pixel must be left. 0 for 4x4 kernels.
         backend: forces "native" (float32, and bfloat16 if the processor multiplies in it) or "reference"; None
             takes the best one.
 
     Returns:
-        [N, K, H - 2 crop, W - 2 crop], with up-sampling [N, K, 2H - 2 crop, 2W - 2 crop]; x's dtype, always
-        channels-last. NaN and infinities reach the pixels that read them and no others. NaN makes NaN; an infinity
-        makes an infinity or NaN, because tiles take differences. Values above a quarter of the dtype's largest may
-        overflow in the differences. The native bfloat16 takes numbers below 1.2e-38 for 0.
+        [N, K, H - 2 crop, W - 2 crop], with up-sampling [N, K, 2H - 2 crop, 2W - 2 crop]; [N, K, H / 2, W / 2] for a
+        4x4 kernel, rounded down, and [N, K, 2H, 2W] for a transposed one; x's dtype, always channels-last. NaN and
+        infinities reach the pixels that read them and no others. With tiles of 3 cells they may reach all pixels of
+        such a pixel's tile, which are 3x3, or 6x6 for a transposed kernel. NaN makes NaN; an infinity makes an infinity
+        or NaN, because tiles take differences. Values above a quarter of the dtype's largest may overflow in the
+        differences. The native bfloat16 takes numbers below 1.2e-38 for 0.
 
     Raises:
         ShapeError: an argument has a rank, size, dtype, device or value that is not listed above.
         DeviceError: the backend asked for cannot run here.
 
-    Source: Winograd 1980, Lavin & Gray 2016 (F(2x2, 3x3)); the form for up-sampled maps is this project's.
+    Source: Winograd 1980, Lavin & Gray 2016 (F(2x2, 3x3), F(3x3, 2x2)); the form for up-sampled maps is this project's.
     """
-    if x.dim() != 4 or min(x.shape[1:]) < 1 or x.dtype not in FLOATING:
-        refuse("x", x, "[N, C, H, W], C, H and W at least 1, float32, float16, bfloat16 or float64")
+    maps = [x] if isinstance(x, Tensor) else list(x)
+    if not 1 <= len(maps) <= _MOST_MAPS:
+        raise ShapeError(f"x has {len(maps)} maps; it must be a map, or 1 to {_MOST_MAPS}.")
+    for one in maps:
+        if one.dim() != 4 or min(one.shape[1:]) < 1 or one.dtype not in FLOATING:
+            refuse("x", one, "[N, C, H, W], C, H and W at least 1, float32, float16, bfloat16 or float64")
     if outputs < 1:
         raise ShapeError(f"outputs is {outputs}; it must be at least 1.")
-    pairs = 2 if x.dtype == torch.bfloat16 else 1
-    stored = -(-x.shape[1] // LANES) * LANES
-    products = matrices.shape[1] if matrices.dim() == 4 else 0
-    shape = (-(-outputs // BLOCK), products, stored // pairs, BLOCK * pairs)
-    if products not in PRODUCTS.values() or tuple(matrices.shape) != shape or matrices.dtype != x.dtype:
-        wanted = f"x of shape {list(x.shape)} {dtype_name(x.dtype)} and {outputs} outputs"
+    first = maps[0]
+    for other in maps[1:]:
+        require("x[1:]", other, (len(first), other.shape[1], *first.shape[2:]), (first.dtype,), "x[0]", first)
+    if any(one.shape[1] % LANES for one in maps[:-1]):
+        maps = [torch.cat(maps, 1)]
+    x = maps[0]
+    form = _form(maps, matrices, outputs)
+    if form is None or matrices.dtype != x.dtype:
+        inputs = sum(one.shape[1] for one in maps)
+        shape = [len(x), inputs, *x.shape[2:]]
+        wanted = f"x of shape {shape} {dtype_name(x.dtype)} and {outputs} outputs"
         refuse("matrices", matrices, f"what winograd_weight returns for {wanted}")
     require_same_device("matrices", matrices, "x", x)
-    upsample = products == PRODUCTS[True]
-    high, wide = ((2 if upsample else 1) * side for side in x.shape[2:])
+    if form.groups > 1 and min(x.shape[2:]) < 2:
+        refuse("x", x, "[N, C, H, W], H and W at least 2 for a kernel of stride 2")
+    high, wide = _sides(x, form)
     if bias is not None:
-        border = bias.dim() != 1
+        border = bias.dim() != 1 and not form.strided
         require("bias", bias, (x.shape[0], outputs, 3, 3) if border else (outputs,), (torch.float32, x.dtype), "x", x)
         if border and min(high, wide) < 2:
             refuse("x", x, f"a map whose result has 2 pixels a side or more, for a bias of {list(bias.shape)}")
     if padding not in _PADDINGS:
         raise ShapeError(f"padding is {padding!r}; it must be {' or '.join(map(repr, _PADDINGS))}.")
+    if form.strided and (padding != "zeros" or crop):
+        raise ShapeError(f"padding is {padding!r} and crop is {crop}; they must be 'zeros' and 0 for a 4x4 kernel.")
     if not 0 <= 2 * crop < min(high, wide):
         raise ShapeError(f"crop is {crop}; it must be 0 or more, and leave at least one of {high}x{wide} pixels.")
-    if differentiated(x, matrices, bias):
+    if differentiated(*maps, matrices, bias):
         refuse_derivative("winograd_conv")
-    return _winograd_conv(x, matrices, bias, outputs, padding, crop, backend)
+    return _winograd_conv(maps, matrices, bias, outputs, padding, crop, backend)
 
 
 @torch.library.custom_op("zellige::winograd_conv", mutates_args=())
 def _winograd_conv(
-    x: Tensor, matrices: Tensor, bias: Tensor | None, outputs: int, padding: str, crop: int, backend: str | None
-) -> Tensor:
+    maps: list[Tensor], matrices: Tensor, bias: Tensor | None, outputs: int, padding: str, crop: int,
+    backend: str | None,
+) -> Tensor:  # fmt: skip
     # The choice is made here because torch.compile would trace the search for backends in the public function.
+    x = maps[0]
     backend = choose_backend(x.device, backend, x.dtype, native=native_dtypes(), triton=())
-    y = _result(x, matrices, outputs, crop)
+    form = _checked_form(maps, matrices, outputs)
+    y = _result(maps, matrices, outputs, crop)
     if x.numel() == 0:
         return y
     if backend == "reference":
-        return y.copy_(winograd_conv_reference(x, matrices, bias, outputs, padding, crop))
+        joined = torch.cat(maps, 1)
+        return y.copy_(winograd_conv_reference(joined, matrices, bias, outputs, form, padding, crop))
     from .. import _native
 
     factors = None
     if bias is not None:
         rows = bias.permute(0, 2, 3, 1).flatten(0, 2) if bias.dim() == 4 else bias[None]
         factors = rows.detach().to(torch.float32).contiguous()
-    upsample = matrices.shape[1] == PRODUCTS[True]
-    maps = in_memory_order(packed(x, True), True), matrices.detach().contiguous(), factors, in_memory_order(y, True)
-    _native.winograd_conv(*maps, upsample, padding == "replicate", crop)
+    packed_maps = [in_memory_order(packed(one, True), True) for one in maps]
+    weights = matrices.detach().contiguous()
+    replicate = padding == "replicate"
+    _native.winograd_conv(
+        packed_maps, weights, factors, in_memory_order(y, True), form.kind, form.made, replicate, crop
+    )
     return y
 
 
 @_winograd_conv.register_fake
 def _(
-    x: Tensor, matrices: Tensor, bias: Tensor | None, outputs: int, padding: str, crop: int, backend: str | None
-) -> Tensor:
-    return _result(x, matrices, outputs, crop)
+    maps: list[Tensor], matrices: Tensor, bias: Tensor | None, outputs: int, padding: str, crop: int,
+    backend: str | None,
+) -> Tensor:  # fmt: skip
+    return _result(maps, matrices, outputs, crop)
 
 
 _winograd_conv.register_autograd(no_derivative("winograd_conv"))
+
+
+@_winograd_conv.register_vmap
+def _(
+    info: Any, dims: tuple[Any, ...], maps: list[Tensor], matrices: Tensor, bias: Tensor | None, *options: Any
+) -> tuple[Tensor, int]:  # fmt: skip
+    # torch's own loop over the batch takes no lists of tensors.
+    def at(k: int, tensor: Any, dim: int | None) -> Any:
+        return tensor if dim is None else tensor.select(dim, k)
+
+    def one(k: int) -> Any:
+        parts = [at(k, *pair) for pair in zip(maps, dims[0], strict=True)]
+        return _winograd_conv(parts, at(k, matrices, dims[1]), at(k, bias, dims[2]), *options)
+
+    return torch.stack([one(k) for k in range(info.batch_size)]), 0
 
 
 def native_dtypes() -> tuple[torch.dtype, ...]:
@@ -137,8 +190,29 @@ def native_dtypes() -> tuple[torch.dtype, ...]:
     return (torch.float32, torch.bfloat16) if _native.has_bfloat16_dot() else (torch.float32,)
 
 
-def _result(x: Tensor, matrices: Tensor, outputs: int, crop: int) -> Tensor:
-    factor = 2 if matrices.shape[1] == PRODUCTS[True] else 1
-    high, wide = (factor * side - 2 * crop for side in x.shape[2:])
-    shape = (x.shape[0], outputs, high, wide)
+def _form(maps: Sequence[Tensor], matrices: Tensor, outputs: int) -> Form | None:
+    """The form of the weights; no two forms have weights of one shape."""
+    inputs, dtype = sum(one.shape[1] for one in maps), maps[0].dtype
+    found = (form for form in FORMS if tuple(matrices.shape) == form.shape(inputs, outputs, dtype))
+    return next(found, None)
+
+
+def _checked_form(maps: Sequence[Tensor], matrices: Tensor, outputs: int) -> Form:
+    form = _form(maps, matrices, outputs)
+    assert form is not None  # the public function has refused other weights
+    return form
+
+
+def _sides(x: Tensor, form: Form) -> tuple[int, int]:
+    """Height and width of the whole result."""
+    high, wide = x.shape[2:]
+    if form.groups > 1:
+        return high // 2, wide // 2
+    return (2 * high, 2 * wide) if form.doubles else (high, wide)
+
+
+def _result(maps: Sequence[Tensor], matrices: Tensor, outputs: int, crop: int) -> Tensor:
+    x = maps[0]
+    high, wide = _sides(x, _checked_form(maps, matrices, outputs))
+    shape = (x.shape[0], outputs, high - 2 * crop, wide - 2 * crop)
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)

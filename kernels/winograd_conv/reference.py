@@ -5,50 +5,74 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..op.precision import full_precision
-from .weight import PRODUCTS, unpacked
+from .weight import LANES, Form, unpacked
 
 
 def winograd_conv_reference(
-    x: Tensor, matrices: Tensor, bias: Tensor | None, outputs: int, padding: str, crop: int
+    x: Tensor, matrices: Tensor, bias: Tensor | None, outputs: int, form: Form, padding: str, crop: int
 ) -> Tensor:
     """Convolve in float32 or wider; arguments are those of op.py, validated."""
-    upsample = matrices.shape[1] == PRODUCTS[True]
     wide = torch.promote_types(x.dtype, torch.float32)
-    n, inputs, h, w = x.shape
-    side, step = (3, 1) if upsample else (4, 2)
-    high, across = (2 * h, 2 * w) if upsample else (h, w)
-    # An odd last row or column is computed together with one behind it, which is cut off again.
-    odd = (0, 0) if upsample else (w % 2, h % 2)
+    inputs, h, w = x.shape[1:]
+    scale = 2 if form.doubles else 1
+    high, across = (h // 2, w // 2) if form.groups > 1 else (scale * h, scale * w)
     ring = F.pad(x.to(wide), (1, 1, 1, 1), mode="replicate" if padding == "replicate" else "constant")
-    tiles = F.pad(ring, (0, odd[0], 0, odd[1])).unfold(2, side, step).unfold(3, side, step)
-    sums = _forward(_forward(tiles, 4), 5).permute(4, 5, 0, 2, 3, 1)  # [side, side, N, rows, columns, C] of tiles
-    rounded = sums.to(x.dtype).to(wide).reshape(side * side, -1, inputs)
+    cells = _cells(ring, (high, across)) if form.groups > 1 else ring[:, None]  # [N, groups, C, rows, columns]
+    reads = len(form.axis)
+    step = 1 if form.doubles and not form.strided else form.made
+    # The last tiles may begin inside of the map and end behind it; what they make there is cut off again.
+    whole = [-(-(side - reads) // step) * step + reads for side in cells.shape[3:]]
+    cells = F.pad(cells, (0, whole[1] - cells.shape[4], 0, whole[0] - cells.shape[3]))
+    tiles = cells.unfold(3, reads, step).unfold(4, reads, step)
+    sums = _forward(_forward(tiles, 5), 6).permute(5, 6, 0, 3, 4, 1, 2)  # [reads, reads, N, rows, columns, groups, C]
+    filled = F.pad(sums.to(x.dtype).to(wide), (0, -inputs % LANES))
     with full_precision(x.device):
-        products = torch.bmm(rounded, unpacked(matrices).to(wide)[:, :inputs, :outputs])
-    y = _back(_back(products.view(*sums.shape[:-1], outputs), 0), 1)  # [2, 2, N, rows, columns, K]
-    y = y.permute(2, 5, 3, 0, 4, 1).reshape(n, outputs, 2 * sums.shape[3], 2 * sums.shape[4])[:, :, :high, :across]
+        products = torch.bmm(filled.flatten(5).flatten(0, 1).flatten(1, 3), unpacked(matrices).to(wide))
+    parts = products.view(*sums.shape[:5], form.phases, -1)[..., :outputs]
+    y = _back(_back(parts, 0, form.made), 1, form.made)  # [made, made, N, rows, columns, phases, K]
+    y = y.permute(2, 5, 6, 3, 0, 4, 1).flatten(5, 6).flatten(3, 4)  # [N, phases, K, rows, columns] of cells
+    y = _interleaved(y, (h, w)) if form.phases > 1 else y[:, 0, :, :high, :across]
     if bias is not None:
         y = y + (bias.to(wide)[:, None, None] if bias.dim() == 1 else _nine_places(bias.to(wide), high, across))
     return y[:, :, crop : high - crop, crop : across - crop].to(x.dtype)
 
 
+def _cells(ring: Tensor, size: tuple[int, int]) -> Tensor:
+    """The four maps of every second pixel of a padded map, one row and column more than the result: [N, 4, C, ...]."""
+    high, across = (2 * side + 2 for side in size)
+    return torch.stack([ring[:, :, i:high:2, j:across:2] for i in (0, 1) for j in (0, 1)], 1)
+
+
+def _interleaved(y: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pixel 2h + i of the result is cell h + i of phase i: [N, 4, K, rows, columns] to [N, K, 2 H, 2 W]."""
+    h, w = size
+    parts = [y[:, 2 * i + j, :, i : i + h, j : j + w] for i in (0, 1) for j in (0, 1)]
+    return F.pixel_shuffle(torch.stack(parts, 2).flatten(1, 2), 2)
+
+
 def _forward(tiles: Tensor, axis: int) -> Tensor:
-    """Transform the input along one axis: 4 values to 4 sums, or 3 of the small map to 3.
+    """Transform the input along one axis: 4 values to 4 sums, 3 to 3, or 2 as they are.
 
     It is written as sums, because a matrix product would spread NaN and infinities through its zeros too.
     """
     d = tiles.unbind(axis)
+    if len(d) == 2:
+        return tiles
     if len(d) == 3:
         return torch.stack([d[0] - d[1], d[1], d[2] - d[1]], axis)
     return torch.stack([d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]], axis)
 
 
-def _back(products: Tensor, axis: int) -> Tensor:
-    """Transform products along one axis, to 2 neighbours of the result."""
+def _back(products: Tensor, axis: int, made: int) -> Tensor:
+    """Transform products along one axis, to 1 to 3 neighbours of the result."""
     m = products.unbind(axis)
+    if len(m) == 2:
+        return torch.stack([m[0] + m[1]], axis)
     if len(m) == 3:
         return torch.stack([m[0] + m[1], m[1] + m[2]], axis)
-    return torch.stack([m[0] + m[1] + m[2], m[1] - m[2] - m[3]], axis)
+    if made == 2:
+        return torch.stack([m[0] + m[1] + m[2], m[1] - m[2] - m[3]], axis)
+    return torch.stack([m[0] + m[1] + m[2], m[1] - m[2], m[1] + m[2] - m[3]], axis)
 
 
 def _nine_places(bias: Tensor, high: int, across: int) -> Tensor:

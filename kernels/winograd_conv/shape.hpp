@@ -9,31 +9,59 @@ constexpr std::int64_t lanes = 16;  // channels that are transformed together
 constexpr std::int64_t block = 32;  // channels of the result that are made together
 constexpr std::int64_t most = 48;   // tiles at most for which a block of channels is made at once
 constexpr std::int64_t tall = 12;   // tiles for which one product is made
+constexpr std::int64_t paired = 2;  // blocks at most that are made together, so that sums come from afar half as often
 static_assert(most % tall == 0);
 
+// What is convolved: 3x3 over the map; 3x3 over the map doubled by nearest; 4x4 of stride 2; 4x4 transposed, of
+// stride 2.
+enum class Kind { same, upsampled, halved, doubled };
+
+constexpr int most_made = 3;     // cells a side that a tile makes
+constexpr int most_sources = 4;  // maps that are joined along channels
+
 struct Shape {
-    std::int64_t rows, columns, inputs, outputs;
+    Kind kind;
+    int made;                                     // cells a side that a tile makes
+    int sources;                                  // maps that are joined along channels
+    std::int64_t from_source[most_sources];       // channels of each; all but the last fill their lanes
+    std::int64_t rows, columns, outputs;
     std::int64_t crop;                            // pixels cut off every side of the result
     std::int64_t first, tile_rows, tile_columns;  // tiles start at pixel `first` of both axes, before the crop
-    bool upsample, replicate, border;             // border: one bias for each of nine places
+    bool replicate, border;                       // border: one bias for each of nine places
 
-    std::int64_t stored() const { return (inputs + lanes - 1) / lanes * lanes; }
-    std::int64_t products() const { return upsample ? 9 : 16; }
-    std::int64_t whole(std::int64_t side) const { return upsample ? 2 * side : side; }
+    // Groups of inputs: the four pixels of a cell, each with its channels, if the sides are halved.
+    std::int64_t groups() const { return kind == Kind::halved ? 4 : 1; }
+    // Groups of outputs, the four pixels that a cell becomes, if the sides are doubled.
+    std::int64_t phases() const { return kind == Kind::doubled ? 4 : 1; }
+    std::int64_t in_group() const {
+        std::int64_t sum = 0;
+        for (int s = 0; s < sources; ++s) sum += (from_source[s] + lanes - 1) / lanes * lanes;
+        return sum;
+    }
+    std::int64_t stored() const { return groups() * in_group(); }
+    std::int64_t products() const {
+        const int side = made + (kind == Kind::same ? 2 : 1);
+        return side * side;
+    }
+    // Sides of the result, before the crop.
+    std::int64_t whole(std::int64_t side) const {
+        return kind == Kind::halved ? side / 2 : kind == Kind::same ? side : 2 * side;
+    }
 };
 
-// The places of a tile's four pixels in the result, -1 for those that are cut off, and the rows of their biases.
+// The places of a tile's pixels in the result, -1 for those that are cut off, and the rows of their biases.
 struct Target {
-    std::int64_t pixels[4], places[4];
+    std::int64_t pixels[most_made * most_made], places[most_made * most_made];
 };
 
 // Whether the processor multiplies pairs of bfloat16 and adds them to float32. The functions below need it.
 bool has_dot();
 
-void transform_dot(const Shape &shape, const bfloat16 *x, std::int64_t begin, std::int64_t end, std::int64_t plane,
-                   const bfloat16 *zeros, bfloat16 *v);
+void transform_dot(const Shape &shape, const bfloat16 *const *x, std::int64_t begin, std::int64_t end,
+                   std::int64_t plane, const bfloat16 *zeros, bfloat16 *v);
 
 void multiply_dot(const Shape &shape, const bfloat16 *v, const Target *targets, std::int64_t count, std::int64_t plane,
-                  const bfloat16 *u, std::int64_t channel, const float *bias, float *m, bfloat16 *y);
+                  const bfloat16 *u, std::int64_t channel, std::int64_t blocks, const float *bias, float *m,
+                  bfloat16 *y);
 
 }  // namespace zellige::winograd

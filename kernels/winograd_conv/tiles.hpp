@@ -1,9 +1,13 @@
-// Convolution in tiles of 2x2 pixels of the result: transform the input, multiply, transform back.
+// Convolution in tiles of the result: transform the input, multiply, transform back.
 //
-// A tile reads 4x4 pixels (3x3 of the small map if up-sampling comes first), which become 16 (9) sums. Each sum has a
-// matrix of its own, inputs x outputs. Everything here is inlined into functions of one instruction set, so a file
-// includes it after that set is in force. Each file has its own copy (an unnamed namespace): if files shared the code,
-// the linker could give one file code that another compiled for instructions that the processor lacks.
+// A tile of 2x2 pixels reads 4x4 pixels (3x3 of the small map if up-sampling comes first), which become 16 (9) sums.
+// Each sum has a matrix of its own, inputs x outputs. A 4x4 kernel of stride 2 is four kernels of 2x2 over the four
+// maps of every second pixel, and a transposed one makes four such maps; tiles of 2x2 kernels have up to 3x3 cells and
+// read one more a side.
+//
+// Everything here is inlined into functions of one instruction set, so a file includes it after that set is in force.
+// Each file has its own copy (an unnamed namespace): if files shared the code, the linker could give one file code that
+// another compiled for instructions that the processor lacks.
 #pragma once
 
 #include "winograd_conv/shape.hpp"
@@ -91,100 +95,157 @@ ZELLIGE_INLINE void forward(const Vector (&d)[3], Vector (&s)[3]) {
     s[2] = d[2] - d[1];
 }
 
-// Transforms products along one axis, to 2 neighbours of the result.
-ZELLIGE_INLINE void back(const Vector (&m)[4], Vector &first, Vector &second) {
-    first = m[0] + m[1] + m[2];
-    second = m[1] - m[2] - m[3];
+ZELLIGE_INLINE void forward(const Vector (&d)[2], Vector (&s)[2]) {
+    s[0] = d[0];
+    s[1] = d[1];
 }
 
-ZELLIGE_INLINE void back(const Vector (&m)[3], Vector &first, Vector &second) {
-    first = m[0] + m[1];
-    second = m[1] + m[2];
+// Transforms products along one axis, to neighbours of the result: 2 of a 3-tap kernel, 1 to 3 of a 2-tap kernel.
+ZELLIGE_INLINE void back(const Vector (&m)[4], Vector (&y)[2]) {
+    y[0] = m[0] + m[1] + m[2];
+    y[1] = m[1] - m[2] - m[3];
+}
+
+ZELLIGE_INLINE void back(const Vector (&m)[3], Vector (&y)[2]) {
+    y[0] = m[0] + m[1];
+    y[1] = m[1] + m[2];
+}
+
+ZELLIGE_INLINE void back(const Vector (&m)[4], Vector (&y)[3]) {
+    y[0] = m[0] + m[1] + m[2];
+    y[1] = m[1] - m[2];
+    y[2] = m[1] + m[2] - m[3];
+}
+
+ZELLIGE_INLINE void back(const Vector (&m)[2], Vector (&y)[1]) { y[0] = m[0] + m[1]; }
+
+// A convolution as a constant: its kind, and the cells a side that a tile makes.
+template <Kind which, int cells>
+struct Form {
+    static constexpr Kind kind = which;
+    static constexpr int made = cells;
+    static constexpr int side = cells + (which == Kind::same ? 2 : 1);      // cells a side that a tile reads
+    static constexpr int step = which == Kind::upsampled ? 1 : cells;       // cells from one tile to the next
+    static constexpr int groups = which == Kind::halved ? 4 : 1;            // of inputs
+    static constexpr int apart = which == Kind::halved ? 2 : 1;             // pixels from a cell to its neighbour
+};
+
+// Calls work with the form as a constant.
+template <typename Work>
+ZELLIGE_INLINE void by_form(const Shape &shape, const Work &work) {
+    switch (shape.kind) {
+        case Kind::same: return work(Form<Kind::same, 2>{});
+        case Kind::upsampled: return work(Form<Kind::upsampled, 2>{});
+        case Kind::halved:
+            if (shape.made == 1) return work(Form<Kind::halved, 1>{});
+            if (shape.made == 2) return work(Form<Kind::halved, 2>{});
+            return work(Form<Kind::halved, 3>{});
+        case Kind::doubled:
+            if (shape.made == 1) return work(Form<Kind::doubled, 1>{});
+            if (shape.made == 2) return work(Form<Kind::doubled, 2>{});
+            return work(Form<Kind::doubled, 3>{});
+    }
 }
 
 // Writes the sums of tiles `begin` to `end`: sum t of tile k goes to v[t plane + (k - begin) stored].
-template <typename Storage, int side, typename T>
-ZELLIGE_INLINE void transform_body(const Shape &shape, const T *x, std::int64_t begin, std::int64_t end,
+template <typename Storage, typename Form, typename T>
+ZELLIGE_INLINE void transform_body(const Shape &shape, const T *const *x, std::int64_t begin, std::int64_t end,
                                    std::int64_t plane, const T *zeros, T *v) {
-    const std::int64_t stored = shape.stored(), step = side == 3 ? 1 : 2, first = shape.first / (side == 3 ? 2 : 1);
+    constexpr int side = Form::side;
+    const std::int64_t stored = shape.stored(), first = shape.first / (Form::kind == Kind::upsampled ? 2 : 1);
     Place place(shape, begin);
     for (std::int64_t tile = begin; tile < end; ++tile, place.next(shape)) {
-        const T *pixels[side][side];
-        for (int i = 0; i < side; ++i) {
-            std::int64_t row = first + place.row * step + i - 1;
-            if (shape.replicate) row = std::clamp<std::int64_t>(row, 0, shape.rows - 1);
-            for (int j = 0; j < side; ++j) {
-                std::int64_t column = first + place.column * step + j - 1;
-                if (shape.replicate) column = std::clamp<std::int64_t>(column, 0, shape.columns - 1);
-                const bool inside = row >= 0 && row < shape.rows && column >= 0 && column < shape.columns;
-                const std::int64_t at = (place.sample * shape.rows + row) * shape.columns + column;
-                pixels[i][j] = inside ? x + at * shape.inputs : zeros;
-            }
-        }
         T *into = v + (tile - begin) * stored;
-        for (std::int64_t c = 0; c < stored; c += lanes) {
-            Vector sums[side][side];  // down the columns
-            for (int j = 0; j < side; ++j) {
-                Vector d[side], s[side];
-                for (int i = 0; i < side; ++i) d[i] = read<Storage>(pixels[i][j] + c, shape.inputs - c);
-                forward(d, s);
-                for (int i = 0; i < side; ++i) sums[i][j] = s[i];
-            }
+        for (int group = 0; group < Form::groups; ++group) {
+            std::int64_t at[side][side];  // a pixel, or -1 for one of the padding
             for (int i = 0; i < side; ++i) {
-                Vector s[side];
-                forward(sums[i], s);
-                for (int j = 0; j < side; ++j) Storage::store(s[j], into + (i * side + j) * plane + c);
+                std::int64_t row = (first + place.row * Form::step + i) * Form::apart + group / 2 - 1;
+                if (shape.replicate) row = std::clamp<std::int64_t>(row, 0, shape.rows - 1);
+                for (int j = 0; j < side; ++j) {
+                    std::int64_t column = (first + place.column * Form::step + j) * Form::apart + group % 2 - 1;
+                    if (shape.replicate) column = std::clamp<std::int64_t>(column, 0, shape.columns - 1);
+                    const bool inside = row >= 0 && row < shape.rows && column >= 0 && column < shape.columns;
+                    at[i][j] = inside ? (place.sample * shape.rows + row) * shape.columns + column : -1;
+                }
+            }
+            for (int source = 0; source < shape.sources; ++source) {
+                const std::int64_t inputs = shape.from_source[source];
+                const T *pixels[side][side];
+                for (int i = 0; i < side; ++i)
+                    for (int j = 0; j < side; ++j)
+                        pixels[i][j] = at[i][j] < 0 ? zeros : x[source] + at[i][j] * inputs;
+                for (std::int64_t c = 0; c < inputs; c += lanes, into += lanes) {
+                    Vector sums[side][side];  // down the columns
+                    for (int j = 0; j < side; ++j) {
+                        Vector d[side], s[side];
+                        for (int i = 0; i < side; ++i) d[i] = read<Storage>(pixels[i][j] + c, inputs - c);
+                        forward(d, s);
+                        for (int i = 0; i < side; ++i) sums[i][j] = s[i];
+                    }
+                    for (int i = 0; i < side; ++i) {
+                        Vector s[side];
+                        forward(sums[i], s);
+                        for (int j = 0; j < side; ++j) Storage::store(s[j], into + (i * side + j) * plane);
+                    }
+                }
             }
         }
     }
 }
 
-// Writes the results of `count` tiles in one block of channels.
+// Writes the results of `count` tiles in one or more blocks of channels, which follow each other from `channel` on.
 //   v: the tiles' sums, `plane` numbers apart. Rows behind them, up to a multiple of `tall`, are read but not used.
-//   u: matrices of the block, [products, stored, block] (bfloat16: [products, stored / 2, block, 2]).
-//   m: room for products, [products, most x block + gap].
-template <typename Storage, int side, typename T>
+//   u: matrices of the blocks, [blocks, products, stored, block] (bfloat16: [blocks, products, stored / 2, block, 2]).
+//   m: room for products, [blocks, products, most x block + gap].
+template <typename Storage, typename Form, typename T>
 ZELLIGE_INLINE void multiply_body(const Shape &shape, const T *v, const Target *targets, std::int64_t count,
-                                  std::int64_t plane, const T *u, std::int64_t channel, const float *bias, float *m,
-                                  T *y) {
-    const std::int64_t stored = shape.stored(), left = std::min(block, shape.outputs - channel);
+                                  std::int64_t plane, const T *u, std::int64_t channel, std::int64_t blocks,
+                                  const float *bias, float *m, T *y) {
+    constexpr int side = Form::side, made = Form::made, cells = made * made;
+    const std::int64_t stored = shape.stored(), left = std::min(blocks * block, shape.outputs - channel);
     const std::int64_t product = most * block + gap;
     // The last product of a run is made for as many tiles as the others, or for two thirds or a third as many.
     constexpr int whole = Storage::most_rows, third = whole / 3;
     for (int t = 0; t < side * side; ++t) {
-        const T *matrix = u + t * stored * block;
         for (std::int64_t k = 0; k < count; k += whole) {
             const T *rows = v + t * plane + k * stored;
-            float *into = m + t * product + k * block;
-            if (count - k > 2 * third)
-                Storage::template product<whole>(rows, stored, matrix, into);
-            else if (count - k > third)
-                Storage::template product<2 * third>(rows, stored, matrix, into);
-            else
-                Storage::template product<third>(rows, stored, matrix, into);
+            for (std::int64_t b = 0; b < blocks; ++b) {
+                const T *matrix = u + (b * side * side + t) * stored * block;
+                float *into = m + (b * side * side + t) * product + k * block;
+                if (count - k > 2 * third)
+                    Storage::template product<whole>(rows, stored, matrix, into);
+                else if (count - k > third)
+                    Storage::template product<2 * third>(rows, stored, matrix, into);
+                else
+                    Storage::template product<third>(rows, stored, matrix, into);
+            }
         }
         // The lines of the result are fetched here, because the products leave memory idle.
         for (std::int64_t k = t * count / (side * side); k < (t + 1) * count / (side * side); ++k)
-            for (const std::int64_t pixel : targets[k].pixels)
-                if (pixel >= 0) ask_to_write(y + pixel * shape.outputs + channel, left);
+            for (int i = 0; i < cells; ++i)
+                if (targets[k].pixels[i] >= 0) ask_to_write(y + targets[k].pixels[i] * shape.outputs + channel, left);
     }
     for (std::int64_t k = 0; k < count; ++k) {
         const Target &target = targets[k];
         for (std::int64_t c = 0; c < left; c += lanes) {
-            const float *from = m + k * block + c;
-            Vector half[2][side], found[4];
+            const float *from = m + c / block * side * side * product + k * block + c % block;
+            Vector half[made][side];  // down the columns
             for (int j = 0; j < side; ++j) {
-                Vector column[side];
+                Vector column[side], found[made];
                 for (int i = 0; i < side; ++i) column[i] = Wide::load(from + (i * side + j) * product);
-                back(column, half[0][j], half[1][j]);
+                back(column, found);
+                for (int i = 0; i < made; ++i) half[i][j] = found[i];
             }
-            for (int i = 0; i < 2; ++i) back(half[i], found[2 * i], found[2 * i + 1]);
-            if (bias != nullptr)
-                for (int i = 0; i < 4; ++i)
-                    found[i] += read<Wide>(bias + target.places[i] * shape.outputs + channel + c, left - c);
-            for (int i = 0; i < 4; ++i)
-                if (target.pixels[i] >= 0)
-                    write<Storage>(found[i], y + target.pixels[i] * shape.outputs + channel + c, left - c);
+            for (int i = 0; i < made; ++i) {
+                Vector found[made];
+                back(half[i], found);
+                for (int j = 0; j < made; ++j) {
+                    const std::int64_t cell = i * made + j, pixel = target.pixels[cell];
+                    if (bias != nullptr)
+                        found[j] += read<Wide>(bias + target.places[cell] * shape.outputs + channel + c, left - c);
+                    if (pixel >= 0) write<Storage>(found[j], y + pixel * shape.outputs + channel + c, left - c);
+                }
+            }
         }
     }
 }

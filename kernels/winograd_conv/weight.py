@@ -1,61 +1,147 @@
 """The weights of winograd_conv: transformed once, and laid out as its C++ kernel reads them."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from zellige.errors import ShapeError
 
 from ..op.gradients import differentiated, refuse_derivative
 from ..op.precision import full_precision
 from ..op.validation import FLOATING, refuse
 
-__all__ = ["BLOCK", "LANES", "PRODUCTS", "unpacked", "winograd_weight"]
+__all__ = ["BLOCK", "FORMS", "LANES", "Form", "unpacked", "winograd_weight"]
 
 BLOCK = 32  # outputs whose weights lie together
 LANES = 16  # inputs are filled up to a multiple of 16
-PRODUCTS = {False: 16, True: 9}  # matrices, without and with up-sampling
 
-# One axis of the transform of a kernel (g0, g1, g2).
-_AXIS = {
-    False: ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0)),
-    True: ((1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.0, 0.0, 1.0)),
+
+@dataclass(frozen=True)
+class Form:
+    """What is convolved, and how its tiles are made.
+
+    Attributes:
+        kind: its number in C++.
+        axis: the transform of a kernel along one axis, a row for each product.
+        made: cells of the result that a tile makes along one axis.
+        groups: groups of inputs, the pixels of a cell if the map is halved.
+        phases: groups of outputs, the pixels of a cell if the map is doubled.
+    """
+
+    kind: int
+    axis: tuple[tuple[float, ...], ...]
+    made: int = 2
+    groups: int = 1
+    phases: int = 1
+
+    @property
+    def products(self) -> int:
+        """Matrices, and multiplications of a tile for one input and output."""
+        return len(self.axis) ** 2
+
+    @property
+    def strided(self) -> bool:
+        """Whether the kernel is 4x4."""
+        return self.groups * self.phases > 1
+
+    @property
+    def doubles(self) -> bool:
+        """Whether the result has twice the sides of the map."""
+        return self.kind == 1 or self.phases > 1
+
+    def shape(self, inputs: int, outputs: int, dtype: torch.dtype) -> tuple[int, ...]:
+        """The shape of the transformed weights."""
+        pairs = _pairs(dtype)
+        stored = self.groups * -(-inputs // LANES) * LANES
+        matrices = -(-outputs // BLOCK), self.products, stored // pairs, BLOCK * pairs
+        return (self.phases * matrices[0], *matrices[1:])
+
+
+_TWO_TAPS = {
+    1: ((1.0, 0.0), (0.0, 1.0)),
+    2: ((1.0, 0.0), (1.0, 1.0), (0.0, 1.0)),
+    3: ((1.0, 0.0), (0.5, 0.5), (0.5, -0.5), (0.0, 1.0)),
 }
+SAME = Form(0, ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0)))
+UPSAMPLED = Form(1, ((1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.0, 0.0, 1.0)))
+HALVED = {made: Form(2, axis, made, groups=4) for made, axis in _TWO_TAPS.items()}
+DOUBLED = {made: Form(3, axis, made, phases=4) for made, axis in _TWO_TAPS.items()}
+FORMS = (SAME, UPSAMPLED, *HALVED.values(), *DOUBLED.values())
 
 
-def winograd_weight(weight: Tensor, *, upsample: bool = False) -> Tensor:
-    """Transform a 3x3 kernel for winograd_conv: U = G g G', one matrix of inputs by outputs for each element of U.
+def winograd_weight(
+    weight: Tensor, *, upsample: bool = False, transposed: bool = False, cells: Literal[1, 2, 3] = 3
+) -> Tensor:
+    """Transform a kernel for winograd_conv: U = G g G', one matrix of inputs by outputs for each element of U.
 
-    G is [[1, 0, 0], [1, 1, 1] / 2, [1, -1, 1] / 2, [0, 0, 1]], and with `upsample` [[1, 0, 0], [1, 1, 1], [0, 0, 1]].
-    Sums are float64, rounded once to weight's dtype. For inference only: the result has no gradient.
+    For a 3x3 kernel G is [[1, 0, 0], [1, 1, 1] / 2, [1, -1, 1] / 2, [0, 0, 1]], and with `upsample`
+    [[1, 0, 0], [1, 1, 1], [0, 0, 1]]. A 4x4 kernel is that of a convolution of stride 2. Its taps of even and odd rows
+    and columns are four 2x2 kernels, on four maps of every second pixel; if it is transposed, each makes one such map.
+    For them G is [[1, 0], [1, 1] / 2, [1, -1] / 2, [0, 1]], for `cells` of 2 [[1, 0], [1, 1], [0, 1]], and for 1 the
+    identity. Sums are float64, rounded once to weight's dtype. For inference only: the result has no gradient.
 
     Args:
-        weight: [K, C, 3, 3], K and C at least 1, of a convolution without stride, dilation or groups; any strides;
-            float32, float16, bfloat16 or float64.
-        upsample: the convolution follows nearest up-sampling by 2.
+        weight: [K, C, 3, 3] or [K, C, 4, 4], transposed [C, K, 4, 4]; K and C at least 1, without dilation or groups;
+            any strides; float32, float16, bfloat16 or float64.
+        upsample: the convolution, 3x3, follows nearest up-sampling by 2.
+        transposed: the kernel, 4x4, is that of a transposed convolution.
+        cells: of a 4x4 kernel, cells a side that a tile makes. 3 has the fewest multiplications, 4/9 of the direct
+            sum's, and 4 times its weights, which small maps read longer than they multiply; 2 has 9/16 and 9/4; 1 is
+            the direct sum.
 
     Returns:
-        [ceil(K / 32), P, C' / p, 32 p], weight's dtype: blocks of outputs; P = 16 matrices, 9 with `upsample`; C' the
-        inputs filled up with zeros to a multiple of 16, of which p = 2 are neighbours in bfloat16, 1 elsewhere.
+        [f ceil(K / 32), P, s C' / p, 32 p], weight's dtype: blocks of outputs; P = 16 matrices, 9 with `upsample`,
+        (cells + 1)^2 for a 4x4 kernel; C' the inputs filled up with zeros to a multiple of 16, of which p = 2 are
+        neighbours in bfloat16, 1 elsewhere. s is 4 for a 4x4 kernel, whose groups of inputs are pixels (0, 0), (0, 1),
+        (1, 0), (1, 1) of a cell, and f is 4 for a transposed one, whose groups of outputs are these pixels; else both
+        are 1.
 
     Raises:
-        ShapeError: weight has another shape or dtype.
+        ShapeError: weight has another shape or dtype, `upsample` and `transposed` are both set, or cells is not 1 to 3.
     """
-    shaped = weight.dim() == 4 and weight.shape[0] >= 1 and weight.shape[1] >= 1 and weight.shape[2:] == (3, 3)
+    if upsample and transposed:
+        raise ShapeError("upsample is for a 3x3 kernel and transposed for a 4x4 one; choose one of them.")
+    side = 4 if transposed or (weight.dim() == 4 and weight.shape[2] == 4 and not upsample) else 3
+    shaped = weight.dim() == 4 and min(weight.shape[:2]) >= 1 and weight.shape[2:] == (side, side)
     if not shaped or weight.dtype not in FLOATING:
-        refuse("weight", weight, "[K, C, 3, 3], K and C at least 1, float32, float16, bfloat16 or float64")
+        sizes = "[C, K, 4, 4]" if transposed else "[K, C, 3, 3]" if upsample else "[K, C, 3, 3] or [K, C, 4, 4]"
+        refuse("weight", weight, f"{sizes}, K and C at least 1, float32, float16, bfloat16 or float64")
+    if cells not in _TWO_TAPS:
+        raise ShapeError(f"cells is {cells}; it must be 1, 2 or 3.")
     if differentiated(weight):
         refuse_derivative("winograd_weight")
-    outputs, inputs = weight.shape[:2]
-    axis = torch.tensor(_AXIS[upsample], dtype=torch.float64, device=weight.device)
+    taps = weight.detach().double()
+    taps = _taps_of_phases(taps) if transposed else _taps_of_groups(taps) if side == 4 else taps[None, None]
+    outputs, inputs = taps.shape[2:4]
+    form = DOUBLED[cells] if transposed else HALVED[cells] if side == 4 else UPSAMPLED if upsample else SAME
+    axis = torch.tensor(form.axis, dtype=torch.float64, device=weight.device)
     with full_precision(weight.device):
-        matrices = torch.einsum("ia,jb,kcab->ijck", axis, axis, weight.detach().double()).flatten(0, 1)
+        matrices = torch.einsum("ia,jb,fskcab->fsijck", axis, axis, taps).flatten(2, 3)  # [f, s, P, C, K]
     filled = F.pad(matrices, (0, -outputs % BLOCK, 0, -inputs % LANES)).to(weight.dtype)
-    blocks = filled.unflatten(2, (-1, BLOCK)).permute(2, 0, 1, 3)  # [blocks, P, C', 32]
-    pairs = _pairs(weight.dtype)
-    return blocks.unflatten(2, (-1, pairs)).transpose(3, 4).flatten(3).contiguous()
+    # [f, blocks, P, s, C', 32], then [f blocks, P, s C', 32].
+    blocks = filled.unflatten(4, (-1, BLOCK)).permute(0, 4, 2, 1, 3, 5).flatten(3, 4).flatten(0, 1)
+    return blocks.unflatten(2, (-1, _pairs(weight.dtype))).transpose(3, 4).flatten(3).contiguous()
+
+
+def _taps_of_groups(weight: Tensor) -> Tensor:
+    """The taps on each of the four pixels of a cell, [1, 4, K, C, 2, 2]: tap 2t + a is tap t on pixel a."""
+    return weight.unflatten(2, (2, 2)).unflatten(4, (2, 2)).permute(3, 5, 0, 1, 2, 4).flatten(0, 1)[None]
+
+
+def _taps_of_phases(weight: Tensor) -> Tensor:
+    """The taps that make each of the four pixels of a cell, [4, 1, K, C, 2, 2].
+
+    y[2h] = w3 x[h - 1] + w1 x[h], and y[2h + 1] = w2 x[h] + w0 x[h + 1].
+    """
+    taps = torch.tensor([[3, 1], [2, 0]], device=weight.device)
+    return weight[:, :, taps][..., taps].permute(2, 4, 1, 0, 3, 5).flatten(0, 1)[:, None]
 
 
 def unpacked(matrices: Tensor) -> Tensor:
-    """Return the result of `winograd_weight` as [P, C', K'], where K' is K filled up with zeros to a multiple of 32."""
+    """Return the result of `winograd_weight` as [P, s C', f K'], where K' is K filled up to a multiple of 32."""
     blocks = matrices.unflatten(3, (BLOCK, _pairs(matrices.dtype))).transpose(3, 4).flatten(2, 3)
     return blocks.permute(1, 2, 0, 3).flatten(2)
 

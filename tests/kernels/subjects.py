@@ -264,6 +264,15 @@ def feather_blend(output: str) -> Subject:
     )
 
 
+TILES: dict[str, Any] = {
+    "native": (torch.float32, torch.bfloat16) if _native.has_bfloat16_dot() else (torch.float32,),
+    "triton": False,
+    "by_pixel": True,
+    "infinities": False,  # test_winograd_conv.py says what becomes of them
+    "units": 2.0,  # 1.4 were measured: in halves inputs and weights are rounded once more when they are transformed
+}
+
+
 def winograd_conv(upsample: bool, border: bool) -> Subject:
     """With a border: that of the map repeated, biases of nine places, and one pixel cut off every side."""
 
@@ -307,11 +316,54 @@ def winograd_conv(upsample: bool, border: bool) -> Subject:
         result=result,
         small=(2, 4, 5, 6, 7),  # no 3, which compilers would take for the sides of the weights
         full=(2, 64, 65, 63, 65),
-        native=(torch.float32, torch.bfloat16) if _native.has_bfloat16_dot() else (torch.float32,),
-        triton=False,
-        by_pixel=True,
-        infinities=False,  # test_winograd_conv.py says what becomes of them
-        units=2.0,  # 1.4 were measured: in halves inputs and weights are rounded once more when they are transformed
+        **TILES,
+    )
+
+
+def strided_winograd_conv(transposed: bool) -> Subject:
+    """In tiles of 3 cells, or transposed of 2: those of 3 spread NaN, of which test_winograd_conv.py says how far."""
+
+    def call(x: Tensor, weight: Tensor, bias: Tensor, backend: Any) -> Tensor:
+        matrices = kernels.winograd_weight(weight[0], transposed=transposed, cells=2 if transposed else 3)
+        return kernels.winograd_conv(x, matrices, len(bias), bias, backend=backend)
+
+    def shapes(n: int, c: int, k: int, h: int, w: int) -> list[Size]:
+        return [(n, c, h, w), (1, c, k, 4, 4) if transposed else (1, k, c, 4, 4), (k,)]
+
+    def result(n: int, c: int, k: int, h: int, w: int) -> Size:
+        return (n, k, 2 * h, 2 * w) if transposed else (n, k, h // 2, w // 2)
+
+    def scaled(tensors: list[Tensor]) -> list[Tensor]:
+        """As for winograd_conv: a result has 16 products an input, a transposed one 4."""
+        x, weight, bias = tensors
+        return [x, weight / ((4 if transposed else 16) * x.shape[1]) ** 0.5, bias]
+
+    least = 1 if transposed else 2  # pixels a side
+    channels, sides = st.integers(1, 40), st.integers(least, 12)
+    return Subject(
+        name="winograd_conv transposed" if transposed else "winograd_conv /2",
+        call=call,
+        textbook=partial(textbook.strided_conv, transposed=transposed),
+        shapes=shapes,
+        typed=2,
+        finish=scaled,
+        # As for winograd_conv.
+        sizes=[
+            (1, 1, 1, least, least),
+            (2, 3, 5, 5, 7),
+            (1, 16, 32, 3, 17),
+            (3, 17, 31, 4, least),
+            (1, 15, 33, 21, 23),
+        ],
+        deep=[(2, 33, 3, 5, 7), (1, 67, 33, 3, 4)],
+        shared=[(2, 5, 33, 33, 34), (3, 150, 96, 9, 11)],
+        long=lambda values, channels_last: (1, values, 2, 3, 3) if channels_last else (1, 1, 2, 3, values + 2),
+        empty=[(0, 3, 5, 6, 6)],
+        any_size=st.tuples(st.integers(0, 3), channels, channels, sides, sides),
+        result=result,
+        small=(2, 3, 5, 6, 7),  # no 4
+        full=(2, 64, 65, 63, 65),
+        **TILES,
     )
 
 
@@ -334,6 +386,8 @@ SUBJECTS = [
     feather_blend("float"),
     feather_blend("uint8"),
     *(winograd_conv(upsample, border) for upsample in (False, True) for border in (False, True)),
+    strided_winograd_conv(False),
+    strided_winograd_conv(True),
 ]
 ON_GPUS = [subject for subject in SUBJECTS if subject.triton]
 DIFFERENTIABLE = [subject for subject in SUBJECTS if subject.gradients]

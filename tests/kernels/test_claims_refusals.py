@@ -45,7 +45,10 @@ EPS = "it must be a finite number above 0."
 SIZE = "it must be (height, width), each from 1 to 2147483520."
 FILLED = f"it must be [N, C, H, W], C, H and W at least 1, {FLOATS}."
 MATRICES = "it must be what winograd_weight returns for x of shape [2, 3, 4, 5] float32 and 6 outputs."
-KERNEL = f"it must be [K, C, 3, 3], K and C at least 1, {FLOATS}."
+KERNEL = f"[K, C, 3, 3] or [K, C, 4, 4], K and C at least 1, {FLOATS}."
+KERNEL_3X3, KERNEL_4X4 = f"[K, C, 3, 3], K and C at least 1, {FLOATS}.", f"[C, K, 4, 4], K and C at least 1, {FLOATS}."
+STRIDED = {"matrices": t(1, 16, 64, 32)}
+FIXED = "they must be 'zeros' and 0 for a 4x4 kernel."
 CROP = "it must be 0 or more, and leave at least one of 4x5 pixels."
 MAP, IMAGE = "x of shape [2, 3, 4, 5]", "foreground of shape [2, 3, 4, 5]"
 
@@ -163,9 +166,39 @@ REFUSED = [
     ("winograd_conv", {"crop": -1}, f"crop is -1; {CROP}"),
     ("winograd_conv", {"crop": 2}, f"crop is 2; {CROP}"),
     ("winograd_conv", {"crop": 4, "matrices": t(1, 9, 16, 32)}, f"crop is 4; {CROP.replace('4x5', '8x10')}"),
-    *(("winograd_weight", {"weight": t(*size)}, f"weight is {list(size)} float32; {KERNEL}")
-      for size in ((6, 3, 3), (6, 3, 3, 5), (6, 3, 1, 1), (0, 3, 3, 3), (6, 0, 3, 3))),
-    ("winograd_weight", {"weight": t(6, 3, 3, 3).int()}, f"weight is [6, 3, 3, 3] int32; {KERNEL}"),
+    ("winograd_conv", {"x": []}, "x has 0 maps; it must be a map, or 1 to 4."),
+    ("winograd_conv", {"x": [t(2, 3, 4, 5)] * 5}, "x has 5 maps; it must be a map, or 1 to 4."),
+    ("winograd_conv", {"x": [t(2, 1, 4, 5), t(2, 4, 5)]}, f"x is [2, 4, 5] float32; {FILLED}"),
+    *(("winograd_conv", {"x": [t(2, 1, 4, 5), t(*size)]},
+       f"x[1:] is {list(size)} float32; it must be {[2, size[1], 4, 5]} float32 for x[0] of shape [2, 1, 4, 5].")
+      for size in ((3, 2, 4, 5), (2, 2, 3, 5), (2, 2, 4, 6))),
+    ("winograd_conv", {"x": [t(2, 1, 4, 5), t(2, 1, 4, 5), t(2, 1, 4, 5).half()]},
+     "x[1:] is [2, 1, 4, 5] float16; it must be [2, 1, 4, 5] float32 for x[0] of shape [2, 1, 4, 5]."),
+    ("winograd_conv", {"x": [t(2, 1, 4, 5), t(2, 2, 4, 5, device="meta")]},
+     "x[1:] is on meta but x[0] is on cpu; move it there."),
+    ("winograd_conv", {"x": [t(2, 1, 4, 5), t(2, 2, 4, 5)], "matrices": t(1, 9, 32, 32)},
+     f"matrices is [1, 9, 32, 32] float32; {MATRICES}"),
+    *(("winograd_conv", STRIDED | {"x": t(*size)},
+       f"x is {list(size)} float32; it must be [N, C, H, W], H and W at least 2 for a kernel of stride 2.")
+      for size in ((2, 3, 1, 5), (2, 3, 4, 1))),
+    *(("winograd_conv", {"matrices": matrices, "bias": t(2, 6, 3, 3)},
+       f"bias is [2, 6, 3, 3] float32; it must be [6] float32 for {MAP}.")
+      for matrices in (t(1, 16, 64, 32), t(4, 16, 16, 32), t(1, 4, 64, 32), t(4, 9, 16, 32))),
+    *(("winograd_conv", {"matrices": matrices, "padding": "replicate"},
+       f"padding is 'replicate' and crop is 0; {FIXED}") for matrices in (t(1, 16, 64, 32), t(4, 16, 16, 32))),
+    *(("winograd_conv", {"matrices": matrices, "crop": 1}, f"padding is 'zeros' and crop is 1; {FIXED}")
+      for matrices in (t(1, 9, 64, 32), t(4, 4, 16, 32))),
+    *(("winograd_weight", {"weight": t(*size)}, f"weight is {list(size)} float32; it must be {KERNEL}")
+      for size in ((6, 3, 3), (6, 3, 3, 5), (6, 3, 1, 1), (0, 3, 3, 3), (6, 0, 3, 3), (6, 3, 4, 3), (6, 0, 4, 4))),
+    ("winograd_weight", {"weight": t(6, 3, 3, 3).int()}, f"weight is [6, 3, 3, 3] int32; it must be {KERNEL}"),
+    ("winograd_weight", {"weight": t(6, 3, 4, 4), "upsample": True},
+     f"weight is [6, 3, 4, 4] float32; it must be {KERNEL_3X3}"),
+    *(("winograd_weight", {"weight": t(*size), "transposed": True},
+       f"weight is {list(size)} float32; it must be {KERNEL_4X4}") for size in ((6, 3, 3, 3), (0, 3, 4, 4))),
+    ("winograd_weight", {"weight": t(6, 3, 4, 4), "upsample": True, "transposed": True},
+     "upsample is for a 3x3 kernel and transposed for a 4x4 one; choose one of them."),
+    *(("winograd_weight", {"weight": t(6, 3, 4, 4), "cells": cells}, f"cells is {cells}; it must be 1, 2 or 3.")
+      for cells in (0, 4)),
 ]  # fmt: skip
 ELSEWHERE = [
     (kernel, name)

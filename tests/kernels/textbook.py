@@ -84,6 +84,17 @@ def winograd_conv(
     return y[:, :, crop : h - crop, crop : w - crop].to(x.dtype)
 
 
+def strided_conv(x: Tensor, weight: Tensor, bias: Tensor, transposed: bool = False) -> Tensor:
+    """Convolve by stride 2 and padding 1 with the weights [1, K, C, 4, 4], or [1, C, K, 4, 4] of a transposed one."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    # The padding meets weights in a transposed convolution too, for NaN in weights to reach the border.
+    padded, taps = F.pad(x.to(wide), (1, 1, 1, 1)), weight[0].to(wide)
+    convolved = (
+        F.conv_transpose2d(padded, taps, stride=2, padding=3) if transposed else F.conv2d(padded, taps, stride=2)
+    )
+    return (convolved + bias[:, None, None]).to(x.dtype)
+
+
 def feather_blend(
     patches: Tensor, positions: Tensor, window_rows: Tensor, window_columns: Tensor, size: tuple[int, int]
 ) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from zellige.engine.layers.convolutions import CodedConv, PaddedConv, UpConv
+from zellige.engine.layers.convolutions import CodedConv, JoinedConvTranspose2d, PaddedConv, UpConv
 from zellige.engine.rewrite.forms import forms
 from zellige.engine.rewrite.plan import AS_TRAINED, Choice, apply, plan, rewritten
 from zellige.kernels.winograd_conv.op import native_dtypes
@@ -21,6 +21,8 @@ from .judge import layer
 from .timed import LAYERS, TILES, Timer, Tiny, by_layer, folder, given, needs_tiles, run, subject, timer
 
 __all__ = ["folder", "timer"]
+
+STRIDED = [f"winograd, {cells} x {cells}" for cells in (3, 2, 1)] if TILES else []
 
 
 class TestForms:
@@ -59,19 +61,37 @@ class TestForms:
     @pytest.mark.parametrize(
         "other",
         [
-            nn.Conv2d(3, 16, 1), nn.Conv2d(3, 16, 4, 2, 1), nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(3, 16, 3, padding=2),
+            nn.Conv2d(3, 16, 1), nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(3, 16, 3, padding=2), nn.Conv2d(3, 16, 4, 2),
+            nn.Conv2d(3, 16, 4, 2, 1, padding_mode="reflect"), nn.Conv2d(4, 16, 4, 2, 1, groups=2),
+            JoinedConvTranspose2d((16, 3), 16, 4, 1, 0), nn.Conv2d(3, 16, 4, padding=1),
+            nn.ConvTranspose2d(3, 16, 4, 2), nn.ConvTranspose2d(3, 16, 4, padding=1),
             nn.Conv2d(3, 16, 3, dilation=2, padding=2), nn.Conv2d(3, 16, 3, dilation=2), nn.Conv2d(4, 16, 3, groups=2),
             nn.Conv2d(3, 16, 3, padding=(1, 0)), nn.Conv2d(3, 16, 3, padding=1, padding_mode="reflect"),
             nn.ConvTranspose2d(3, 16, 3), nn.Linear(3, 16), UpConv(3, 16, "zeros", mode="bilinear"),
             spectral_norm(nn.Conv2d(3, 16, 3, padding=1)), spectral_norm(UpConv(3, 16, "zeros")),
+            spectral_norm(nn.Conv2d(3, 16, 4, 2, 1)), spectral_norm(nn.ConvTranspose2d(3, 16, 4)),
         ],
         ids=str,
     )  # fmt: skip
     def test_of_other_layers_there_are_none(self, other: nn.Module) -> None:
         assert not forms(other)
 
-    def test_transposed_convolutions_that_double_have_phases(self) -> None:
+    def test_of_a_convolution_that_halves(self) -> None:
+        assert list(forms(nn.Conv2d(3, 16, 4, 2, 1))) == STRIDED
+        assert not forms(nn.Conv2d(3, 15, 4, 2, 1)) and not forms(nn.Conv2d(3, 16, 4, 2, 1).half())
+        assert not forms(nn.Conv2d(3, 16, 4, 2, 1, device="meta"))
+
+    def test_of_a_transposed_convolution_that_doubles(self) -> None:
+        assert list(forms(nn.ConvTranspose2d(3, 16, 4, 2, 1))) == ["phases", *STRIDED]
+        assert list(forms(JoinedConvTranspose2d((16, 3), 16, 4, 2, 1))) == ["phases", *STRIDED]
         assert list(forms(nn.ConvTranspose2d(3, 5, 4, 2, 1))) == ["phases"]
+        assert list(forms(nn.ConvTranspose2d(3, 16, 4, 2, 1, device="meta"))) == ["phases"]
+
+    @pytest.mark.parametrize("device", ["cpu", "meta"])
+    def test_of_a_convolution_that_may_cover_its_map(self, device: str) -> None:
+        for kind in (nn.Conv2d, nn.ConvTranspose2d):
+            assert list(forms(kind(3, 1, 4, device=device))) == ["matrix product"]
+            assert list(forms(kind(3, 16, (5, 4), device=device))) == ["matrix product"]
 
     def test_a_subclass_that_computes_something_else_has_none(self) -> None:
         class Scaled(nn.Conv2d):
@@ -86,7 +106,8 @@ class TestForms:
         [
             (UpConv, (3, 16, "zeros")), (UpConv, (3, 16, "replicate")), (UpConv, (3, 16, "none")),
             (CodedConv, (4, 3, 16)), (PaddedConv, (3, 16, "replicate")), (PaddedConv, (3, 16, "none")),
-            (nn.Conv2d, (3, 16, 3)),
+            (nn.Conv2d, (3, 16, 3)), (nn.Conv2d, (3, 16, 4, 2, 1)), (nn.Conv2d, (3, 16, 4)),
+            (nn.Conv2d, (3, 16, (5, 6))), (nn.ConvTranspose2d, (3, 16, 4, 2, 1)), (nn.ConvTranspose2d, (3, 16, 4)),
         ],
     )  # fmt: skip
     def test_all_equal_the_layer(self, kind: type[nn.Module], sizes: tuple[Any, ...], bias: bool) -> None:
