@@ -1,7 +1,7 @@
 """Key patches at work: one image of patches from anywhere, and images made again from their key patches."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -45,10 +45,13 @@ def build(config: KeyPatchConfig) -> KeyPatchNetworks:
 
 
 def example(config: KeyPatchConfig) -> tuple[Tensor, ...]:
-    """Arguments of the networks, one image of as many patches as in training, that rewrites are chosen with."""
-    patches = torch.zeros(1, config.patches, 3, *config.size)
-    z = (torch.zeros(1, config.z_dim),) if config.z_dim else ()
-    return patches, torch.ones(1, config.patches), *z
+    """Arguments of the networks, images of as many patches as in training, that rewrites are chosen with.
+
+    They are two images: forms that are fastest for a single one read the fewest weights, and lose in any batch.
+    """
+    patches = torch.zeros(2, config.patches, 3, *config.size)
+    z = (torch.zeros(2, config.z_dim),) if config.z_dim else ()
+    return patches, torch.ones(2, config.patches), *z
 
 
 def open_model(
@@ -161,8 +164,8 @@ class KeyPatch:
         return self.compose_all([patches_of(as_pictures(patches), box, self.config)], noise, seed)
 
     def complete(
-        self, images: Images, patches: int = 3, select: str = "edges", area: float | None = None, noise: float = 0.0,
-        seed: int = 0,
+        self, images: Images, patches: int = 3, select: str = "edges", edge_model: str | None = None,
+        area: float | None = None, noise: float = 0.0, seed: int = 0,
     ) -> Composed:  # fmt: skip
         """Images made again from a few of their patches; nothing else of them is seen.
 
@@ -170,6 +173,7 @@ class KeyPatch:
             images: N of them.
             patches: of each image, 1 or more.
             select: "edges" or "edgeboxes" for key patches, "random" for random places.
+            edge_model: for "edgeboxes", a file of structured edges in OpenCV's format; None takes a plain gradient.
             area: greatest share of an image that a patch covers; None takes the model's.
             noise: deviation of noise on the last patch.
             seed: of random places, noise and z.
@@ -178,7 +182,9 @@ class KeyPatch:
         """
         squares = cut_squares(images, self.config.resolution)
         sets = [
-            key_patches(pixels, patches, select, narrowed(self.config, area), np.random.default_rng((seed, index)))
+            key_patches(
+                pixels, patches, select, narrowed(self.config, area), np.random.default_rng((seed, index)), edge_model
+            )
             for index, pixels in enumerate(squares.pixels)
         ]
         return self.compose_all(sets, noise, seed)
@@ -238,24 +244,28 @@ class KeyPatch:
                 part = alike[start : start + self.batch]
                 pixels = torch.from_numpy(np.stack([one.patches for one in part])).to(self.device)
                 numbers = range(first, first + len(part))
-                patches = noisy(values_of(pixels).permute(0, 1, 4, 2, 3), noise, seed, numbers)
-                yield self.networks.decode(self._encoded(patches), self._z(seed, numbers))
+                yield self.networks.decode(self._encoded(pixels, noise, seed, numbers), self._z(seed, numbers))
                 first += len(part)
 
-    def _encoded(self, patches: Tensor) -> Parts:
-        """Summed maps and encodings of patches [N, K, 3, R, R], K not limited by memory."""
+    def _encoded(self, pixels: Tensor, noise: float, seed: int, numbers: range) -> Parts:
+        """Summed maps and encodings of patches, uint8 [N, K, R, R, 3]; only so many are in the network at once."""
         # One network covers 1 to N patches: it was trained with N, so fewer are repeated up to N.
-        known, given = self.config.patches, patches.shape[1]
-        counts = torch.tensor([max(1, (known - k + given - 1) // given) for k in range(given)], device=patches.device)
-        counts = counts.float().expand(len(patches), -1)
-        step = max(1, _ENCODED // len(patches))
-        parts = [
-            self.networks.encode(patches[:, k : k + step], counts[:, k : k + step]) for k in range(0, given, step)
-        ]  # fmt: skip
-        total = parts[0]
-        for part in parts[1:]:
-            maps = tuple(a + b for a, b in zip(total.maps, part.maps, strict=True))
-            total = replace(total, maps=maps, encoding=total.encoding + part.encoding)
+        known, given = self.config.patches, pixels.shape[1]
+        counts = torch.tensor([max(1, (known - k + given - 1) // given) for k in range(given)], device=pixels.device)
+        counts = counts.float().expand(len(pixels), -1)
+        step = max(1, _ENCODED // len(pixels))
+        total: Parts | None = None
+        for k in range(0, given, step):
+            patches = values_of(pixels[:, k : k + step]).permute(0, 1, 4, 2, 3)
+            if k + step >= given:
+                patches = noisy(patches, noise, seed, numbers)
+            part = self.networks.encode(patches, counts[:, k : k + step])
+            if total is None:
+                total = part
+            else:
+                maps = tuple(a + b for a, b in zip(total.maps, part.maps, strict=True))
+                total = Parts(maps, total.encoding + part.encoding)
+        assert total is not None  # a set has one patch or more
         return total
 
     def _z(self, seed: int, numbers: range) -> Tensor | None:

@@ -7,17 +7,23 @@ Source: Lee, Yun, Choi, Yoo, Yang, Oh, "Unsupervised Holistic Image Generation f
 its supplementary, table 2.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...layers.batch_parts import is_written
+from ...layers.batch_parts import is_written, joined, part_sizes, parts_of
+from ...layers.convolutions import JoinedConvTranspose2d
 from .config import KeyPatchConfig
 
 __all__ = ["Composition", "Discriminator", "ImageDecoder", "KeyPatchNetworks", "MaskDecoder", "PartEncoder", "Parts"]
 
+_WIDE = 3  # scales, from the largest on, whose maps are large and whose weights are small
+# Bytes of a map of a part at most. The C heap gives larger ones back to the system, and takes fresh pages for the next.
+_KEPT = 2**25
 _SLOPE = 0.2  # of every leaky ReLU
 _DEVIATION = 0.02  # of starting weights
 
@@ -54,15 +60,9 @@ class PartEncoder(nn.Module):
     def __init__(self, config: KeyPatchConfig) -> None:
         super().__init__()
         self.steps = _trunk(config)
-        self.last = nn.Sequential(nn.Conv2d(config.channels[-1], config.encoding, 4), nn.LeakyReLU(_SLOPE))
-
-    def forward(self, patches: Tensor) -> Parts:
-        """Patches [M, 3, R, R] in [-1, 1], each by itself."""
-        x, maps = patches, []
-        for step in self.steps:
-            x = step(x)
-            maps.append(x)
-        return Parts(tuple(maps), self.last(x).flatten(1))
+        self.last = nn.Sequential(
+            nn.Conv2d(config.channels[-1], config.encoding, 4), nn.LeakyReLU(_SLOPE, inplace=True)
+        )
 
 
 class MaskDecoder(nn.Module):
@@ -73,14 +73,6 @@ class MaskDecoder(nn.Module):
         self.first = _first(config.encoding, config.channels[-1])
         self.steps = _up_steps(config, 2, outputs=1)
 
-    def forward(self, parts: Parts) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Logits of the mask, [N, 1, R, R], and the joined maps of every scale from 4 x 4 on, [N, 2 C, H, W]."""
-        x, joined = self.first(parts.encoding[:, :, None, None]), []
-        for step, found in zip(self.steps, reversed(parts.maps), strict=True):
-            joined.append(torch.cat([x, found], dim=1))  # own map, encoder's map
-            x = step(joined[-1])
-        return x, tuple(joined)
-
 
 class ImageDecoder(nn.Module):
     """Encodings, and maps that others made, to an image: the outer U. Source: supplementary, table 2b."""
@@ -90,14 +82,6 @@ class ImageDecoder(nn.Module):
         shares = {"mask": 3, "encoder": 2, "encoding": 1}[config.wiring]
         self.first = _first(config.encoding + config.z_dim, config.channels[-1])
         self.steps = _up_steps(config, shares, outputs=3)
-
-    def forward(self, encoding: Tensor, beside: tuple[Tensor, ...]) -> Tensor:
-        """Encodings [N, E + z] and maps of every scale from 4 x 4 on, or none, to images [N, 3, R, R] before tanh."""
-        x = self.first(encoding[:, :, None, None])
-        for level, step in enumerate(self.steps):
-            x = step(torch.cat([x, beside[level]], dim=1) if beside else x)
-        y: Tensor = x
-        return y
 
 
 class Discriminator(nn.Module):
@@ -142,21 +126,57 @@ class KeyPatchNetworks(nn.Module):
         return self.decode(self.encode(patches, counts), z)
 
     def encode(self, patches: Tensor, counts: Tensor | None = None) -> Parts:
-        """All patches of all images as one batch, then the sums over the patches of an image."""
+        """The encoder on all patches of all images, then the sums over the patches of an image."""
         number = patches.shape[:2]
-        parts = self.encoder(patches.flatten(0, 1).to(next(self.encoder.parameters()).dtype))
-        maps = tuple(_summed(x.unflatten(0, number), counts) for x in parts.maps)
-        return Parts(maps, _summed(parts.encoding.unflatten(0, number), counts))
+        patches = patches.to(_dtype(self.encoder))
+        given = (patches,) if counts is None else (patches, counts)
+        wide = [self._encode_wide(*part) for part in parts_of(self._part_sizes(patches, number[1]), *given)]
+        x, *maps = (joined(parts) for parts in zip(*wide, strict=True))
+        for step in list(self.encoder.steps)[_WIDE:]:
+            x = step(x)
+            maps.append(_summed(x.unflatten(0, number), counts))
+        return Parts(tuple(maps), _summed(self.encoder.last(x).flatten(1).unflatten(0, number), counts))
 
     def decode(self, parts: Parts, z: Tensor | None = None) -> Composition:
-        """Both decoders, on summed maps and encodings."""
-        if self.mask is not None:
-            logits, joined = self.mask(parts)
-            mask = _finished(logits).sigmoid()
-        else:
-            mask, joined = None, tuple(reversed(parts.maps)) if self.config.wiring == "encoder" else ()
+        """Both decoders, side by side, on summed maps and encodings."""
         encoding = parts.encoding if z is None else torch.cat([parts.encoding, z.to(parts.encoding.dtype)], dim=1)
-        return Composition(_finished(self.image(encoding, joined)).tanh(), mask)
+        own: tuple[Tensor, ...] = (self.image.first(encoding[:, :, None, None]),)
+        own += () if self.mask is None else (self.mask.first(parts.encoding[:, :, None, None]),)
+        found = tuple(reversed(parts.maps))  # from 4 x 4 on
+        deep = len(found) - _WIDE
+        own = self._decode_steps(own, found[:deep], 0)
+        sizes = self._part_sizes(own[0], len(own) + 1)
+        made = [
+            self._decode_steps(part[: len(own)], part[len(own) :], deep)
+            for part in parts_of(sizes, *own, *found[deep:])
+        ]
+        image, *mask = (_finished(joined(halves)) for halves in zip(*made, strict=True))
+        return Composition(image.tanh(), mask[0].sigmoid() if mask else None)
+
+    def _encode_wide(self, patches: Tensor, counts: Tensor | None = None) -> list[Tensor]:
+        """The last of the wide scales, then the sums of each of them."""
+        x, maps = patches.flatten(0, 1), []
+        for step in list(self.encoder.steps)[:_WIDE]:
+            x = step(x)
+            maps.append(_summed(x.unflatten(0, patches.shape[:2]), counts))
+        return [x, *maps]
+
+    def _decode_steps(self, own: tuple[Tensor, ...], found: Sequence[Tensor], first: int) -> tuple[Tensor, ...]:
+        """Steps of both decoders from `first` on: the image decoder's map, then the mask decoder's if there is one.
+
+        The image decoder reads its own map and all that the mask decoder reads: that one's map, and the encoder's.
+        """
+        decoders = [decoder for decoder in (self.image, self.mask) if decoder is not None]
+        for level, encoded in enumerate(found, first):
+            read = own if self.config.wiring == "encoding" else (*own, encoded)
+            own = tuple(_on_joined(decoder.steps[level], *read[k:]) for k, decoder in enumerate(decoders))
+        return own
+
+    def _part_sizes(self, x: Tensor, number: int) -> list[int]:
+        """In how many images each the wide scales run, with so many maps of the config's width an image."""
+        side = self.config.resolution // 2
+        widest = number * self.config.width * side * side * x.element_size()
+        return part_sizes(x, widest, self.training, least=max(1, _KEPT // widest))
 
 
 def initialise(network: nn.Module) -> None:
@@ -177,7 +197,7 @@ def _trunk(config: KeyPatchConfig) -> nn.Sequential:
     for level, outputs in enumerate(config.channels):
         conv = nn.Conv2d(inputs, outputs, config.kernel, 2, _padding(config), bias=level == 0)
         norm = [nn.BatchNorm2d(outputs)] if level else []
-        steps.append(nn.Sequential(conv, *norm, nn.LeakyReLU(_SLOPE)))
+        steps.append(nn.Sequential(conv, *norm, nn.LeakyReLU(_SLOPE, inplace=True)))
         inputs = outputs
     return nn.Sequential(*steps)
 
@@ -196,10 +216,24 @@ def _up_steps(config: KeyPatchConfig, shares: int, outputs: int) -> nn.ModuleLis
     steps: list[nn.Module] = []
     for own, following in pairwise(sides):
         last = len(steps) == len(config.channels) - 1
-        conv = nn.ConvTranspose2d(shares * own, following, kernel, 2, pad, kernel - 4, bias=last)
+        conv = JoinedConvTranspose2d((own,) * shares, following, kernel, 2, pad, kernel - 4, bias=last)
         rest = [] if last else [nn.BatchNorm2d(following), nn.ReLU(inplace=True)]
         steps.append(nn.Sequential(conv, *rest))
     return nn.ModuleList(steps)
+
+
+def _dtype(network: nn.Module) -> torch.dtype:
+    """Of its weights, which are buffers in rewritten layers."""
+    return next(chain(network.parameters(), network.buffers())).dtype
+
+
+def _on_joined(step: Any, *maps: Tensor) -> Tensor:
+    """A step of a decoder on maps that are joined along their channels: own one, mask decoder's, encoder's."""
+    conv, *rest = step
+    x: Tensor = conv(*maps)
+    for layer in rest:
+        x = layer(x)
+    return x
 
 
 def _padding(config: KeyPatchConfig) -> int:

@@ -13,7 +13,7 @@ from zellige.engine.systems.key_patch.boxes import cut_patches
 from zellige.engine.systems.key_patch.model import KeyPatch
 from zellige.engine.systems.key_patch.parts import PatchSet, key_patches
 from zellige.engine.systems.key_patch.selection import narrowed
-from zellige.errors import CheckpointError, DataError, DeviceError, ShapeError, TaskError
+from zellige.errors import BudgetError, CheckpointError, DataError, DeviceError, ShapeError, TaskError
 
 from .tiny_key_patch import config, networks, picture, written
 
@@ -205,3 +205,34 @@ def test_missing_weights_are_refused(path: Path, tmp_path: Path) -> None:
 def test_bfloat16_is_near(path: Path, model: KeyPatch) -> None:
     half = load(path, "cpu", "bf16", rewrite=False)
     assert np.abs(half.complete(patches(2)).image.astype(int) - model.complete(patches(2)).image).mean() < 3
+
+
+def test_more_patches_than_memory_takes_are_refused(model: KeyPatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zellige.engine.systems.key_patch import parts
+
+    monkeypatch.setattr(parts, "available_memory", lambda device: 100_000)
+    model.compose(list(patches(4)))
+    wanted = "^5 patches of 64 x 64 pixels take .* and .* of memory are free; give at most 4$"
+    with pytest.raises(BudgetError, match=wanted):
+        model.compose(list(patches(5)))
+    with pytest.raises(BudgetError, match=wanted):
+        model.compose([picture()], box=["8,8,20,20"] * 5)
+
+
+def test_images_are_the_same_in_any_parts(model: KeyPatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zellige.engine.layers import batch_parts
+    from zellige.engine.systems.key_patch import networks as module
+
+    whole = model.complete(patches(5))
+    calls = []
+
+    def part_sizes(x: torch.Tensor, *rest: Any, **options: Any) -> list[int]:
+        calls.append(len(x))
+        return [2] * (len(x) // 2) + [1] * (len(x) % 2)
+
+    assert module.part_sizes is batch_parts.part_sizes
+    monkeypatch.setattr(module, "part_sizes", part_sizes)
+    split = model.complete(patches(5))
+    assert len(calls) == 2  # encoder, decoders
+    np.testing.assert_array_equal(split.image, whole.image)
+    np.testing.assert_array_equal(split.mask, whole.mask)
