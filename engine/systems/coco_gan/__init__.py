@@ -13,7 +13,7 @@ class Map(Options):
     map: Path | None = Field(None, description="A small picture whose colours say what lies where; it is stretched.")
     legend: Path | None = Field(None, description="A TOML file with the latent of each colour of --map.")
     soften: float | None = Field(
-        None, ge=0, description="Width in pixels over which regions of --map blend; 4 micro patches if left out."
+        None, ge=0, description="Width in pixels over which regions of --map blend; 2 micro patches if left out."
     )
     vary: float | None = Field(
         None, ge=0, le=1, description="How far --seed changes the regions of --map along the way; 0.3 if left out."

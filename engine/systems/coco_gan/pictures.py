@@ -29,7 +29,7 @@ __all__ = ["PatchPictures"]
 
 Pixels = npt.NDArray[np.uint8]
 _BATCH = 128
-_SOFTEN = 4  # micro patches over which regions of a map blend
+_SOFTEN = 2  # micro patches over which regions of a map blend
 _VARY = 0.3  # the share of the path through anchors in the regions of a map
 _ROUNDING = 1e-6  # the excess over [-1, 1] that a latent may have
 
@@ -205,7 +205,7 @@ class PatchPictures:
             map: a small picture, which is stretched over the whole panorama; see `read_map`.
             legend: a TOML file with the latent of each of its colours; see `read_legend`.
             soften: width in pixels of the panorama over which regions blend; 0 is as sharp as patches can be. None
-                takes 4 micro patches.
+                takes 2 micro patches.
             vary: the share, 0 to 1, of the path through the seed's anchors in the regions' latents. 0 repeats a region
                 at every turn; None takes 0.3. In one turn nothing varies.
         Returns:

@@ -301,3 +301,10 @@ def test_a_map_that_is_no_picture_is_refused(tmp_path: Path, legend: Path) -> No
         read_map(legend, legend, LENGTH)
     with pytest.raises(DataError, match="there is no image file"):
         read_map(tmp_path / "gone.png", legend, LENGTH)
+
+
+def test_the_map_of_the_documents_has_its_four_regions() -> None:
+    docs = Path(__file__).parents[3] / "docs"
+    found = read_map(docs / "terrain-map.png", docs / "terrain-map.toml", LENGTH).report()
+    assert [region["latent"] for region in found["regions"]] == ["seed 15", "seed 78", "seed 13", "seed 24"]
+    assert all(region["share"] > 0.1 for region in found["regions"]) and found["map_pixels_moved"] == 0

@@ -163,7 +163,7 @@ def test_the_report_says_what_lies_where(model: Model, tmp_path: Path, files: di
     keys = "map_pixels_moved", "soften", "vary", "turns", "map", "legend"
     assert [report[key] for key in keys] == [0, 20, 0, [1, 2], str(files["map"]), str(files["legend"])]
     default = model("cylinder").panorama(tmp_path / "b.png", **files)
-    assert (default["soften"], default["vary"], default["turns"]) == (32, 0.3, [1, 1])
+    assert (default["soften"], default["vary"], default["turns"]) == (16, 0.3, [1, 1])
     assert "regions" not in model("cylinder").panorama(tmp_path / "c.png")
 
 
