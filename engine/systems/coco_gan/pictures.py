@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zellige.errors import ShapeError, SizeError, TaskError, ValuesError
+from zellige.errors import SizeError, TaskError
 
 from ...device import available_memory, parse_bytes, precision_of
 from ...files.pictures import to_uint8
@@ -23,6 +23,7 @@ from ...rewrite.plan import Choice
 from ...runtimes import As, checked_as, converted
 from .generator import Generator
 from .graph_patches import GraphPatches
+from .latents import checked_latents
 from .patches import CocoGanPatches
 
 __all__ = ["PatchPictures"]
@@ -31,7 +32,6 @@ Pixels = npt.NDArray[np.uint8]
 _BATCH = 128
 _SOFTEN = 2  # micro patches over which regions of a map blend
 _VARY = 0.3  # the share of the path through anchors in the regions of a map
-_ROUNDING = 1e-6  # the excess over [-1, 1] that a latent may have
 
 
 class PatchPictures:
@@ -107,13 +107,8 @@ class PatchPictures:
             ShapeError: latents have another shape.
             ValuesError: a value is not finite, or outside of [-1, 1].
         """
-        latents = _numbers(latents)
-        if latents.ndim != 2 or latents.shape[1] != self.config.latent:
-            raise ShapeError(f"latents must be [n, {self.config.latent}], not {list(latents.shape)}")
-        if not len(latents):
-            raise ShapeError("there are no latents; give one or more")
-        _check_latents(latents)
-        return self._made(self._jobs(latents, beyond), "uint8").cpu().numpy()
+        jobs = self._jobs(checked_latents(latents, self.config.latent), beyond)
+        return self._made(jobs, "uint8").cpu().numpy()
 
     def region(self, seed: int, region: Region, index: int = 0) -> Pixels:
         """A region of image `index` under a seed, equal to the crop of the whole; only its own patches are made.
@@ -331,22 +326,3 @@ class PatchPictures:
 
     def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, torch.float32)
-
-
-def _numbers(given: npt.ArrayLike | Tensor) -> npt.NDArray[Any]:
-    """Real numbers that are given in any form, as an array."""
-    try:
-        array = np.asarray(given.detach().cpu().float() if isinstance(given, Tensor) else given)
-    except ValueError:  # rows of several lengths
-        array = np.empty(0, object)
-    if array.dtype.kind not in "fiu":
-        raise ShapeError(f"latents are real numbers, in an array, a tensor or nested lists; got {type(given).__name__}")
-    return array
-
-
-def _check_latents(latents: npt.NDArray[Any]) -> None:
-    """Refuse latents outside of the cube that a generator was trained with."""
-    furthest = float(np.abs(latents).max())
-    if not furthest <= 1 + _ROUNDING:  # true of NaN too
-        given = f"reach {furthest:g}" if np.isfinite(furthest) else "hold values that are not finite"
-        raise ValuesError(f"latents must be within [-1, 1], as in training; those given {given}")
