@@ -47,7 +47,8 @@ def panorama(
 
     width, height = parse_size(size)
     outputs = {"--out": [out]} | ({"--preview": [preview]} if preview is not None else {})
-    refuse_same(outputs, {"the model": [find(model)]})
+    inputs = {f"--{name}": [value] for name, value in values.items() if isinstance(value, Path)}
+    refuse_same(outputs, {"the model": [find(model)]} | inputs)
     refuse_existing([path for paths in outputs.values() for path in paths], overwrite)
     if preview is not None:
         AtomicFile(preview)  # refuses a path that cannot be written, before the rendering

@@ -10,6 +10,7 @@ __all__ = [
     "EmptyDataError",
     "ExportError",
     "LatticeError",
+    "MapError",
     "MissingExtraError",
     "OutputError",
     "ShapeError",
@@ -88,6 +89,10 @@ class SizeError(ZelligeError):
 
 class BudgetError(ZelligeError):
     """A memory budget too small for a single patch; the error names the smallest budget that would do."""
+
+
+class MapError(ZelligeError):
+    """A map of a panorama, or the legend of its colours, that cannot be read or does not fit the model."""
 
 
 class OutputError(ZelligeError):

@@ -10,13 +10,14 @@ import torch
 
 from zellige.errors import SizeError
 
-__all__ = ["AnchoredLatents", "StillLatents", "fixed_latent", "fixed_latents"]
+__all__ = ["AnchoredLatents", "StillLatents", "fixed_latent", "fixed_latents", "to_normal", "to_uniform"]
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 # Keys of independent random streams; a value must never change, because old seeds would then give new pictures.
 _IMAGES, _ANCHORS = 0, 1
+_INSIDE = float(np.nextafter(1.0, 0.0))  # the largest float64 below 1
 
 
 def fixed_latent(seed: int, index: int, length: int) -> Floats:
@@ -31,6 +32,20 @@ def fixed_latents(seed: int, count: int, length: int, first: int = 0) -> Floats:
     if count < 1:
         raise SizeError(f"{count} images cannot be generated; ask for 1 or more")
     return np.stack([fixed_latent(seed, first + k, length) for k in range(count)])
+
+
+def to_normal(latents: Floats) -> Floats:
+    """The normal vectors whose latents these are: g = sqrt(2) erfinv(z), float64 of any shape.
+
+    The ends of [-1, 1] belong to infinite numbers. They are taken as the nearest numbers inside, whose g is 8.2.
+    """
+    inside = torch.from_numpy(np.clip(latents, -_INSIDE, _INSIDE))
+    return (math.sqrt(2) * torch.erfinv(inside)).numpy()
+
+
+def to_uniform(gauss: Floats) -> Floats:
+    """The latents of normal vectors: z = erf(g / sqrt(2)), uniform on [-1, 1] if g is standard normal."""
+    return torch.erf(torch.from_numpy(gauss) / math.sqrt(2)).numpy()
 
 
 @dataclass(frozen=True)
@@ -65,11 +80,14 @@ class AnchoredLatents:
 
     def __call__(self, rows: Floats, columns: Floats) -> Floats:
         """Latents at positions in micro patches, float64 [n] each, to float64 [n, length]."""
+        return to_uniform(self.gauss(rows, columns))
+
+    def gauss(self, rows: Floats, columns: Floats) -> Floats:
+        """The normal vectors g of the latents, float64 [n, length]."""
         (top, below, down), (left, right, across) = self._place(rows, 0), self._place(columns, 1)
         upper = self._arc(self._anchors(top, left), self._anchors(top, right), across)
         lower = self._arc(self._anchors(below, left), self._anchors(below, right), across)
-        gauss = self._arc(upper, lower, down)
-        return torch.erf(torch.from_numpy(gauss) / math.sqrt(2)).numpy()
+        return self._arc(upper, lower, down)
 
     def _place(self, positions: Floats, axis: int) -> tuple[Indices, Indices, Floats]:
         """The anchors before and after each position, and the position's share of the way between them."""

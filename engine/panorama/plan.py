@@ -42,7 +42,9 @@ def plan_render(
     """
     height, width = canvas.tile
     across = -(-scene.width // width)
-    one = len(scene.work(Region(0, 0, min(height, scene.height), min(width, scene.width))))
+    # The second tile has most patches, because an open axis may have none at the half step beyond its end.
+    top, left = (tile if side >= 2 * tile else 0 for side, tile in ((scene.height, height), (scene.width, width)))
+    one = len(scene.work(Region(top, left, min(height, scene.height), min(width, scene.width))))
     area = scene.block[0] * scene.block[1]
     tiles = max(1, min(across, _PATCHES_A_CHUNK // (area * one)))
     enough = block_bytes(maker, scene.block, 16)

@@ -48,14 +48,16 @@ class Scene:
     """A picture laid out on a model's lattice.
 
     Along an axis where the latent moves, patches are laid at every half step and blended. Along other axes they lie
-    edge to edge.
+    edge to edge. A cyclic axis where the latent moves closes on itself. An open one has no patches at the half steps
+    beyond its ends, for whose coordinates no generator was trained. The outermost half of its first and last patch is
+    theirs alone, because `feather_blend` divides by the sum of the weights.
 
     Args:
         lattice: the model's lattice of one turn.
         patch: side of a micro patch in pixels.
         rows, columns: extent of the picture in micro patches.
         latents: gives the latents [n, length] at lattice positions (rows [n], columns [n]).
-        moving: whether the latent moves (vertically, horizontally); an axis where it moves closes on itself.
+        moving: whether the latent moves (vertically, horizontally).
         first: lattice position of the top left patch (negative beyond the boundary).
         block: micro patches, down and across, that are made at once; 1 along axes where the latent moves.
     """
@@ -92,8 +94,10 @@ class Scene:
         # The half step before column 0 lies at the end of the last turn. Without np.mod its latent would be another one
         # and the picture would not close.
         wrapped = (
-            np.mod(positions, extent) if moves else positions
-            for positions, extent, moves in zip((rows, columns), (self.rows, self.columns), self.moving, strict=True)
+            np.mod(positions, extent) if moves and axis.cyclic else positions
+            for positions, extent, moves, axis in zip(
+                (rows, columns), (self.rows, self.columns), self.moving, self.lattice.axes, strict=True
+            )
         )
         return self.latents(*wrapped), self.lattice.micro(rows + self.first[0], columns + self.first[1])
 
@@ -125,6 +129,8 @@ class Scene:
         pitch = size // 2 if self.moving[axis] else size
         first = (start - size) // pitch + 1
         last = (start + length - 1) // pitch
+        if self.moving[axis] and not self.lattice.axes[axis].cyclic:
+            first, last = max(first, 0), min(last, ((self.rows, self.columns)[axis] * self.patch - size) // pitch)
         steps = np.arange(first, last + 1, dtype=np.int64)
         return steps.astype(np.float64) * (pitch / self.patch), steps * pitch - start
 

@@ -32,6 +32,16 @@ REFUSED = {
     "no extension": (panorama(out="out"), "out has no known picture format; name it .tif"),
     "huge PNG": (panorama("--size", "4194304x", out="out.png"), "Write out.tif instead"),
     "preview in no folder": (panorama("--preview", "gone/small.png"), "there is no folder"),
+    # maps
+    "map without legend": (panorama("--map", "a.png"), "a map needs a legend"),
+    "legend without map": (panorama("--legend", "plain.txt"), "legend goes with a map"),
+    "soften without map": (panorama("--soften", 3), "soften goes with a map"),
+    "legend that is no TOML": (panorama("--map", "a.png", "--legend", "plain.txt"), "the legend plain.txt is no TOML"),
+    "missing legend": (panorama("--map", "a.png", "--legend", "gone.toml"), "there is no file gone.toml"),
+    "negative softening": (panorama("--map", "a.png", "--soften", -1), "--soften must be"),
+    "varying too much": (panorama("--map", "a.png", "--vary", 1.5), "--vary must be from 0 to 1"),
+    "a map as output": (panorama("--map", "a.png", "--legend", "plain.txt", "--overwrite", out="a.png"),
+                        "--out would write a.png, which is also --map"),
     # models
     "a model without panoramas": (panorama(model=BIRDS), "panorama"),
 }  # fmt: skip
@@ -110,3 +120,14 @@ def test_the_seed_and_not_the_budget_decides_the_picture(run: Run) -> None:
     assert Path("a.tif").read_bytes() == Path("b.tif").read_bytes()
     pictures = [np.asarray(Image.open(name)) for name in ("a.tif", "c.tif")]
     assert (pictures[0] != pictures[1]).any()
+
+
+def test_a_map_says_what_lies_where(run: Run) -> None:
+    Path("map.toml").write_text('["#ff0000"]\nseed = 7\n')
+    report = one_object(run(*panorama("--map", "pictures/red.png", "--legend", "map.toml", "--soften", 0, "--json")))
+    assert report["regions"] == [{"colour": "#ff0000", "latent": "seed 7", "share": 1.0}]
+    assert (report["map"], report["soften"], report["map_pixels_moved"]) == ("pictures/red.png", 0, 0)
+    assert run(*panorama("--seed", 7, out="still.tif"))[0] == 0
+    assert Path("out.tif").read_bytes() == Path("still.tif").read_bytes()
+    status, out, _ = run(*panorama("--map", "pictures/red.png", "--legend", "map.toml", "--overwrite"))
+    assert status == 0 and "#ff0000" in out and "seed 7" in out

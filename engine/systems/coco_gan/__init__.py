@@ -1,13 +1,31 @@
 """COCO-GAN: images and panoramas of any size, made of micro patches. Lin et al., ICCV 2019."""
 
-from ..system import System, Task
+from pathlib import Path
+
+from pydantic import Field
+
+from ..system import Options, System, Task
+
+
+class Map(Options):
+    """What lies where in a panorama."""
+
+    map: Path | None = Field(None, description="A small picture whose colours say what lies where; it is stretched.")
+    legend: Path | None = Field(None, description="A TOML file with the latent of each colour of --map.")
+    soften: float | None = Field(
+        None, ge=0, description="Width in pixels over which regions of --map blend; 2 micro patches if left out."
+    )
+    vary: float | None = Field(
+        None, ge=0, le=1, description="How far --seed changes the regions of --map along the way; 0.3 if left out."
+    )
+
 
 SYSTEM = System(
     name="coco-gan",
     title="COCO-GAN",
     tasks=(
         Task("generate", "Images under a seed."),
-        Task("panorama", "A panorama of any size within a memory budget."),
+        Task("panorama", "A panorama of any size within a memory budget.", options=Map),
     ),
     graphs=("generate", "patches"),
     measured="patches",

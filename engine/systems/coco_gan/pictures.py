@@ -9,26 +9,29 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zellige.errors import ShapeError, SizeError, TaskError, ValuesError
+from zellige.errors import SizeError, TaskError
 
 from ...device import available_memory, parse_bytes, precision_of
 from ...files.pictures import to_uint8
 from ...panorama.latents import AnchoredLatents, StillLatents, fixed_latent, fixed_latents
+from ...panorama.maps import MapLatents, RegionMap, read_map
 from ...panorama.patches import PatchMaker
 from ...panorama.render import render_file
 from ...panorama.renderer import Renderer
-from ...panorama.scene import Region, Scene, turns
+from ...panorama.scene import LatentField, Region, Scene, turns
 from ...rewrite.plan import Choice
 from ...runtimes import As, checked_as, converted
 from .generator import Generator
 from .graph_patches import GraphPatches
+from .latents import checked_latents
 from .patches import CocoGanPatches
 
 __all__ = ["PatchPictures"]
 
 Pixels = npt.NDArray[np.uint8]
 _BATCH = 128
-_ROUNDING = 1e-6  # the excess over [-1, 1] that a latent may have
+_SOFTEN = 2  # micro patches over which regions of a map blend
+_VARY = 0.3  # the share of the path through anchors in the regions of a map
 
 
 class PatchPictures:
@@ -104,13 +107,8 @@ class PatchPictures:
             ShapeError: latents have another shape.
             ValuesError: a value is not finite, or outside of [-1, 1].
         """
-        latents = _numbers(latents)
-        if latents.ndim != 2 or latents.shape[1] != self.config.latent:
-            raise ShapeError(f"latents must be [n, {self.config.latent}], not {list(latents.shape)}")
-        if not len(latents):
-            raise ShapeError("there are no latents; give one or more")
-        _check_latents(latents)
-        return self._made(self._jobs(latents, beyond), "uint8").cpu().numpy()
+        jobs = self._jobs(checked_latents(latents, self.config.latent), beyond)
+        return self._made(jobs, "uint8").cpu().numpy()
 
     def region(self, seed: int, region: Region, index: int = 0) -> Pixels:
         """A region of image `index` under a seed, equal to the crop of the whole; only its own patches are made.
@@ -177,6 +175,11 @@ class PatchPictures:
         memory: str | int | None = None,
         seed: int = 0,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        map: str | Path | None = None,
+        legend: str | Path | None = None,
+        soften: float | None = None,
+        vary: float | None = None,
     ) -> dict[str, Any]:
         """Render a panorama of any size into a file, within a memory budget.
 
@@ -185,6 +188,8 @@ class PatchPictures:
         blended, so the picture keeps changing, has no seam, and closes on itself. The same seed, size, precision,
         device and number of threads give the same pixels.
 
+        With a map its colours say which latents lie where, also in a picture of one turn.
+
         Args:
             out: a .png, .tif or .tiff file, which appears when it is complete.
             width, height: size in pixels: a multiple of one turn on a cyclic axis, the model's own on an open axis.
@@ -192,10 +197,19 @@ class PatchPictures:
             memory: budget such as "512MiB", or bytes; None takes half of the free memory.
             seed: the seed of the latents, 0 or more.
             progress: called with (pixels done, pixels in all).
+            map: a small picture, which is stretched over the whole panorama; see `read_map`.
+            legend: a TOML file with the latent of each of its colours; see `read_legend`.
+            soften: width in pixels of the panorama over which regions blend; 0 is as sharp as patches can be. None
+                takes 2 micro patches.
+            vary: the share, 0 to 1, of the path through the seed's anchors in the regions' latents. 0 repeats a region
+                at every turn; None takes 0.3. In one turn nothing varies.
         Returns:
-            a report with the keys of `render_file`, and device, precision, seed, out, turns.
+            a report with the keys of `render_file`, and device, precision, seed, out, turns; with a map also map,
+            legend, soften, vary, regions (colour, latent and share of each) and map_pixels_moved.
         Raises:
-            SizeError: the model makes no panorama of this size.
+            SizeError: the model makes no panorama of this size, or `soften` or `vary` is out of bounds.
+            TaskError: a map without a legend, or `legend`, `soften` or `vary` without a map.
+            DataError, MapError: the map or its legend cannot be read, or a colour has no latent.
             BudgetError: not one patch fits.
             OutputError: the file cannot be written.
             ValuesError: the model gives values that are not finite.
@@ -203,34 +217,76 @@ class PatchPictures:
         if self.config.channels != 3:
             raise TaskError(f"panorama files hold RGB, not the {self.config.channels} channels of {self.name}")
         budget = available_memory(self.device) // 2 if memory is None else parse_bytes(memory)
-        scene = self.scene(width, height, seed)
+        regions = self._regions(map, {"legend": legend, "soften": soften, "vary": vary})
+        soften = _SOFTEN * self.config.patch if soften is None else soften
+        vary = _VARY if vary is None else vary
+        scene = (
+            self.scene(width, height, seed)
+            if regions is None
+            else self.mapped(regions, width, height, seed, soften=soften, vary=vary)
+        )
         report = render_file(self.patches, scene, Path(out), budget=budget, name=self.name, advance=progress)
         context = {"device": str(self.device), "precision": self.precision, "seed": seed, "out": str(out)}
         rows, columns = self.config.size
-        return report | context | {"turns": [scene.height // rows, scene.width // columns]}
+        context |= {"turns": [scene.height // rows, scene.width // columns]}
+        if regions is not None:
+            context |= {"map": str(map), "legend": str(legend), "soften": soften, "vary": vary} | regions.report()
+        return report | context
 
     def scene(self, width: int | None = None, height: int | None = None, seed: int = 0) -> Scene:
-        """The scene that `panorama` renders; `render` renders regions of it."""
-        own_height, own_width = self.config.size
-        counts = turns(self.config.lattice, self.config.patch, width if width is not None else own_width,
-                       height if height is not None else own_height)  # fmt: skip
-        lattice = self.config.lattice
+        """The scene that `panorama` renders without a map; `render` renders regions of it."""
+        counts = self._turns(width, height)
         if counts == (1, 1):
             return self._still(fixed_latent(seed, 0, self.config.latent))
-        moving = counts[0] > 1, counts[1] > 1
-        return Scene(
-            lattice,
-            self.config.patch,
-            counts[0] * lattice.rows,
-            counts[1] * lattice.columns,
-            AnchoredLatents(seed, self.config.latent, counts, (lattice.rows, lattice.columns)),
-            moving=moving,
-            block=self._block(moving),
-        )
+        lattice = self.config.lattice
+        field = AnchoredLatents(seed, self.config.latent, counts, (lattice.rows, lattice.columns))
+        return self._laid(counts, field, (counts[0] > 1, counts[1] > 1))
+
+    def mapped(
+        self,
+        regions: RegionMap,
+        width: int | None = None,
+        height: int | None = None,
+        seed: int = 0,
+        *,
+        soften: float = 0,
+        vary: float = 0,
+    ) -> Scene:
+        """The scene that `panorama` renders with a map; arguments are those of `panorama`, but for their defaults."""
+        counts = self._turns(width, height)
+        patch, lattice = self.config.patch, self.config.lattice
+        longest = max(counts[0] * lattice.rows, counts[1] * lattice.columns) * patch
+        if not 0 <= soften <= longest:
+            raise SizeError(f"soften must be from 0 to {longest}, the picture's longer side in pixels, not {soften:g}")
+        field = MapLatents(regions, lattice, counts, seed, soften=soften / patch, vary=vary)
+        return self._laid(counts, field, field.moving)
 
     def render(self, scene: Scene, region: Region) -> Pixels:
         """Render a region of a scene, uint8 [height, width, 3]; it equals the same crop of the whole."""
         return self._renderer.region(scene, region).cpu().numpy()
+
+    def _regions(self, map: str | Path | None, others: dict[str, Any]) -> RegionMap | None:
+        """Read the map, if there is one."""
+        given = [name for name, value in others.items() if value is not None]
+        if map is None and given:
+            raise TaskError(f"{given[0]} goes with a map; give the map too, or leave {given[0]} out")
+        if map is None:
+            return None
+        if others["legend"] is None:
+            raise TaskError("a map needs a legend, a TOML file that says which latent each of its colours means")
+        return read_map(Path(map), Path(others["legend"]), self.config.latent)
+
+    def _turns(self, width: int | None, height: int | None) -> tuple[int, int]:
+        """Turns (vertically, horizontally) of a picture of this size."""
+        own_height, own_width = self.config.size
+        return turns(self.config.lattice, self.config.patch, width if width is not None else own_width,
+                     height if height is not None else own_height)  # fmt: skip
+
+    def _laid(self, counts: tuple[int, int], latents: LatentField, moving: tuple[bool, bool]) -> Scene:
+        """A scene of so many turns."""
+        lattice = self.config.lattice
+        rows, columns = counts[0] * lattice.rows, counts[1] * lattice.columns
+        return Scene(lattice, self.config.patch, rows, columns, latents, moving=moving, block=self._block(moving))
 
     def _still(self, latent: npt.NDArray[Any], beyond: int = 0) -> Scene:
         lattice = self.config.lattice
@@ -270,22 +326,3 @@ class PatchPictures:
 
     def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, torch.float32)
-
-
-def _numbers(given: npt.ArrayLike | Tensor) -> npt.NDArray[Any]:
-    """Real numbers that are given in any form, as an array."""
-    try:
-        array = np.asarray(given.detach().cpu().float() if isinstance(given, Tensor) else given)
-    except ValueError:  # rows of several lengths
-        array = np.empty(0, object)
-    if array.dtype.kind not in "fiu":
-        raise ShapeError(f"latents are real numbers, in an array, a tensor or nested lists; got {type(given).__name__}")
-    return array
-
-
-def _check_latents(latents: npt.NDArray[Any]) -> None:
-    """Refuse latents outside of the cube that a generator was trained with."""
-    furthest = float(np.abs(latents).max())
-    if not furthest <= 1 + _ROUNDING:  # true of NaN too
-        given = f"reach {furthest:g}" if np.isfinite(furthest) else "hold values that are not finite"
-        raise ValuesError(f"latents must be within [-1, 1], as in training; those given {given}")
