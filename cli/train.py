@@ -20,7 +20,9 @@ __all__ = ["Data", "train"]
 
 Data = Annotated[
     str | None,
-    typer.Option(help="earth, earth-land, emoji, emoji-faces, emoji-unseen, or a folder; default the one trained on."),
+    typer.Option(
+        help="earth, earth-land, emoji, emoji-all, emoji-faces, emoji-unseen, or a folder; default the recipe's."
+    ),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Faces and people of the emoji font: pictures on white, all drawn at one scale and place.
+"""Faces and people of the emoji font, or all of its pictures: on white, at one scale and place.
 
 They come from the packages that `emoji` reads too. People come in five skin tones and up to three genders; all variants
 of one emoji are on one side, so that no held-out face was trained on in another tone.
@@ -26,18 +26,24 @@ _SUBGROUPS = (
     *("face-unwell", "face-hat", "face-glasses", "face-concerned", "face-negative", "face-costume"),
     *("cat-face", "monkey-face", "person", "person-gesture", "person-role", "person-fantasy"),
 )
+# With everything: pictures of things, and no signs.
+_GROUPS = (
+    *("Smileys & Emotion", "People & Body", "Animals & Nature", "Food & Drink", "Travel & Places", "Activities"),
+    "Objects",
+)
 _LINE = re.compile(r"(?P<codes>[0-9A-F ]+); fully-qualified +# \S+ E[0-9.]+ (?P<name>.+)")
 _VARIANT = re.compile(r"^(man|woman|person|men|women|people) |: .*")
 _ONE_IN = 10  # names that are held out
 
 
 class EmojiFaces:
-    """Faces and people among the emoji, on white.
+    """Faces and people among the emoji, or all emoji but symbols and flags, on white.
 
     Args:
         resolution: height and width in pixels; the emoji's cell is fitted into it.
         split: "held-out" is one name in ten, by the name alone; "train" all others.
         seed: together with the index it fixes the picture.
+        everything: all emoji but symbols and flags; a name is held out here if it is held out of the faces.
     Attributes:
         names: of the emoji on this side.
     Raises:
@@ -48,10 +54,12 @@ class EmojiFaces:
     listings = NO_FILES
     cyclic = (False, False)
 
-    def __init__(self, resolution: tuple[int, int], split: Split = "train", seed: int = 0) -> None:
-        self.resolution, self.seed = resolution, seed
+    def __init__(
+        self, resolution: tuple[int, int], split: Split = "train", seed: int = 0, *, everything: bool = False
+    ) -> None:
+        self.resolution, self.seed, self.everything = resolution, seed, everything
         self._font = ImageFont.truetype(_installed(_FONT, "fonts-noto-color-emoji"), _EM)
-        self._known = [face for face in _faces() if _is_drawn(self._font, face[1])]
+        self._known = [face for face in _faces(everything) if _is_drawn(self._font, face[1])]
         self._take(split)
 
     def _take(self, split: Split) -> None:
@@ -61,13 +69,13 @@ class EmojiFaces:
 
     def __getstate__(self) -> dict[str, object]:
         # Processes that load data draw for themselves: neither fonts nor caches travel.
-        return {"resolution": self.resolution, "seed": self.seed, "names": self.names}
+        return {name: getattr(self, name) for name in ("resolution", "seed", "everything", "names")}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         names = state["names"]
         assert isinstance(names, tuple)
         split: Split = "held-out" if names and _is_held_out(names[0]) else "train"
-        self.__init__(state["resolution"], split, state["seed"])  # type: ignore[misc]
+        self.__init__(state["resolution"], split, state["seed"], everything=state["everything"])  # type: ignore[misc]
 
     def on(self, split: Split) -> "EmojiFaces":
         """The emoji of the other side, under the same seed."""
@@ -80,7 +88,7 @@ class EmojiFaces:
         return int(np.random.default_rng((self.seed, index)).integers(len(self.names)))
 
     def kind(self, index: int) -> int:
-        """1 if picture `index` is of a person, 0 if it is a face alone."""
+        """1 if picture `index` is of a person, 0 if it is of a face alone or of a thing."""
         return int(self._kinds[self.number(index)])
 
     def image(self, index: int) -> Bytes:
@@ -110,13 +118,15 @@ class EmojiFaces:
         return np.asarray(frame)
 
 
-def _faces() -> Iterator[tuple[str, str, bool]]:
+def _faces(everything: bool) -> Iterator[tuple[str, str, bool]]:
     """Name, text and whether it is a person; texts of several code points only if Pillow can shape them."""
-    subgroup, shapes = "", features.check("raqm")
+    group, subgroup, shapes = "", "", features.check("raqm")
     for line in _installed(_NAMES, "unicode-data").read_text(encoding="utf-8").splitlines():
-        if line.startswith("# subgroup: "):
+        if line.startswith("# group: "):
+            group = line.removeprefix("# group: ").strip()
+        elif line.startswith("# subgroup: "):
             subgroup = line.removeprefix("# subgroup: ").strip()
-        elif subgroup in _SUBGROUPS and (found := _LINE.match(line)):
+        elif (group in _GROUPS if everything else subgroup in _SUBGROUPS) and (found := _LINE.match(line)):
             text = "".join(chr(int(code, 16)) for code in found["codes"].split())
             if shapes or len(text.removesuffix("\ufe0f")) == 1:
                 yield found["name"].strip(), text if shapes else text[0], subgroup.startswith("person")

@@ -20,7 +20,7 @@ from .scenes import FolderScenes, Scenes
 
 __all__ = ["DATA_SETS", "Pictures", "located", "open_pictures", "open_scenes"]
 
-DATA_SETS = ("earth", "earth-land", "emoji", "emoji-faces", "emoji-unseen")
+DATA_SETS = ("earth", "earth-land", "emoji", "emoji-all", "emoji-faces", "emoji-unseen")
 
 
 class Pictures(Protocol):
@@ -60,8 +60,8 @@ def open_pictures(
 
     Args:
         name: "earth" (great-circle panoramas for a cylinder, planar crops otherwise), "earth-land" (planar crops with
-            three quarters of land or more), "emoji-faces" (faces and people on white) or a directory; write ./earth for
-            a directory called earth.
+            three quarters of land or more), "emoji-faces" (faces and people on white), "emoji-all" (all emoji but
+            symbols and flags on white) or a directory; write ./earth for a directory called earth.
         resolution: height and width of the pictures.
         topology: of the model; for a cylinder a folder's images count as cyclic horizontally.
         split: "train" or "held-out".
@@ -78,8 +78,8 @@ def open_pictures(
         if topology == "cylinder":
             raise DataError("no great circle of the Earth stays on land; a cylinder takes --data earth")
         return EarthCrops(resolution, split, seed, land=0.75)
-    if name == "emoji-faces":
-        return EmojiFaces(resolution, split, seed)
+    if name in ("emoji-faces", "emoji-all"):
+        return EmojiFaces(resolution, split, seed, everything=name == "emoji-all")
     return ImageFolder(Path(name), resolution, split, cyclic=(False, topology == "cylinder"))
 
 

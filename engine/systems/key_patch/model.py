@@ -25,7 +25,7 @@ from ...runtimes import checked_name, converted
 from ...runtimes.graph_file import GraphFile
 from .config import KeyPatchConfig
 from .networks import Composition, Discriminator, KeyPatchNetworks, Parts
-from .parts import PatchSet, Pictures, as_pictures, key_patches, noisy, patches_of, read_boxes
+from .parts import PatchSet, Pictures, as_pictures, key_patches, noisy, patches_of, read_boxes, with_noise
 from .rows import row_of
 from .selection import narrowed
 
@@ -203,7 +203,8 @@ class KeyPatch:
             masks.append(made.mask[:, 0].mul(255).round().byte().cpu().numpy())
             composites.append(converted((made.image + 1) * made.mask - 1, "numpy", self.name))
         image, mask, composite = map(np.concatenate, (images, masks, composites))
-        rows = [row_of(*parts) for parts in zip(sets, composite, mask, image, strict=True)]
+        seen = [with_noise(one, noise, seed, k) for k, one in enumerate(sets)]
+        rows = [row_of(*parts) for parts in zip(seen, composite, mask, image, strict=True)]
         return Composed(image, mask, composite, rows)
 
     def images(self, sets: Sequence[PatchSet], noise: float = 0.0, seed: int = 0) -> Pixels:

@@ -1,7 +1,7 @@
 """Patches that an image is made of: from files, cut out of images by boxes, or the key patches of an image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zellige.errors import BudgetError, DataError, ShapeError
 
+from ....kernels.op.levels import bytes_of, values_of
 from ...device import available_memory, show_bytes
 from ...files.hostile import open_regular
 from ...files.squares import cut_squares
@@ -19,7 +20,9 @@ from .boxes import Boxes, checked_boxes, cut_patches, rounded_out, stretched
 from .config import KeyPatchConfig
 from .selection import edge_boxes, key_boxes, random_boxes
 
-__all__ = ["PatchSet", "Pictures", "as_pictures", "key_patches", "noisy", "patches_of", "read_boxes"]
+__all__ = [
+    "PatchSet", "Pictures", "as_pictures", "key_patches", "noisy", "patches_of", "read_boxes", "with_noise",
+]  # fmt: skip
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -152,6 +155,16 @@ def noisy(patches: Tensor, noise: float, seed: int, numbers: range) -> Tensor:
     patches = patches.clone()
     patches[:, -1] += noise * torch.from_numpy(drawn).to(patches)
     return patches.clamp(-1, 1)
+
+
+def with_noise(patches: PatchSet, noise: float, seed: int, number: int) -> PatchSet:
+    """The patches of set `number` as the network sees them, with noise on the last one."""
+    if not noise:
+        return patches
+    pixels = torch.from_numpy(patches.patches[-1:])
+    last = noisy(values_of(pixels).permute(0, 3, 1, 2)[None], noise, seed, range(number, number + 1))
+    seen = bytes_of(last[0].permute(0, 2, 3, 1)).numpy()
+    return replace(patches, patches=np.concatenate([patches.patches[:-1], seen]))
 
 
 def _picture(given: Any) -> Pixels:

@@ -72,3 +72,16 @@ def test_a_pickled_side_is_the_same(faces: EmojiFaces) -> None:
 def test_wide_frames_keep_the_shape(faces: EmojiFaces) -> None:
     wide = EmojiFaces((32, 96)).image(0)
     assert wide.shape == (32, 96, 3) and (wide[:, :30] > 250).all()
+
+
+def test_all_emoji_have_the_faces_among_them_on_the_same_sides(faces: EmojiFaces) -> None:
+    everything = open_pictures("emoji-all", (64, 64), "plane")
+    assert isinstance(everything, EmojiFaces) and "emoji-all" in DATA_SETS
+    assert set(faces.names) < set(everything.names)
+    assert set(faces.on("held-out").names) < set(everything.on("held-out").names)
+    assert not {_VARIANT.sub("", name) for name in everything.names} & {
+        _VARIANT.sub("", name) for name in everything.on("held-out").names
+    }
+    assert "red apple" in {*everything.names, *everything.on("held-out").names}
+    copied = pickle.loads(pickle.dumps(everything))
+    np.testing.assert_array_equal(copied.image(5), everything.image(5))

@@ -82,7 +82,7 @@ class KeyPatchRecipe(Recipe):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if not self.model.has_mask and (any(self.spatial) or any(self.appearance)):
-            raise ValueError("without a mask decoder there is no L_S and no L_A; set spatial and appearance to 0,0")
+            raise ValueError("without a mask decoder there is no L_S and no L_A; set spatial and appearance to [0,0]")
         if self.objective == "none" and not self.reconstruction and not any(self.appearance):
             raise ValueError("nothing is left to learn images from; set objective, appearance or reconstruction")
         if self.candidates < self.model.patches and not self.replacement:

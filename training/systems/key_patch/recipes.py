@@ -15,14 +15,14 @@ def _steps(images: int, batch: int) -> int:
 
 # A model in the box must be small: half of the table's channels, and the code's length of an encoding.
 _SMALL = KeyPatchConfig(resolution=64, width=32, encoding=128)
-# The 1,014 emoji are few: D knows them by heart, and patches of three boxes each are learnt by heart too. Hence twelve
+# The 2,905 emoji are few: D knows them by heart, and patches of three boxes each are learnt by heart too. Hence twelve
 # candidates whose borders move, some random patches, noise on them, turned hues, and a D that learns slowly and sees
 # images that change at random. At the published weights, by image, the gradient of L_G on the image decoder was 10
 # times that of L_A after 250 steps, and masks stayed black; at 2 they come first. Grounds are clean with a little of
 # the L1 norm of the whole image; without it D's share of the gradient left coloured noise around the patches.
 KEYS = KeyPatchRecipe(
-    description="Faces and people of emoji, from patches of them", model=_SMALL, data="emoji-faces", batch=16,
-    steps=12_000, candidates=12, replacement=True, jitter=0.1, random_share=0.2, patch_noise=0.05, hue=60.0,
+    description="Emoji, from patches of them", model=_SMALL, data="emoji-all", batch=16,
+    steps=20_000, candidates=12, replacement=True, jitter=0.1, random_share=0.2, patch_noise=0.05, hue=60.0,
     ratio="1:1", lr_critic=4e-5, decay_from=0.6, augment=("colour", "translation", "cutout"), instance_noise=0.3,
     spatial=(2.0, 0.2), appearance=(2.0, 0.1), reconstruction=0.1, precision="bf16", storage="fp16",
     checkpoint_every=250, sample_every=250,

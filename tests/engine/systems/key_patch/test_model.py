@@ -137,6 +137,13 @@ def test_noise_is_on_the_last_patch(model: KeyPatch) -> None:
     assert np.array_equal(noisy, again) and not np.array_equal(plain, noisy)
 
 
+def test_the_row_shows_the_noise(model: KeyPatch) -> None:
+    plain, noise = (model.compose(list(patches(2)), noise=noise).row[0] for noise in (0.0, 0.5))
+    side = model.config.resolution
+    same = (plain == noise).all((0, 2))
+    assert same[:side].all() and not same[side + 8 : 2 * side - 4].all()  # the first patch, then the last one
+
+
 def test_features_are_the_last_map_of_d(model: KeyPatch) -> None:
     assert model.features(patches(3)).shape == (3, 32 * 16)
 
