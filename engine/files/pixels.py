@@ -6,6 +6,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ Pixels = NDArray[np.uint8]
 
 # tifffile reads up to 256 MB of segments ahead unless told otherwise.
 READ_AHEAD_BYTES = 4 * 2**20
-# TIFF's own numbers for the forms that are read piece by piece. Other compressions need a package that is not among the
-# dependencies, or Pillow, which holds the whole picture.
-_STREAMED, _PREDICTORS, _RGB, _INTERLEAVED, _ORIENTATION = (1, 8, 32946), (1, 2), 2, 1, 274
-_MOST_RATIO = 1100  # bytes of pixels to bytes of the file; deflate reaches 1032
+# TIFF's own numbers for the forms that are read piece by piece, and the ratios of bytes of pixels to bytes of the file
+# that they reach: deflate 1032, zstd that of the index alone, which has 16 bytes for a tile of 512 x 512. Pillow, which
+# holds the whole picture, reads other compressions, and zstd and JPEG if imagecodecs is not installed.
+_ZSTD, _JPEG = 50000, 7
+_MOST_RATIO = {1: 1100, 8: 1100, 32946: 1100, _JPEG: 1100, _ZSTD: 2**16}
+_PREDICTORS, _RGB, _YCBCR, _INTERLEAVED, _ORIENTATION = (1, 2), 2, 6, 1, 274
 
 
 def open_pixels(path: str | os.PathLike[str]) -> Pixels:
@@ -79,7 +82,7 @@ def tiff_page(path: Path) -> Iterator[Any]:
             page = tiff.pages.first
             if _is_streamed(page):
                 size = os.fstat(file.fileno()).st_size
-                if page.imagelength * page.imagewidth * 3 > _MOST_RATIO * size:
+                if page.imagelength * page.imagewidth * 3 > _MOST_RATIO[page.compression] * size:
                     raise DataError(
                         f"{path} is damaged: it has {size} bytes and announces {page.imagewidth}x{page.imagelength} "
                         "pixels; copy or download the file again"
@@ -89,10 +92,12 @@ def tiff_page(path: Path) -> Iterator[Any]:
             if page.imagelength * page.imagewidth > pictures.MOST_PIXELS:
                 raise DataError(
                     f"{path} has {page.imagewidth}x{page.imagelength} pixels; a TIFF of more than "
-                    f"{pictures.MOST_PIXELS:,} must be 8-bit RGB, uncompressed or with deflate; save it so"
+                    f"{pictures.MOST_PIXELS:,} must be 8-bit RGB, uncompressed or with deflate, or with zstd or JPEG "
+                    "if imagecodecs is installed; save it so"
                 )
-    # The errors that damaged files lead to.
-    except (OSError, ValueError, IndexError, zlib.error, tifffile.TiffFileError) as error:
+    # The errors that damaged files lead to. imagecodecs, if it is installed, decodes deflate too; its errors are
+    # RuntimeErrors.
+    except (OSError, ValueError, IndexError, RuntimeError, zlib.error, tifffile.TiffFileError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         if isinstance(error, IndexError):
             reason = "it holds no picture"
@@ -105,8 +110,10 @@ def _is_streamed(page: Any) -> bool:
     return bool(
         page.dtype == np.uint8
         and page.samplesperpixel == 3
-        and form[0] in _STREAMED
+        and form[0] in _MOST_RATIO
+        and (form[0] not in (_ZSTD, _JPEG) or find_spec("imagecodecs") is not None)
         and form[1] in _PREDICTORS
-        and form[2:] == (_RGB, _INTERLEAVED)
+        and form[2] == (_YCBCR if form[0] == _JPEG else _RGB)
+        and form[3] == _INTERLEAVED
         and page.tags.valueof(_ORIENTATION, default=1) == 1
     )
