@@ -1,6 +1,6 @@
 """Makes pictures of micro patches: images, panoramas, regions, interpolations, and images beyond the boundary."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,6 +177,9 @@ class PatchPictures:
         memory: str | int | None = None,
         seed: int = 0,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        compression: str | None = None,
+        quality: int | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Render a panorama of any size into a file, within a memory budget.
 
@@ -186,25 +189,34 @@ class PatchPictures:
         device and number of threads give the same pixels.
 
         Args:
-            out: a .png, .tif or .tiff file, which appears when it is complete.
+            out: a .tif, .tiff, .png, .zarr or .dzi file, which appears when it is complete.
             width, height: size in pixels: a multiple of one turn on a cyclic axis, the model's own on an open axis.
                 None takes the model's own.
             memory: budget such as "512MiB", or bytes; None takes half of the free memory.
             seed: the seed of the latents, 0 or more.
             progress: called with (pixels done, pixels in all).
+            compression: "deflate", "none", "zstd" or "jpeg" in .tif; "zstd" or "none" in .zarr; "jpeg" or "png" in
+                .dzi. None takes the first.
+            quality: of JPEG, from 1 to 100; None takes 95.
+            metadata: names and values that the file holds beside the model's name, the precision and the seed.
         Returns:
             a report with the keys of `render_file`, and device, precision, seed, out, turns.
         Raises:
             SizeError: the model makes no panorama of this size.
             BudgetError: not one patch fits.
             OutputError: the file cannot be written.
+            MissingExtraError: a package that writes the format is not installed.
             ValuesError: the model gives values that are not finite.
         """
         if self.config.channels != 3:
             raise TaskError(f"panorama files hold RGB, not the {self.config.channels} channels of {self.name}")
         budget = available_memory(self.device) // 2 if memory is None else parse_bytes(memory)
         scene = self.scene(width, height, seed)
-        report = render_file(self.patches, scene, Path(out), budget=budget, name=self.name, advance=progress)
+        known = {"model": self.name, "precision": self.precision, "seed": str(seed)} | dict(metadata or {})
+        report = render_file(
+            self.patches, scene, Path(out), budget=budget, name=self.name, advance=progress,
+            compression=compression, quality=quality, metadata=known,
+        )  # fmt: skip
         context = {"device": str(self.device), "precision": self.precision, "seed": seed, "out": str(out)}
         rows, columns = self.config.size
         return report | context | {"turns": [scene.height // rows, scene.width // columns]}
