@@ -63,7 +63,9 @@ def _deep_zoom(path: Path) -> tuple[int, int, Iterator[Tile]]:
         form = re.search(r'Format="(\w+)"', text)
         numbers = {name: int(value) for name, value in re.findall(r'(\w+)="(\d+)"', text)}
         side, height, width = numbers["TileSize"], numbers["Height"], numbers["Width"]
-    except (OSError, ValueError, KeyError) as error:
+    except KeyError as error:
+        raise DataError(f"{path} cannot be read as a Deep Zoom picture: it has no {error}") from error
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a Deep Zoom picture: {error}") from error
     if form is None or min(side, height, width) < 1 or numbers.get("Overlap") != 0:
         raise DataError(f"{path} is no Deep Zoom picture of Zellige, whose tiles do not overlap")

@@ -150,6 +150,12 @@ def test_every_format_has_the_same_pixels_and_a_preview(run: Run, package: str, 
     refused(run, panorama("--size", "96x", out=out), f"{out} exists already")
 
 
+def test_a_zarr_knows_on_which_axis_the_picture_closes(run: Run) -> None:
+    pytest.importorskip("zarr")
+    assert run(*panorama("--size", "96x", out="out.zarr"))[0] == 0
+    assert json.loads(Path("out.zarr/zarr.json").read_text())["attributes"]["zellige"]["cyclic"] == [False, True]
+
+
 def test_jpeg_takes_a_quality(run: Run) -> None:
     pytest.importorskip("imagecodecs")
     assert run(*panorama("--compression", "jpeg", "--quality", 75))[0] == 0

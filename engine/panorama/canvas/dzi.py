@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zellige.errors import MissingExtraError, OutputError, SizeError
 
-from ...files.atomic import AtomicFile, AtomicFolder, output_errors, write_file
+from ...files.atomic import AtomicFile, AtomicFolder, output_errors
 from . import paths_of
 from .canvas import Canvas, Grid, Pixels, Settings
 from .tiff import TiffCanvas, tiff_bytes
@@ -97,7 +97,7 @@ class _Pyramid:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        AtomicFile(path)  # refuses a path that cannot be written
+        self._file = AtomicFile(path)
         self._folder = AtomicFolder(paths_of(path)[1], is_canvas)
         self._folder.check()
 
@@ -107,13 +107,13 @@ class _Pyramid:
 
     def commit(self) -> None:
         with output_errors(self.path):
-            description = (self.work / "made.dzi").read_bytes()
-            self.path.unlink(missing_ok=True)  # an older file would describe the new folder wrongly
+            self._file.open().write((self.work / "made.dzi").read_bytes())
         self._folder.commit("made_files")
-        write_file(self.path, description)
+        self._file.commit()
 
     def discard(self) -> None:
         self._folder.discard()
+        self._file.discard()
 
 
 def is_canvas(folder: Path) -> bool:

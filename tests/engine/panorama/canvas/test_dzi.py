@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import re
 import sys
 from pathlib import Path
@@ -92,6 +93,23 @@ def test_a_failed_rendering_leaves_the_older_pyramid(tmp_path: Path) -> None:
         run_to_the_end(render)
     assert (assembled(tmp_path / "a.dzi", picture) == picture).all()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.dzi", "a_files"] and threads_left() == []
+
+
+def test_a_pyramid_that_cannot_take_its_name_leaves_the_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = noise(20, 30)
+    paint(tmp_path / "a.dzi", picture, compression="png")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="No space left"):
+        patch.setattr(os, "fsync", full)
+        paint(tmp_path / "a.dzi", noise(600, 700))
+    assert (assembled(tmp_path / "a.dzi", picture) == picture).all()
+    assert 'Width="30"' in (tmp_path / "a.dzi").read_text()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.dzi", "a_files"]
 
 
 def test_a_disk_that_is_full_while_libvips_writes_leaves_nothing(
