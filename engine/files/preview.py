@@ -27,7 +27,8 @@ def preview(path: str | os.PathLike[str], max_width: int = 2048) -> Image.Image:
     the size of the picture. Other images are read whole, up to 100 million pixels.
 
     Args:
-        path: an image file or a pyramid.
+        path: an image file or a pyramid, of which a TIFF with JPEG and a pyramid must come from this program, because
+            their sizes are taken for true.
         max_width: the bound on both sides of the preview, in pixels.
     Returns:
         An RGB image of ceil(W / f) x ceil(H / f) pixels.
@@ -39,7 +40,7 @@ def preview(path: str | os.PathLike[str], max_width: int = 2048) -> Image.Image:
     if is_pyramid(path):
         return _box_means(*tiles_of(path), max_width)
     if is_tiff(path):
-        with tiff_page(path) as page:
+        with tiff_page(path, own=True) as page:
             if page is not None:
                 pieces = page.segments(maxworkers=1, buffersize=READ_AHEAD_BYTES)
                 tiles = ((pixels[0], place[2], place[3]) for pixels, place, _ in pieces if pixels is not None)

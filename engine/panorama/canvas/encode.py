@@ -176,5 +176,9 @@ def in_threads(action: Callable[[int], None], count: int) -> None:
             raise
 
     with ThreadPoolExecutor(WORKERS, "zellige-encode") as pool:
-        for future in [pool.submit(work) for _ in range(min(WORKERS, count))]:
-            future.result()
+        try:
+            for future in [pool.submit(work) for _ in range(min(WORKERS, count))]:
+                future.result()
+        except BaseException:  # such as Ctrl-C: the pool waits for the rest
+            failed.set()
+            raise
