@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zellige.engine.panorama.canvas.encode import WORKERS, Encoder, Seconds, in_threads
+from zellige.engine.panorama.canvas.encode import TILES_IN_MEMORY, WORKERS, Encoder, Seconds, in_threads
 from zellige.engine.panorama.scene import Region
 from zellige.errors import OutputError
 
@@ -28,7 +28,7 @@ def test_results_come_in_the_order_of_the_tiles() -> None:
     came: list[int] = []
 
     def encode(tile: np.ndarray, place: Region) -> int:
-        time.sleep(0.001 * (place.left % 3))
+        sum(range(100_000 * (place.left % 3)))  # some tiles take longer than those after them
         return place.left
 
     put_all(Encoder(Path("a"), (16, 16), encode, came.extend, Seconds()), 50)
@@ -37,25 +37,30 @@ def test_results_come_in_the_order_of_the_tiles() -> None:
 
 def test_a_renderer_is_only_some_tiles_ahead_of_a_slow_writer() -> None:
     """The queue is bounded, so that memory does not grow when the disk is slower than the renderer."""
-    release, begun = threading.Event(), []
-
-    def encode(tile: np.ndarray, place: Region) -> int:
-        begun.append(place.left)
-        return place.left
+    turn = threading.Condition()
+    counts = {"put": 0, "written": 0, "ahead": 0}
 
     def drain(results: Iterator[int]) -> None:
-        release.wait(60)
         for _ in results:
-            pass
+            with turn:  # a writer that waits for as many tiles as the renderer can always put
+                turn.wait_for(lambda: counts["put"] >= min(100, counts["written"] + 2 * WORKERS))
+                counts["written"] += 1
 
-    encoder = Encoder(Path("a"), (16, 16), encode, drain, Seconds())
-    rendering = threading.Thread(target=put_all, args=(encoder, 100), daemon=True)
-    rendering.start()
-    rendering.join(timeout=0.2)
-    assert rendering.is_alive() and len(begun) <= 5 * WORKERS + 2
-    release.set()
-    rendering.join(timeout=60)
-    assert begun == list(range(100)) or sorted(begun) == list(range(100))
+    def render() -> None:
+        encoder = Encoder(Path("a"), (16, 16), lambda tile, place: place.left, drain, Seconds())
+        try:
+            for index in range(100):
+                encoder.put(TILE, 0, index)
+                with turn:
+                    counts["put"] += 1
+                    counts["ahead"] = max(counts["ahead"], counts["put"] - counts["written"])
+                    turn.notify_all()
+            encoder.finish()
+        finally:
+            encoder.abandon()
+
+    run_to_the_end(render)
+    assert 2 * WORKERS <= counts["ahead"] <= TILES_IN_MEMORY and counts["written"] == 100
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("a codec's own")])
@@ -70,19 +75,21 @@ def test_an_error_of_the_codec_ends_the_run_in_one_sentence(error: Exception) ->
     assert threads_left() == []
 
 
-def test_the_seconds_are_told_apart() -> None:
-    seconds = Seconds()
+def test_the_seconds_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = threading.local()  # each thread has a clock, which stands still while others work
+    monkeypatch.setattr(time, "perf_counter", lambda: getattr(clock, "now", 0.0))
 
-    def encode(tile: np.ndarray, place: Region) -> int:
-        time.sleep(0.004)
+    def spend(seconds: float) -> int:
+        clock.now = time.perf_counter() + seconds
         return 0
 
     def drain(results: Iterator[int]) -> None:
         for _ in results:
-            time.sleep(0.002)
+            spend(2.0)
 
-    put_all(Encoder(Path("a"), (16, 16), encode, drain, seconds), 20)
-    assert seconds.encode >= 20 * 0.004 and seconds.write >= 20 * 0.002
+    seconds = Seconds()
+    put_all(Encoder(Path("a"), (16, 16), lambda tile, place: spend(4.0), drain, seconds), 20)
+    assert (seconds.encode, seconds.write) == (80.0, 40.0)
 
 
 def test_in_threads_does_all_numbers_once() -> None:
