@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,7 +71,13 @@ class DziCanvas(Canvas):
         options = {"access": "sequential", "revalidate": True, "fail_on": "warning"}
         try:
             picture = pyvips.Image.new_from_file(str(work / "whole.tif"), **options)
-            picture.dzsave(str(work / "made"), overlap=0, tile_size=_TILE, suffix=suffix)
+            # On a thread of its own, because a call into libvips does not hear Ctrl-C.
+            with ThreadPoolExecutor(1, "zellige-encode") as pool:
+                try:
+                    pool.submit(picture.dzsave, str(work / "made"), overlap=0, tile_size=_TILE, suffix=suffix).result()
+                except BaseException:
+                    picture.set_kill(True)
+                    raise
         except pyvips.Error as error:
             reason = " ".join(str(error.detail or error).split())
             raise OutputError(f"{self._output.path} cannot be written: {reason}.") from error

@@ -2,7 +2,9 @@ import json
 import math
 import os
 import re
+import signal
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +124,28 @@ def test_a_disk_that_is_full_while_libvips_writes_leaves_nothing(
     with pytest.raises(OutputError, match=r"a\.dzi cannot be written: .*No space left on device"):
         paint(tmp_path / "a.dzi", noise(20, 30))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_ends_libvips_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, kill, killed, ended = pyvips.Image.dzsave, pyvips.Image.set_kill, threading.Event(), []
+
+    def at_work(picture: pyvips.Image, progress: object) -> None:
+        if not killed.is_set():
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            killed.wait(10)
+
+    def interrupted(picture: pyvips.Image, path: str, **options: object) -> None:
+        picture.set_progress(True)
+        picture.signal_connect("eval", at_work)
+        with pytest.raises(pyvips.Error):
+            plain(picture, path, **options)
+        ended.append(True)
+
+    monkeypatch.setattr(pyvips.Image, "dzsave", interrupted)
+    monkeypatch.setattr(pyvips.Image, "set_kill", lambda picture, flag: (kill(picture, flag), killed.set()))
+    with pytest.raises(KeyboardInterrupt):
+        paint(tmp_path / "a.dzi", noise(1100, 1100))
+    assert ended == [True] and list(tmp_path.iterdir()) == [] and threads_left() == []
 
 
 def test_the_folder_holds_what_the_caller_knows(tmp_path: Path) -> None:
