@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from ..engine.systems.system import Options, System, Task
 __all__ = [
     "Offer",
     "Verb",
+    "command_of",
     "given_options",
     "number",
     "option_parameters",
@@ -98,6 +100,28 @@ def given_options(context: typer.Context, task: Task, values: Mapping[str, Any],
         return task.options.model_validate(given)
     except ValidationError as error:
         raise TaskError(_refusal(task, error)) from error
+
+
+def command_of(context: typer.Context, without: Iterable[str]) -> str:
+    """Return the command as it was given, for a shell, without some of its options.
+
+    Args:
+        context: context of the verb.
+        without: names of the parameters that are left out.
+    """
+    words = ["zellige", str(context.info_name)]
+    given = _given(context)
+    for param in context.command.params:
+        if param.name not in given or param.name in without:
+            continue
+        value = context.params[param.name]
+        if param.param_type_name == "argument":
+            words.append(str(value))
+        elif isinstance(value, bool):
+            words.append(given[param.name] if value else param.secondary_opts[0])
+        else:
+            words += [given[param.name], str(value)]
+    return shlex.join(words)
 
 
 def refuse_unused(context: typer.Context, choice: str, names: Iterable[str]) -> None:

@@ -3,8 +3,9 @@
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -104,52 +105,101 @@ class AtomicFolder:
 
     It is a context manager that gives a new folder beside the target. When the block ends, the folder's files are
     flushed to the disk and the folder takes the target's name. When the block fails, the folder is removed together
-    with the parents that were made for it.
+    with the parents that were made for it. Or call `open`, then `commit` or `discard`, as for a file.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Check that nothing but an empty folder lies at `path`.
+    def __init__(self, path: str | os.PathLike[str], replaces: Callable[[Path], bool] = lambda older: False) -> None:
+        """Check that nothing but an empty folder lies at `path`, or an older one that may be replaced.
 
+        Args:
+            path: the folder.
+            replaces: tells whether an older folder may be replaced. It is then renamed, and removed only once the new
+                folder has its name.
         Raises:
-            OutputError: the path is a file, or a folder with something in it.
+            OutputError: the path is a file, or a folder that may not be replaced.
         """
         self.path = Path(path)
         self._target = _target(self.path)
         self._temporary = _beside(self._target)
+        self._replaces = replaces
         self._made: list[Path] = []
         with output_errors(self.path):
-            if self._target.exists() and not (self._target.is_dir() and not any(self._target.iterdir())):
-                raise OutputError(f"{self.path} is there already; remove it, or give another name.")
+            self._refuse_others()
 
-    def __enter__(self) -> Path:
+    def check(self) -> None:
+        """Refuse a path that cannot be written, by creating and removing a folder beside it.
+
+        Raises:
+            OutputError: the folder in which it lies is missing or read-only.
+        """
+        with output_errors(self.path):
+            if not self._target.parent.is_dir():
+                raise OutputError(
+                    f"{self.path} cannot be written: there is no folder {self._target.parent}; create it."
+                )
+        self.open()
+        self.discard()
+
+    def open(self) -> Path:
+        """Create the temporary folder and return it."""
         self._made = [folder for folder in self._target.parents if not os.path.lexists(folder)]
         try:
             with output_errors(self.path):
                 self._temporary.mkdir(parents=True)
         except OutputError:
-            self._discard()
+            self.discard()
             raise
         return self._temporary
+
+    def commit(self, part: str = ".") -> None:
+        """Make the folder's files durable, then let it take its name.
+
+        Args:
+            part: the folder inside of the temporary one that takes the name; all else in it is removed.
+        """
+        with output_errors(self.path):
+            content = self._temporary / part
+            for path in chain([content], content.rglob("*")):  # one after the other, because there may be millions
+                _sync(path)
+            self._refuse_others()
+            older = _beside(self._target) if self._target.is_dir() and any(self._target.iterdir()) else None
+            if older is not None:
+                os.replace(self._target, older)
+            try:
+                os.replace(content, self._target)
+            except OSError:
+                if older is not None:
+                    os.replace(older, self._target)
+                raise
+            self._made = []
+            _sync_names(self._target.parent)
+        if older is not None:
+            shutil.rmtree(older, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Remove the temporary folder; the target stays as it was."""
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        for parent in self._made:
+            with suppress(OSError):  # the parent was never made, or others have put something into it
+                parent.rmdir()
+
+    def __enter__(self) -> Path:
+        return self.open()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             if error is None:
-                with output_errors(self.path):
-                    for path in (self._temporary, *self._temporary.rglob("*")):
-                        _sync(path)
-                    os.replace(self._temporary, self._target)
-                    self._made = []
-                    _sync_names(self._target.parent)
+                self.commit()
         finally:
-            self._discard()
+            self.discard()
 
-    def _discard(self) -> None:
-        shutil.rmtree(self._temporary, ignore_errors=True)
-        for parent in self._made:
-            with suppress(OSError):  # the parent was never made, or others have put something into it
-                parent.rmdir()
+    def _refuse_others(self) -> None:
+        target = self._target
+        if not target.exists() or (target.is_dir() and (not any(target.iterdir()) or self._replaces(target))):
+            return
+        raise OutputError(f"{self.path} is there already; remove it, or give another name.")
 
 
 def write_file(path: str | os.PathLike[str], *parts: bytes) -> None:

@@ -6,6 +6,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,20 @@ Pixels = NDArray[np.uint8]
 
 # tifffile reads up to 256 MB of segments ahead unless told otherwise.
 READ_AHEAD_BYTES = 4 * 2**20
-# TIFF's own numbers for the forms that are read piece by piece. Other compressions need a package that is not among the
-# dependencies, or Pillow, which holds the whole picture.
-_STREAMED, _PREDICTORS, _RGB, _INTERLEAVED, _ORIENTATION = (1, 8, 32946), (1, 2), 2, 1, 274
-_MOST_RATIO = 1100  # bytes of pixels to bytes of the file; deflate reaches 1032
+# TIFF's own numbers for the forms that are read piece by piece, and the ratios of bytes of pixels to bytes of the file
+# that they reach: deflate 1032, JPEG less, zstd that of the index alone, which has 16 bytes for a tile of 512 x 512.
+# Pillow, which holds the whole picture, reads other compressions, and these two if imagecodecs is not installed.
+_ZSTD, _JPEG = 50000, 7
+_MOST_RATIO = {1: 1100, 8: 1100, 32946: 1100, _JPEG: 1100, _ZSTD: 2**16}
+_PREDICTORS, _RGB, _YCBCR, _INTERLEAVED, _ORIENTATION = (1, 2), 2, 6, 1, 274
 
 
 def open_pixels(path: str | os.PathLike[str]) -> Pixels:
     """The whole picture of an image file; a TIFF of any size is mapped into memory from a temporary file.
 
     Args:
-        path: a TIFF of any size with 8-bit RGB pixels, uncompressed or with deflate; or an image of up to 100 million
-            pixels in a format that `read_picture` reads.
+        path: a TIFF of any size with 8-bit RGB pixels, uncompressed or with deflate or zstd; or an image of up to 100
+            million pixels in a format that `read_picture` reads.
     Returns:
         uint8 [H, W, 3]. A mapped TIFF takes memory only for the pages that are read.
     Raises:
@@ -63,9 +66,13 @@ def is_tiff(path: Path) -> bool:
 
 
 @contextmanager
-def tiff_page(path: Path) -> Iterator[Any]:
+def tiff_page(path: Path, own: bool = False) -> Iterator[Any]:
     """The first page of a TIFF if it can be read piece by piece; None if Pillow has to read it as a whole.
 
+    Args:
+        path: the file.
+        own: whether this program wrote it. Only then is JPEG read piece by piece, because the header of any tile could
+            announce 65,500 x 65,500 pixels, and the codec takes memory for as many.
     Raises:
         DataError: the file is too large for Pillow, or cannot be read; the block's own reads raise it too.
         MissingExtraError: tifffile is not installed.
@@ -77,9 +84,9 @@ def tiff_page(path: Path) -> Iterator[Any]:
     try:
         with open_regular(path) as file, tifffile.TiffFile(file) as tiff:
             page = tiff.pages.first
-            if _is_streamed(page):
+            if _is_streamed(page, own):
                 size = os.fstat(file.fileno()).st_size
-                if page.imagelength * page.imagewidth * 3 > _MOST_RATIO * size:
+                if page.imagelength * page.imagewidth * 3 > _MOST_RATIO[page.compression] * size:
                     raise DataError(
                         f"{path} is damaged: it has {size} bytes and announces {page.imagewidth}x{page.imagelength} "
                         "pixels; copy or download the file again"
@@ -89,10 +96,12 @@ def tiff_page(path: Path) -> Iterator[Any]:
             if page.imagelength * page.imagewidth > pictures.MOST_PIXELS:
                 raise DataError(
                     f"{path} has {page.imagewidth}x{page.imagelength} pixels; a TIFF of more than "
-                    f"{pictures.MOST_PIXELS:,} must be 8-bit RGB, uncompressed or with deflate; save it so"
+                    f"{pictures.MOST_PIXELS:,} must be 8-bit RGB, uncompressed or with deflate, or with zstd if "
+                    "imagecodecs is installed; save it so"
                 )
-    # The errors that damaged files lead to.
-    except (OSError, ValueError, IndexError, zlib.error, tifffile.TiffFileError) as error:
+    # The errors that damaged files lead to. imagecodecs, if it is installed, decodes deflate too; its errors are
+    # RuntimeErrors.
+    except (OSError, ValueError, IndexError, RuntimeError, zlib.error, tifffile.TiffFileError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         if isinstance(error, IndexError):
             reason = "it holds no picture"
@@ -100,13 +109,16 @@ def tiff_page(path: Path) -> Iterator[Any]:
     yield None
 
 
-def _is_streamed(page: Any) -> bool:
+def _is_streamed(page: Any, own: bool) -> bool:
     form = page.compression, page.predictor, page.photometric, page.planarconfig
     return bool(
         page.dtype == np.uint8
         and page.samplesperpixel == 3
-        and form[0] in _STREAMED
+        and form[0] in _MOST_RATIO
+        and (form[0] not in (_ZSTD, _JPEG) or find_spec("imagecodecs") is not None)
+        and (form[0] != _JPEG or own)
         and form[1] in _PREDICTORS
-        and form[2:] == (_RGB, _INTERLEAVED)
+        and form[2] == (_YCBCR if form[0] == _JPEG else _RGB)
+        and form[3] == _INTERLEAVED
         and page.tags.valueof(_ORIENTATION, default=1) == 1
     )

@@ -2,8 +2,8 @@
 
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from PIL import Image
 
 from .pictures import read_picture
 from .pixels import READ_AHEAD_BYTES, is_tiff, tiff_page
+from .pyramids import is_pyramid, tiles_of
 
 __all__ = ["preview"]
 
@@ -21,34 +22,37 @@ def preview(path: str | os.PathLike[str], max_width: int = 2048) -> Image.Image:
     """Reduce a picture of any size to one that fits a screen.
 
     Each pixel of the preview is the mean of a box of f x f pixels, f = ceil(max(W, H) / max_width); a box that the
-    border cuts is the mean of its pixels inside. A TIFF of 8-bit RGB, uncompressed or with deflate, is read tile by
-    tile. It takes about 20 bytes of memory for each pixel of the preview plus some tiles, whatever the size of the
-    file. Other images are read whole, up to 100 million pixels.
+    border cuts is the mean of its pixels inside. A TIFF of 8-bit RGB as Zellige writes it and a pyramid (.zarr, .dzi)
+    are read tile by tile. This takes about 20 bytes of memory for each pixel of the preview plus some tiles, whatever
+    the size of the picture. Other images are read whole, up to 100 million pixels.
 
     Args:
-        path: an image file.
+        path: an image file or a pyramid, of which a TIFF with JPEG and a pyramid must come from this program, because
+            their sizes are taken for true.
         max_width: the bound on both sides of the preview, in pixels.
     Returns:
         An RGB image of ceil(W / f) x ceil(H / f) pixels.
     Raises:
         DataError: the file cannot be read.
-        MissingExtraError: a TIFF was given and tifffile is not installed.
+        MissingExtraError: a TIFF was given and tifffile is not installed, or a Zarr and zarr is not.
     """
     path = Path(path)
+    if is_pyramid(path):
+        return _box_means(*tiles_of(path), max_width)
     if is_tiff(path):
-        with tiff_page(path) as page:
+        with tiff_page(path, own=True) as page:
             if page is not None:
-                return _box_means(page, max_width)
+                pieces = page.segments(maxworkers=1, buffersize=READ_AHEAD_BYTES)
+                tiles = ((pixels[0], place[2], place[3]) for pixels, place, _ in pieces if pixels is not None)
+                return _box_means(page.imagelength, page.imagewidth, tiles, max_width)
     picture = read_picture(path)
     return picture.reduce(math.ceil(max(picture.size) / max_width))
 
 
-def _box_means(page: Any, max_width: int) -> Image.Image:
-    height, width = page.imagelength, page.imagewidth
+def _box_means(height: int, width: int, tiles: Iterable[tuple[Pixels, int, int]], max_width: int) -> Image.Image:
     boxes = _BoxMean(height, width, math.ceil(max(height, width) / max_width))
-    for pixels, (_, _, top, left, _), _ in page.segments(maxworkers=1, buffersize=READ_AHEAD_BYTES):
-        if pixels is not None:
-            boxes.add(pixels[0], top, left)
+    for pixels, top, left in tiles:
+        boxes.add(pixels, top, left)
     return Image.fromarray(boxes.mean())
 
 

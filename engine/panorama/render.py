@@ -1,7 +1,7 @@
 """Renders a whole picture to a file within a memory budget."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ def render_file(
     budget: int,
     name: str = "the model",
     advance: Callable[[int, int], None] = lambda done, total: None,
+    compression: str | None = None,
+    quality: int | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Render a scene into a file within a memory budget; tiles stream out as they are finished.
 
@@ -35,21 +38,27 @@ def render_file(
             Getting a graph ready counts on CUDA only.
         name: the model's name, for errors.
         advance: called with (pixels done, pixels in all).
+        compression, quality, metadata: of the file, as in `open_canvas`.
     Returns:
         a report: width, height, patches, block (patches made at once, down and across), batch (in blocks), seconds,
-        megapixels_per_second, memory_budget_bytes, predicted_memory_bytes, peak_memory_bytes.
+        megapixels_per_second, memory_budget_bytes, predicted_memory_bytes, peak_memory_bytes. The seconds are divided
+        into seconds_generate, in which patches were made and composed, and seconds_waiting, in which the canvas held up
+        the render. Threads beside the render took seconds_encode for compression and seconds_write for the disk.
     Raises:
         BudgetError: the budget is too small for one patch.
         OutputError, SizeError: the file cannot be written, or its format cannot have this size.
         ValuesError: the model gives values that are not finite.
     """
-    canvas = open_canvas(path, scene.width, scene.height, patch=scene.patch)
+    canvas = open_canvas(
+        path, scene.width, scene.height, patch=scene.patch,
+        compression=compression, quality=quality, cyclic=_closed(scene), metadata=metadata,
+    )  # fmt: skip
     plan, tiles = plan_render(maker, scene, canvas, budget, name)
     area, device = scene.block[0] * scene.block[1], maker.device
     renderer = Renderer(maker, plan.batch * area, name, budget, reuse=True)
     if maker.graph and device.type == "cpu":
         renderer.run, _ = maker.prepared(scene.block, filled(maker, plan.batch), None)
-    total, done, patches = scene.width * scene.height, 0, 0
+    total, done, patches, generating = scene.width * scene.height, 0, 0, 0.0
     began = time.perf_counter()
     with measured_peak(device, budget, whole=maker.graph) as peak, canvas:
         if maker.graph and device.type == "cuda":
@@ -59,7 +68,9 @@ def render_file(
             renderer.run, batch = maker.prepared(scene.block, batch, budget - rest)
             renderer.batch = batch * area
         for region, widths in chunks(scene, canvas.tile, tiles):
+            started = time.perf_counter()
             pixels = renderer.region(scene, region).cpu().numpy()
+            generating += time.perf_counter() - started
             for left, width in widths:
                 canvas.write(pixels[:, left : left + width])
             del pixels
@@ -75,11 +86,24 @@ def render_file(
         "block": list(scene.block),
         "batch": renderer.batch // area,
         "seconds": seconds,
+        "seconds_generate": generating,
+        "seconds_encode": canvas.seconds.encode,
+        "seconds_write": canvas.seconds.write,
+        "seconds_waiting": canvas.seconds.waiting,
         "megapixels_per_second": total / seconds / 1e6,
         "memory_budget_bytes": budget,
         "predicted_memory_bytes": plan.predicted_bytes,
         "peak_memory_bytes": peak.bytes,
     }
+
+
+def _closed(scene: Scene) -> tuple[bool, bool]:
+    """Whether the picture closes on itself (vertically, horizontally), which takes whole turns."""
+    down, across = scene.lattice.axes
+    return (
+        down.cyclic and scene.rows % scene.lattice.rows == 0,
+        across.cyclic and scene.columns % scene.lattice.columns == 0,
+    )
 
 
 def chunks(scene: Scene, tile: tuple[int, int], tiles: int) -> Iterator[tuple[Region, list[tuple[int, int]]]]:

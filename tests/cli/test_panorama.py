@@ -1,11 +1,17 @@
+import hashlib
+import json
 import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
-from .command import BIRDS, Run, one_object, panorama, refused
+from .command import BIRDS, CPU, TILES, Run, one_object, panorama, refused
 
 REFUSED = {
     # sizes
@@ -31,6 +37,10 @@ REFUSED = {
     "unknown extension": (panorama(out="out.jpg"), "out.jpg has no known picture format; name it .tif"),
     "no extension": (panorama(out="out"), "out has no known picture format; name it .tif"),
     "huge PNG": (panorama("--size", "4194304x", out="out.png"), "Write out.tif instead"),
+    "unknown compression": (panorama("--compression", "lzw"), ".tif takes deflate, none, zstd or jpeg"),
+    "another format's compression": (panorama("--compression", "zstd", out="out.png"), ".png takes deflate"),
+    "quality without JPEG": (panorama("--quality", 90), "out.tif has the compression deflate; leave the quality out"),
+    "quality 0": (panorama("--compression", "jpeg", "--quality", 0), "--quality must be from 1 to 100, not 0"),
     "preview in no folder": (panorama("--preview", "gone/small.png"), "there is no folder"),
     # maps
     "map without legend": (panorama("--map", "a.png"), "a map needs a legend"),
@@ -100,7 +110,8 @@ def test_the_report_has_what_was_asked_and_what_it_took(run: Run) -> None:
         run(*panorama("--size", "96x", "--memory", "96MiB", "--seed", 4, "--preview", "small.png", "--json"))
     )
     contract = {"seconds", "device", "precision", "seed", "width", "height", "patches", "batch",
-                "megapixels_per_second", "memory_budget_bytes", "peak_memory_bytes"}  # fmt: skip
+                "megapixels_per_second", "memory_budget_bytes", "peak_memory_bytes", "seconds_generate",
+                "seconds_encode", "seconds_write", "seconds_waiting"}  # fmt: skip
     assert contract <= set(report)
     assert (report["width"], report["height"], report["seed"]) == (96, 24, 4)
     assert report["memory_budget_bytes"] == 96 * 2**20
@@ -128,6 +139,76 @@ def test_a_map_says_what_lies_where(run: Run) -> None:
     assert report["regions"] == [{"colour": "#ff0000", "latent": "seed 7", "share": 1.0}]
     assert (report["map"], report["soften"], report["map_pixels_moved"]) == ("pictures/red.png", 0, 0)
     assert run(*panorama("--seed", 7, out="still.tif"))[0] == 0
-    assert Path("out.tif").read_bytes() == Path("still.tif").read_bytes()
+    assert (tifffile.imread("out.tif") == tifffile.imread("still.tif")).all()  # the files name their commands
     status, out, _ = run(*panorama("--map", "pictures/red.png", "--legend", "map.toml", "--overwrite"))
     assert status == 0 and "#ff0000" in out and "seed 7" in out
+
+
+def test_a_file_says_how_it_was_made_and_not_where(run: Run, folder: Path) -> None:
+    options = ("--size", "96x", "--seed", 4, "--memory", "96MiB", "--preview", "small.png", *CPU)
+    assert run(*panorama(*options, out="out.png"))[0] == 0
+    known = json.loads(Image.open("out.png").text["Description"])
+    assert known["command"] == f"zellige panorama {TILES} --size 96x --seed 4 --device cpu --precision fp32"
+    assert known["model"] == "cylinder" and known["seed"] == "4" and known["precision"] == "fp32"
+    assert known["model_sha256"] == hashlib.sha256(Path(TILES).read_bytes()).hexdigest()
+    assert str(folder) not in str(known)
+    assert run(*shlex.split(known["command"])[1:], "--out", "again.png")[0] == 0
+    assert Path("out.png").read_bytes() == Path("again.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("package", "out", "compression"),
+    [("zarr", "out.zarr", "zstd"), ("pyvips", "out.dzi", "png"), ("imagecodecs", "out.tif", "zstd")],
+)
+def test_every_format_has_the_same_pixels_and_a_preview(run: Run, package: str, out: str, compression: str) -> None:
+    pytest.importorskip(package)
+    assert run(*panorama("--size", "96x", out="out.png"))[0] == 0
+    picture = np.asarray(Image.open("out.png"))
+    for _ in range(2):
+        done = run(*panorama("--size", "96x", "--preview", "small.png", "--compression", compression, "--overwrite",
+                             out=out))  # fmt: skip
+        assert done[0] == 0, done
+        assert (np.asarray(Image.open("small.png")) == picture).all()
+    refused(run, panorama("--size", "96x", out=out), f"{out} exists already")
+
+
+def test_a_zarr_knows_on_which_axis_the_picture_closes(run: Run) -> None:
+    pytest.importorskip("zarr")
+    assert run(*panorama("--size", "96x", out="out.zarr"))[0] == 0
+    assert json.loads(Path("out.zarr/zarr.json").read_text())["attributes"]["zellige"]["cyclic"] == [False, True]
+
+
+def test_jpeg_takes_a_quality(run: Run) -> None:
+    pytest.importorskip("imagecodecs")
+    assert run(*panorama("--compression", "jpeg", "--quality", 75))[0] == 0
+    assert run(*panorama("--compression", "jpeg", out="better.tif"))[0] == 0
+    assert Path("out.tif").stat().st_size < Path("better.tif").stat().st_size
+
+
+def test_a_foreign_folder_is_refused_even_to_overwrite(run: Run) -> None:
+    pytest.importorskip("zarr")
+    pytest.importorskip("pyvips")
+    for name in ("out.zarr", "out_files"):
+        Path(name).mkdir()
+        Path(name, "notes.txt").write_text("theirs")
+    refused(run, panorama("--overwrite", out="out.zarr"), "out.zarr is there already; remove it")
+    refused(run, panorama("--overwrite", out="out.dzi"), "out_files is there already; remove it")
+    refused(run, panorama(out="out.dzi"), "out_files exists already")
+
+
+@pytest.mark.parametrize(("package", "out"), [("zarr", "out.zarr"), ("pyvips", "out.dzi"), ("tifffile", "out.tif")])
+def test_a_missing_package_is_named_with_its_extra(
+    run: Run, package: str, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    refused(run, panorama(out=out), f"pip install 'zellige[{Path(out).suffix[1:].replace('tif', 'tiff')}]'")
+
+
+def test_the_help_imports_no_codec() -> None:
+    program = (
+        "import sys\nsys.argv = ['zellige', 'panorama', '--help']\nfrom zellige.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print({'torch', 'zarr', 'pyvips', 'tifffile', 'imagecodecs', 'numpy'} & {*sys.modules}, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == "set()\n" and "--compression" in done.stdout

@@ -1,20 +1,23 @@
 """The interface of picture files in any format: the grid of tiles, their order, and the file's atomic completion."""
 
+import json
 import math
+import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zellige.errors import OutputError, ShapeError
 
-from ...files.atomic import AtomicFile
+from .encode import Seconds
 
-__all__ = ["Canvas", "Grid", "Pixels"]
+__all__ = ["Canvas", "Grid", "Pixels", "Settings"]
 
 Pixels = NDArray[np.uint8]
 
@@ -47,30 +50,65 @@ class Grid:
         return min(self.tile[0], self.height - top), min(self.tile[1], self.width - left), 3
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What a canvas is told beyond its path and its grid.
+
+    Attributes:
+        compression: one of the names that the format's row in `FORMATS` lists.
+        quality: of JPEG, from 1 to 100.
+        cyclic: whether the picture closes on itself (vertically, horizontally).
+        metadata: names and values that the file holds beside the pixels; nothing is written if there are none.
+    """
+
+    compression: str = "deflate"
+    quality: int = 95
+    cyclic: tuple[bool, bool] = (False, False)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def description(self) -> str:
+        """The metadata as JSON in ASCII, the only characters that a tag of TIFF may hold; empty if there are none."""
+        return json.dumps(dict(self.metadata)) if self.metadata else ""
+
+
+class Output(Protocol):
+    """A file or a folder that takes its name when it is complete."""
+
+    path: Path
+
+    def commit(self) -> None:
+        """Make it durable, then let it take its name."""
+
+    def discard(self) -> None:
+        """Remove what has no name yet."""
+
+
 class Canvas(ABC):
     """A picture file that takes its tiles in row-major order.
 
-    It is a context manager that creates a temporary file beside the target. Leaving it without an exception completes
-    the picture, makes it durable and renames it to the target. Leaving it with an exception removes the temporary file,
-    and the target stays as it was.
+    It is a context manager that creates a temporary file or folder beside the target. Leaving it without an exception
+    completes the picture, makes it durable and renames it to the target. Leaving it with an exception removes what is
+    temporary, and the target stays as it was.
 
     Attributes:
         tile: height and width in pixels of the tiles that it takes; tiles at the border are cropped to the picture.
         resident_bytes: the most host memory that it holds while it is open.
+        seconds: the time that it took so far.
     """
 
-    def __init__(self, path: Path, grid: Grid, resident_bytes: int) -> None:
+    def __init__(self, output: Output, grid: Grid, resident_bytes: int) -> None:
         self.tile = grid.tile
         self.resident_bytes = resident_bytes
-        self._output = AtomicFile(path)
+        self.seconds = Seconds()
+        self._output = output
         self._grid = grid
         self._written = 0
         self._closed = False
 
     def __enter__(self) -> Self:
-        file = self._output.open()
         try:
-            self._begin(file)
+            self._begin()
         except BaseException:  # such as no memory or no thread; Python does not call `__exit__` then
             self._output.discard()
             raise
@@ -88,7 +126,9 @@ class Canvas(ABC):
         expected = self._grid.shape(self._written)
         if tile.dtype != np.uint8 or tile.shape != expected:
             raise ShapeError(f"tile {self._written} must be uint8 {expected}; got {tile.dtype} {tile.shape}")
+        began = time.perf_counter()
         self._take(tile, *self._grid.origin(self._written))
+        self.seconds.waiting += time.perf_counter() - began
         self._written += 1
 
     def close(self) -> None:
@@ -102,8 +142,12 @@ class Canvas(ABC):
         if self._written < self._grid.tiles:
             came = f"{self._written} of its {self._grid.tiles} tiles"
             raise OutputError(f"{self._output.path} was not written, because only {came} came.")
+        began = time.perf_counter()
         self._finish()
+        finished = time.perf_counter()
         self._output.commit()
+        self.seconds.add(write=time.perf_counter() - finished)
+        self.seconds.waiting += time.perf_counter() - began
         self._closed = True
 
     def __exit__(
@@ -113,11 +157,15 @@ class Canvas(ABC):
             if error is None:
                 self.close()
         finally:
-            self._abandon()
-            self._output.discard()
+            self.discard()
+
+    def discard(self) -> None:
+        """End the threads and remove what has no name yet; a picture that is closed stays."""
+        self._abandon()
+        self._output.discard()
 
     @abstractmethod
-    def _begin(self, file: BinaryIO) -> None: ...
+    def _begin(self) -> None: ...
 
     @abstractmethod
     def _take(self, tile: Pixels, top: int, left: int) -> None: ...

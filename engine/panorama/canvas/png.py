@@ -1,15 +1,15 @@
 """Writes PNG files: the whole picture stays in Pillow's memory and is compressed at the end."""
 
+import time
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from zellige.errors import SizeError
 
-from ...files.atomic import output_errors
-from .canvas import Canvas, Grid, Pixels
+from ...files.atomic import AtomicFile, output_errors
+from .canvas import Canvas, Grid, Pixels, Settings
 
 __all__ = ["PngCanvas"]
 
@@ -26,25 +26,35 @@ class PngCanvas(Canvas):
         OutputError: the path cannot be written.
     """
 
-    def __init__(self, path: Path, grid: Grid) -> None:
+    def __init__(self, path: Path, grid: Grid, settings: Settings) -> None:
         if grid.width * grid.height > MOST_PIXELS:
             raise SizeError(
                 f"{grid.width}x{grid.height} is too large for {path.name}: PNG is limited to {MOST_PIXELS} pixels "
                 "here, because it needs the whole picture in memory. "
                 f"Write {path.with_suffix('.tif').name} instead, which has no such limit."
             )
-        super().__init__(path, grid, grid.width * grid.height * BYTES_PER_PIXEL)
+        self._description = settings.description
+        self._picture: Image.Image | None = None
+        self._target = AtomicFile(path)
+        super().__init__(self._target, grid, grid.width * grid.height * BYTES_PER_PIXEL)
 
-    def _begin(self, file: BinaryIO) -> None:
-        self._file = file
+    def _begin(self) -> None:
+        self._file = self._target.open()
         self._picture = Image.new("RGB", (self._grid.width, self._grid.height))
 
     def _take(self, tile: Pixels, top: int, left: int) -> None:
+        assert self._picture is not None, "the canvas is open"
         self._picture.paste(Image.fromarray(np.ascontiguousarray(tile)), (left, top))
 
     def _finish(self) -> None:
+        assert self._picture is not None, "the canvas is open"
+        chunks = PngImagePlugin.PngInfo()
+        if self._description:
+            chunks.add_text("Description", self._description)
+        began = time.perf_counter()
         with output_errors(self._output.path):
-            self._picture.save(self._file, format="PNG")
+            self._picture.save(self._file, format="PNG", pnginfo=chunks)
+        self.seconds.add(encode=time.perf_counter() - began)  # Pillow compresses and writes in turns
 
     def _abandon(self) -> None:
-        del self._picture  # frees the memory now, even if the canvas lives on
+        self._picture = None  # frees the memory now, even if the canvas lives on

@@ -1,6 +1,6 @@
 """Makes pictures of micro patches: images, panoramas, regions, interpolations, and images beyond the boundary."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,6 +180,9 @@ class PatchPictures:
         legend: str | Path | None = None,
         soften: float | None = None,
         vary: float | None = None,
+        compression: str | None = None,
+        quality: int | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Render a panorama of any size into a file, within a memory budget.
 
@@ -191,7 +194,7 @@ class PatchPictures:
         With a map its colours say which latents lie where, also in a picture of one turn.
 
         Args:
-            out: a .png, .tif or .tiff file, which appears when it is complete.
+            out: a .tif, .tiff, .png, .zarr or .dzi file, which appears when it is complete.
             width, height: size in pixels: a multiple of one turn on a cyclic axis, the model's own on an open axis.
                 None takes the model's own.
             memory: budget such as "512MiB", or bytes; None takes half of the free memory.
@@ -203,6 +206,10 @@ class PatchPictures:
                 takes 2 micro patches.
             vary: the share, 0 to 1, of the path through the seed's anchors in the regions' latents. 0 repeats a region
                 at every turn; None takes 0.3. In one turn nothing varies.
+            compression: "deflate", "none", "zstd" or "jpeg" in .tif; "zstd" or "none" in .zarr; "jpeg" or "png" in
+                .dzi. None takes the first.
+            quality: of JPEG, from 1 to 100; None takes 95.
+            metadata: names and values that the file holds beside the model's name, the precision and the seed.
         Returns:
             a report with the keys of `render_file`, and device, precision, seed, out, turns; with a map also map,
             legend, soften, vary, regions (colour, latent and share of each) and map_pixels_moved.
@@ -212,6 +219,7 @@ class PatchPictures:
             DataError, MapError: the map or its legend cannot be read, or a colour has no latent.
             BudgetError: not one patch fits.
             OutputError: the file cannot be written.
+            MissingExtraError: a package that writes the format is not installed.
             ValuesError: the model gives values that are not finite.
         """
         if self.config.channels != 3:
@@ -225,7 +233,11 @@ class PatchPictures:
             if regions is None
             else self.mapped(regions, width, height, seed, soften=soften, vary=vary)
         )
-        report = render_file(self.patches, scene, Path(out), budget=budget, name=self.name, advance=progress)
+        known = {"model": self.name, "precision": self.precision, "seed": str(seed)} | dict(metadata or {})
+        report = render_file(
+            self.patches, scene, Path(out), budget=budget, name=self.name, advance=progress,
+            compression=compression, quality=quality, metadata=known,
+        )  # fmt: skip
         context = {"device": str(self.device), "precision": self.precision, "seed": seed, "out": str(out)}
         rows, columns = self.config.size
         context |= {"turns": [scene.height // rows, scene.width // columns]}

@@ -112,3 +112,57 @@ class TestFolders:
         with pytest.raises(OutputError, match="cannot be written"), AtomicFolder(tmp_path / "file" / "a"):
             pass
         assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_that_may_be_replaced_goes_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "older").write_text("older")
+    with AtomicFolder(tmp_path / "a", lambda folder: (folder / "older").exists()) as folder:
+        (folder / "newer").write_text("newer")
+        assert (tmp_path / "a" / "older").exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "newer"]
+
+
+def test_an_older_folder_stays_if_the_new_one_cannot_take_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "older").write_text("older")
+    replace = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if (Path(source) / "newer").exists():
+            raise OSError("refused")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with (
+        pytest.raises(OutputError, match="refused"),
+        AtomicFolder(tmp_path / "a", lambda folder: True) as folder,
+    ):
+        (folder / "newer").write_text("newer")
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "older"]
+
+
+def test_a_folder_that_others_filled_meanwhile_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is there already"), AtomicFolder(tmp_path / "a"):
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "theirs").write_text("theirs")
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "theirs"]
+
+
+def test_a_part_of_the_new_folder_may_take_the_name(tmp_path: Path) -> None:
+    output = AtomicFolder(tmp_path / "a")
+    (output.open() / "part").mkdir()
+    (tmp_path / next(tmp_path.iterdir()) / "scratch").write_text("scratch")
+    output.commit("part")
+    output.discard()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a"]
+
+
+@pytest.mark.parametrize(("name", "reason"), [("missing/a", "there is no folder"), ("file/a", "there is no folder")])
+def test_a_folder_is_checked_before_it_is_needed(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(OutputError, match=reason):
+        AtomicFolder(tmp_path / name).check()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -2,60 +2,24 @@ import errno
 import os
 import subprocess
 import sys
-import threading
+import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from zellige.engine.files.preview import preview
 from zellige.engine.panorama.canvas import FORMATS, open_canvas
-from zellige.engine.panorama.canvas.canvas import Canvas
 from zellige.errors import MissingExtraError, OutputError, ShapeError, SizeError
 
+from .painting import needs, noise, paint, run_to_the_end, threads_left, tiles
+
 tifffile = pytest.importorskip("tifffile")
+every_format = pytest.mark.parametrize("extension", [".tif", ".png", ".zarr", ".dzi"])
 both_formats = pytest.mark.parametrize("name", ["picture.tif", "picture.png"])
-
-
-def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-
-
-def tiles(picture: np.ndarray, tile: tuple[int, int]) -> Iterator[np.ndarray]:
-    for top in range(0, picture.shape[0], tile[0]):
-        for left in range(0, picture.shape[1], tile[1]):
-            yield picture[top : top + tile[0], left : left + tile[1]]
-
-
-def paint(path: Path, picture: np.ndarray, patch: int = 64) -> Canvas:
-    with open_canvas(path, picture.shape[1], picture.shape[0], patch=patch) as canvas:
-        for tile in tiles(picture, canvas.tile):
-            canvas.write(tile)
-    return canvas
-
-
-def run_to_the_end(action: Callable[[], None]) -> None:
-    """Run an action in a thread: a deadlock must fail a test, not hang the suite."""
-    errors = []
-
-    def catch() -> None:
-        try:
-            action()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=catch, daemon=True)
-    thread.start()
-    thread.join(timeout=60)
-    assert not thread.is_alive(), "deadlock"
-    if errors:
-        raise errors[0]
-
-
-def threads_left() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("zellige-")]
 
 
 @pytest.fixture
@@ -228,6 +192,58 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_older_file(
     assert (tmp_path / name).read_text() == "older"
 
 
+@every_format
+@pytest.mark.parametrize("full", ["while tiles come", "at the end"])
+def test_a_full_disk_leaves_nothing_in_any_format(
+    tmp_path: Path, extension: str, full: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs(extension)
+    path = tmp_path / f"picture{extension}"
+
+    def no_space(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    open_canvas(path, 64, 64, patch=8)  # packages are imported before the disk is full
+    if full == "at the end":
+        monkeypatch.setattr(os, "fsync", no_space)
+    else:
+        request.getfixturevalue("files_end_at_64_kib")
+    with pytest.raises(OutputError) as caught:
+        run_to_the_end(lambda: paint(path, noise(512, 1024)) and None)
+    assert str(caught.value).startswith(f"{path} cannot be written: "), caught.value
+    assert str(caught.value).endswith(". Free some space there or choose another path.")
+    assert list(tmp_path.iterdir()) == [] and threads_left() == []
+
+
+@every_format
+@pytest.mark.parametrize("place", ["missing", "file", "/proc/self"])
+def test_a_folder_that_cannot_be_written_fails_before_the_rendering_in_any_format(
+    tmp_path: Path, extension: str, place: str
+) -> None:
+    needs(extension)
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(OutputError, match="cannot be written"):
+        open_canvas(tmp_path / place / f"picture{extension}", 64, 64, patch=8)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@every_format
+def test_the_seconds_of_each_format_add_up(tmp_path: Path, extension: str) -> None:
+    needs(extension)
+    began = time.perf_counter()
+    seconds = paint(tmp_path / f"picture{extension}", noise(512, 1024)).seconds
+    whole = time.perf_counter() - began
+    assert 0 < seconds.waiting < whole
+    assert seconds.encode > 0 and seconds.write >= 0
+
+
+@pytest.mark.parametrize("name", ["picture.png", "picture.tif"])
+def test_a_file_without_metadata_says_nothing(tmp_path: Path, name: str) -> None:
+    for metadata, found in ((None, False), ({"seed": "3"}, True)):
+        paint(tmp_path / name, noise(20, 30), metadata=metadata)
+        assert (b'"seed": "3"' in (tmp_path / name).read_bytes()) == found
+
+
 @both_formats
 def test_tiles_of_another_shape_are_refused(tmp_path: Path, name: str) -> None:
     for wrong in (noise(512, 511), noise(512, 512)[..., 0], noise(512, 512).astype(np.float32)):
@@ -241,9 +257,11 @@ def test_tiles_of_another_shape_are_refused(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("extension", [*FORMATS, ".PNG"])
 def test_every_listed_extension_opens(tmp_path: Path, extension: str) -> None:
+    needs(extension)
     picture = noise(20, 30)
-    paint(tmp_path / f"picture{extension}", picture)
-    assert (np.asarray(Image.open(tmp_path / f"picture{extension}")) == picture).all()
+    path = tmp_path / f"picture{extension}"
+    paint(path, picture, compression="png" if extension == ".dzi" else None)
+    assert (np.asarray(preview(path)) == picture).all()
 
 
 def test_the_list_of_extensions_needs_no_library() -> None:
@@ -254,7 +272,7 @@ def test_the_list_of_extensions_needs_no_library() -> None:
 
 @pytest.mark.parametrize("name", ["picture.jpg", "picture", "picture.tif.gz", ".png"])
 def test_other_formats_are_refused_by_naming_the_allowed(tmp_path: Path, name: str) -> None:
-    with pytest.raises(OutputError, match=r"name it \.tif, \.tiff or \.png\."):
+    with pytest.raises(OutputError, match=r"name it \.tif, \.tiff, \.png, \.zarr or \.dzi\."):
         open_canvas(tmp_path / name, 64, 64, patch=8)
 
 
