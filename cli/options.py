@@ -21,6 +21,7 @@ __all__ = [
     "Runtime",
     "Seed",
     "Size",
+    "parse_region",
     "parse_size",
 ]
 
@@ -36,6 +37,15 @@ Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, or fp16 (CUDA)."
 Runtime = Annotated[str, typer.Option(help="auto (torch; for .onnx files onnx), torch, onnx, or on CUDA tensorrt.")]
 Memory = Annotated[str | None, typer.Option(help="Memory budget, such as 512MiB; default half of what is free.")]
 Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels; 16384x takes the model's own height.")]
+
+
+def parse_region(text: str) -> tuple[int, int, int, int]:
+    """Return x, y, width and height of X,Y,WIDTH,HEIGHT."""
+    try:
+        x, y, width, height = (int(part) for part in text.split(","))
+    except ValueError:
+        raise SizeError(f"{text!r} is no region; write X,Y,WIDTH,HEIGHT in pixels, such as 1024,0,512,128") from None
+    return x, y, width, height
 
 
 def parse_size(text: str | None) -> tuple[int | None, int | None]:

@@ -8,7 +8,7 @@ import typer
 
 from ..engine.systems import system_of
 from .flags import Verb, command_of, given_options, number, with_options
-from .options import Device, Json, Memory, Model, Overwrite, Precision, Runtime, Seed, Size, parse_size
+from .options import Device, Json, Memory, Model, Overwrite, Precision, Runtime, Seed, Size, parse_region, parse_size
 from .printing import report
 from .progress import progress
 from .results import refuse_existing, refuse_same
@@ -32,6 +32,9 @@ def panorama(
     size: Size = None,
     memory: Memory = None,
     seed: Seed = 0,
+    region: Annotated[
+        str | None, typer.Option(help="X,Y,WIDTH,HEIGHT of the panorama in pixels: the file gets this part alone.")
+    ] = None,
     preview: Annotated[Path | None, typer.Option(help="Also write a reduced PNG of the finished file here.")] = None,
     compression: Annotated[
         str | None,
@@ -57,8 +60,13 @@ def panorama(
     from ..engine.library import find, load_task
     from ..engine.panorama.canvas import paths_of
     from ..engine.panorama.memory import resident_bytes
+    from ..engine.panorama.scene import Region
 
     width, height = parse_size(size)
+    part = None
+    if region is not None:
+        x, y, *sides = parse_region(region)
+        part = Region(y, x, sides[1], sides[0])
     outputs = {"--out": paths_of(out)} | ({"--preview": [preview]} if preview is not None else {})
     inputs = {f"--{name}": [value] for name, value in values.items() if isinstance(value, Path)}
     refuse_same(outputs, {"the model": [find(model)]} | inputs)
@@ -73,7 +81,7 @@ def panorama(
 
     with progress("rendering", status) as advance:
         found = generator.panorama(
-            out, width, height, memory, seed, progress=advance, compression=compression, quality=quality,
+            out, width, height, memory, seed, progress=advance, region=part, compression=compression, quality=quality,
             metadata=_metadata(context, find(model)), **options.model_dump(exclude_unset=True),
         )  # fmt: skip
     if preview is not None:

@@ -33,18 +33,20 @@ class Plan:
 
 
 def plan_render(
-    maker: PatchMaker, scene: Scene, canvas: Canvas, budget: int, name: str = "the model"
+    maker: PatchMaker, scene: Scene, canvas: Canvas, budget: int, name: str = "the model", whole: Region | None = None
 ) -> tuple[Plan, int]:
-    """The batch size in blocks and the number of tiles composed together, within the budget.
+    """The batch size in blocks and the number of tiles composed together, within the budget, for a picture or a region.
 
     Tiles that are composed together share the half-step patches at their borders; beyond about a thousand patches this
     gains nothing. Raises BudgetError as `plan_batch` does.
     """
+    whole = whole or scene.whole
     height, width = canvas.tile
-    across = -(-scene.width // width)
+    across = -(-whole.width // width)
     # The second tile has most patches, because an open axis may have none at the half step beyond its end.
-    top, left = (tile if side >= 2 * tile else 0 for side, tile in ((scene.height, height), (scene.width, width)))
-    one = len(scene.work(Region(top, left, min(height, scene.height), min(width, scene.width))))
+    top, left = (tile if side >= 2 * tile else 0 for side, tile in ((whole.height, height), (whole.width, width)))
+    tile = Region(whole.top + top, whole.left + left, min(height, whole.height), min(width, whole.width))
+    one = len(scene.work(tile))
     area = scene.block[0] * scene.block[1]
     tiles = max(1, min(across, _PATCHES_A_CHUNK // (area * one)))
     enough = block_bytes(maker, scene.block, 16)

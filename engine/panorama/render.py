@@ -24,11 +24,12 @@ def render_file(
     budget: int,
     name: str = "the model",
     advance: Callable[[int, int], None] = lambda done, total: None,
+    region: Region | None = None,
     compression: str | None = None,
     quality: int | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Render a scene into a file within a memory budget; tiles stream out as they are finished.
+    """Render a scene, or a region of it, into a file within a memory budget; tiles stream out as they are finished.
 
     Args:
         maker: the generator of the patches.
@@ -38,6 +39,7 @@ def render_file(
             Getting a graph ready counts on CUDA only.
         name: the model's name, for errors.
         advance: called with (pixels done, pixels in all).
+        region: the file's part of the picture, whose pixels are those of the whole; None for the whole.
         compression, quality, metadata: of the file, as in `open_canvas`.
     Returns:
         a report: width, height, patches, block (patches made at once, down and across), batch (in blocks), seconds,
@@ -46,42 +48,45 @@ def render_file(
         the render. Threads beside the render took seconds_encode for compression and seconds_write for the disk.
     Raises:
         BudgetError: the budget is too small for one patch.
-        OutputError, SizeError: the file cannot be written, or its format cannot have this size.
+        OutputError, SizeError: the file cannot be written, its format cannot have this size, or the region is not
+            inside the picture.
         ValuesError: the model gives values that are not finite.
     """
+    whole = scene.whole if region is None else region
+    scene.check(whole)
     canvas = open_canvas(
-        path, scene.width, scene.height, patch=scene.patch,
-        compression=compression, quality=quality, cyclic=_closed(scene), metadata=metadata,
+        path, whole.width, whole.height, patch=scene.patch,
+        compression=compression, quality=quality, cyclic=_closed(scene, whole), metadata=metadata,
     )  # fmt: skip
-    plan, tiles = plan_render(maker, scene, canvas, budget, name)
+    plan, tiles = plan_render(maker, scene, canvas, budget, name, whole)
     area, device = scene.block[0] * scene.block[1], maker.device
     renderer = Renderer(maker, plan.batch * area, name, budget, reuse=True)
     if maker.graph and device.type == "cpu":
         renderer.run, _ = maker.prepared(scene.block, filled(maker, plan.batch), None)
-    total, done, patches, generating = scene.width * scene.height, 0, 0, 0.0
+    total, done, patches, generating = whole.width * whole.height, 0, 0, 0.0
     began = time.perf_counter()
     with measured_peak(device, budget, whole=maker.graph) as peak, canvas:
         if maker.graph and device.type == "cuda":
-            usual = len(scene.work(next(chunks(scene, canvas.tile, tiles))[0]))
+            usual = len(scene.work(next(chunks(whole, canvas.tile, tiles))[0]))
             batch = -(-usual // -(-usual // plan.batch))  # a chunk in equal parts, because a batch is never padded then
             rest = plan.predicted_bytes - block_bytes(maker, scene.block, plan.batch)
             renderer.run, batch = maker.prepared(scene.block, batch, budget - rest)
             renderer.batch = batch * area
-        for region, widths in chunks(scene, canvas.tile, tiles):
+        for part, widths in chunks(whole, canvas.tile, tiles):
             started = time.perf_counter()
-            pixels = renderer.region(scene, region).cpu().numpy()
+            pixels = renderer.region(scene, part).cpu().numpy()
             generating += time.perf_counter() - started
             for left, width in widths:
                 canvas.write(pixels[:, left : left + width])
             del pixels
-            patches += len(scene.work(region)) * area
-            done += region.width * region.height
+            patches += len(scene.work(part)) * area
+            done += part.width * part.height
             peak.look()
             advance(done, total)
     seconds = time.perf_counter() - began
     return {
-        "width": scene.width,
-        "height": scene.height,
+        "width": whole.width,
+        "height": whole.height,
         "patches": patches,
         "block": list(scene.block),
         "batch": renderer.batch // area,
@@ -97,22 +102,22 @@ def render_file(
     }
 
 
-def _closed(scene: Scene) -> tuple[bool, bool]:
-    """Whether the picture closes on itself (vertically, horizontally), which takes whole turns."""
+def _closed(scene: Scene, whole: Region) -> tuple[bool, bool]:
+    """Whether the file's picture closes on itself (vertically, horizontally), which takes whole turns."""
     down, across = scene.lattice.axes
     return (
-        down.cyclic and scene.rows % scene.lattice.rows == 0,
-        across.cyclic and scene.columns % scene.lattice.columns == 0,
+        down.cyclic and scene.rows % scene.lattice.rows == 0 and whole.height == scene.height,
+        across.cyclic and scene.columns % scene.lattice.columns == 0 and whole.width == scene.width,
     )
 
 
-def chunks(scene: Scene, tile: tuple[int, int], tiles: int) -> Iterator[tuple[Region, list[tuple[int, int]]]]:
+def chunks(whole: Region, tile: tuple[int, int], tiles: int) -> Iterator[tuple[Region, list[tuple[int, int]]]]:
     """Regions of up to `tiles` tiles in row-major order, each with the (left, width) of its tiles within the region."""
     height, width = tile
-    lefts = range(0, scene.width, width)
-    for top in range(0, scene.height, height):
+    lefts = range(0, whole.width, width)
+    for top in range(0, whole.height, height):
         for _, group in groupby(enumerate(lefts), key=lambda pair: pair[0] // tiles):
             places = [left for _, left in group]
-            stop = min(places[-1] + width, scene.width)
-            region = Region(top, places[0], min(height, scene.height - top), stop - places[0])
-            yield region, [(left - places[0], min(width, scene.width - left)) for left in places]
+            stop = min(places[-1] + width, whole.width)
+            part = Region(whole.top + top, whole.left + places[0], min(height, whole.height - top), stop - places[0])
+            yield part, [(left - places[0], min(width, whole.width - left)) for left in places]

@@ -81,6 +81,11 @@ class Scene:
         """Pixels."""
         return self.columns * self.patch
 
+    @property
+    def whole(self) -> Region:
+        """The region that is the picture."""
+        return Region(0, 0, self.height, self.width)
+
     def work(self, region: Region) -> Work:
         """The blocks that touch a region, column by column, with their corners relative to it."""
         down, tops = self._along(0, region.top, region.height)

@@ -42,6 +42,10 @@ REFUSED = {
     "quality without JPEG": (panorama("--quality", 90), "out.tif has the compression deflate; leave the quality out"),
     "quality 0": (panorama("--compression", "jpeg", "--quality", 0), "--quality must be from 1 to 100, not 0"),
     "preview in no folder": (panorama("--preview", "gone/small.png"), "there is no folder"),
+    "no region": (panorama("--region", "1,2,3"), "'1,2,3' is no region; write X,Y,WIDTH,HEIGHT"),
+    "empty region": (panorama("--region", "0,0,0,4"), "a region of 0x4 is empty"),
+    "region outside": (panorama("--region", "90,0,16,8", "--size", "96x"), "reaches outside of the 96x"),
+    "region before": (panorama("--region=-1,0,16,8"), "reaches outside of the"),
     # maps
     "map without legend": (panorama("--map", "a.png"), "a map needs a legend"),
     "legend without map": (panorama("--legend", "plain.txt"), "legend goes with a map"),
@@ -131,6 +135,15 @@ def test_the_seed_and_not_the_budget_decides_the_picture(run: Run) -> None:
     assert Path("a.tif").read_bytes() == Path("b.tif").read_bytes()
     pictures = [np.asarray(Image.open(name)) for name in ("a.tif", "c.tif")]
     assert (pictures[0] != pictures[1]).any()
+
+
+def test_a_region_is_the_crop_of_the_whole(run: Run) -> None:
+    assert run(*panorama("--size", "96x", out="whole.png"))[0] == 0
+    report = one_object(run(*panorama("--size", "96x", "--region", "17,3,40,9", "--json", out="part.png")))
+    whole, part = (np.asarray(Image.open(name)) for name in ("whole.png", "part.png"))
+    assert (part == whole[3:12, 17:57]).all()
+    assert report["region"] == [17, 3, 40, 9] and (report["width"], report["height"]) == (40, 9)
+    assert "--region 17,3,40,9" in json.loads(Image.open("part.png").text["Description"])["command"]
 
 
 def test_a_map_says_what_lies_where(run: Run) -> None:

@@ -180,6 +180,7 @@ class PatchPictures:
         legend: str | Path | None = None,
         soften: float | None = None,
         vary: float | None = None,
+        region: Region | None = None,
         compression: str | None = None,
         quality: int | None = None,
         metadata: Mapping[str, str] | None = None,
@@ -206,6 +207,7 @@ class PatchPictures:
                 takes 2 micro patches.
             vary: the share, 0 to 1, of the path through the seed's anchors in the regions' latents. 0 repeats a region
                 at every turn; None takes 0.3. In one turn nothing varies.
+            region: the part of the panorama that the file gets; None for all of it.
             compression: "deflate", "none", "zstd" or "jpeg" in .tif; "zstd" or "none" in .zarr; "jpeg" or "png" in
                 .dzi. None takes the first.
             quality: of JPEG, from 1 to 100; None takes 95.
@@ -214,7 +216,8 @@ class PatchPictures:
             a report with the keys of `render_file`, and device, precision, seed, out, turns; with a map also map,
             legend, soften, vary, regions (colour, latent and share of each) and map_pixels_moved.
         Raises:
-            SizeError: the model makes no panorama of this size, or `soften` or `vary` is out of bounds.
+            SizeError: the model makes no panorama of this size, the region is not inside it, or `soften` or `vary` is
+                out of bounds.
             TaskError: a map without a legend, or `legend`, `soften` or `vary` without a map.
             DataError, MapError: the map or its legend cannot be read, or a colour has no latent.
             BudgetError: not one patch fits.
@@ -236,11 +239,13 @@ class PatchPictures:
         known = {"model": self.name, "precision": self.precision, "seed": str(seed)} | dict(metadata or {})
         report = render_file(
             self.patches, scene, Path(out), budget=budget, name=self.name, advance=progress,
-            compression=compression, quality=quality, metadata=known,
+            region=region, compression=compression, quality=quality, metadata=known,
         )  # fmt: skip
         context = {"device": str(self.device), "precision": self.precision, "seed": seed, "out": str(out)}
         rows, columns = self.config.size
         context |= {"turns": [scene.height // rows, scene.width // columns]}
+        if region is not None:
+            context["region"] = [region.left, region.top, region.width, region.height]
         if regions is not None:
             context |= {"map": str(map), "legend": str(legend), "soften": soften, "vary": vary} | regions.report()
         return report | context

@@ -244,6 +244,23 @@ def test_the_files_hold_the_picture(model: Model, tmp_path: Path, kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", LARGE)
+def test_a_file_of_a_region_is_the_crop_of_the_whole(model: Model, tmp_path: Path, kind: str) -> None:
+    loaded = model(kind)
+    scene = large_scene(loaded, kind)
+    whole = loaded.render(scene, all_of(scene))
+    path = tmp_path / "a.tif"
+    for top, left, bottom, right in ((0, 0, 1, 1), (3, 5, 21, scene.width - 1), (0, 1, scene.height, scene.width)):
+        part = Region(top, left, bottom - top, right - left)
+        report = render_file(loaded.patches, scene, path, budget=256 * MIB, region=part)
+        assert (tifffile.imread(path) == whole[top:bottom, left:right]).all()
+        assert (report["width"], report["height"]) == (part.width, part.height)
+    path.unlink()
+    with pytest.raises(SizeError, match="reaches outside of the"):
+        render_file(loaded.patches, scene, path, budget=256 * MIB, region=Region(0, 1, 4, scene.width))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", LARGE)
 def test_the_file_does_not_depend_on_the_budget(model: Model, tmp_path: Path, kind: str) -> None:
     loaded = model(kind)
     scene = large_scene(loaded, kind)
