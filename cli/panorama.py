@@ -17,7 +17,7 @@ from .tasks import offers_of
 __all__ = ["panorama_verb"]
 
 # Options that change no pixel. Without them the same picture keeps the same bytes.
-_NOT_THE_PICTURE = ("out", "memory", "preview", "overwrite", "as_json")
+_NOT_THE_PICTURE = ("out", "memory", "preview", "dry_run", "overwrite", "as_json")
 
 
 def panorama_verb() -> Verb:
@@ -44,6 +44,9 @@ def panorama(
         int | None,
         number("Of JPEG. Pixels of a planet are off by 1.8 levels at 95 (default), by 3.2 at 75.", least=1, most=100),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing; predict patches, memory, time and size of the file.")
+    ] = False,
     overwrite: Overwrite = False,
     runtime: Runtime = "auto",
     device: Device = "auto",
@@ -81,10 +84,10 @@ def panorama(
 
     with progress("rendering", status) as advance:
         found = generator.panorama(
-            out, width, height, memory, seed, progress=advance, region=part, compression=compression, quality=quality,
-            metadata=_metadata(context, find(model)), **options.model_dump(exclude_unset=True),
+            out, width, height, memory, seed, progress=advance, region=part, dry_run=dry_run,
+            compression=compression, quality=quality, metadata=_metadata(context, find(model)), **options.model_dump(exclude_unset=True),
         )  # fmt: skip
-    if preview is not None:
+    if preview is not None and not dry_run:
         write_png(preview, np.asarray(reduce(out)))
         found["preview"] = str(preview)
     report({"model": generator.name} | found, as_json)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from .canvas import open_canvas
@@ -13,7 +14,9 @@ from .plan import block_bytes, filled, plan_render
 from .renderer import Renderer
 from .scene import Region, Scene
 
-__all__ = ["render_file"]
+__all__ = ["predict_render", "render_file"]
+
+_PARTS = 3  # of a picture that are rendered to predict the whole
 
 
 def render_file(
@@ -100,6 +103,72 @@ def render_file(
         "predicted_memory_bytes": plan.predicted_bytes,
         "peak_memory_bytes": peak.bytes,
     }
+
+
+def predict_render(
+    maker: PatchMaker,
+    scene: Scene,
+    path: Path,
+    *,
+    budget: int,
+    name: str = "the model",
+    region: Region | None = None,
+    compression: str | None = None,
+    quality: int | None = None,
+) -> dict[str, Any]:
+    """Predict what `render_file` takes, from up to three small parts of the picture that are rendered and thrown away.
+
+    Args:
+        maker, scene, path, budget, name, region, compression, quality: as of `render_file`; the path is checked, and
+            nothing is written there.
+    Returns:
+        width, height, patches (estimated), block, batch, memory_budget_bytes, predicted_memory_bytes,
+        predicted_seconds and predicted_file_bytes.
+    Raises:
+        the errors of `render_file` that can be foreseen.
+    """
+    whole = scene.whole if region is None else region
+    scene.check(whole)
+    canvas = open_canvas(
+        path, whole.width, whole.height, patch=scene.patch, compression=compression, quality=quality,
+        cyclic=_closed(scene, whole),
+    )  # fmt: skip
+    plan, tiles = plan_render(maker, scene, canvas, budget, name, whole)
+    height, width = min(canvas.tile[0], whole.height), min(tiles * canvas.tile[1], whole.width)
+    places = {
+        (share * (whole.height - height) // 2, share * (whole.width - width) // 2) for share in range(_PARTS)
+    }  # the first, the middle and the last
+    found: list[tuple[float, int, int]] = []
+    with TemporaryDirectory() as folder:
+        for top, left in sorted(places):
+            part = Region(whole.top + top, whole.left + left, height, width)
+            into = Path(folder, f"part-{len(found)}{path.suffix}")
+            report = render_file(
+                maker, scene, into, budget=budget, name=name, region=part, compression=compression, quality=quality
+            )
+            found.append((report["seconds"], report["patches"], _bytes_of(into)))
+    pixels, sample = whole.width * whole.height, height * width
+    # The first part pays for the first calls, so it tells no time if there is another one.
+    seconds = [one[0] for one in found[1:]] or [found[0][0]]
+    patches, size = (sum(one[k] for one in found) / len(found) for k in (1, 2))
+    return {
+        "width": whole.width,
+        "height": whole.height,
+        "patches": round(patches / sample * pixels),
+        "block": list(scene.block),
+        "batch": plan.batch,
+        "memory_budget_bytes": budget,
+        "predicted_memory_bytes": plan.predicted_bytes,
+        "predicted_seconds": sum(seconds) / len(seconds) / sample * pixels,
+        "predicted_file_bytes": round(size / sample * pixels),
+    }
+
+
+def _bytes_of(path: Path) -> int:
+    """Bytes of the files that a canvas made in a folder of its own, under the name of `path`."""
+    made = [path, *path.parent.glob(f"{path.stem}_files")]
+    files = [file for one in made for file in ([one] if one.is_file() else one.rglob("*")) if file.is_file()]
+    return sum(file.stat().st_size for file in files)
 
 
 def _closed(scene: Scene, whole: Region) -> tuple[bool, bool]:

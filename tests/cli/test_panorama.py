@@ -146,6 +146,21 @@ def test_a_region_is_the_crop_of_the_whole(run: Run) -> None:
     assert "--region 17,3,40,9" in json.loads(Image.open("part.png").text["Description"])["command"]
 
 
+def test_a_dry_run_predicts_and_writes_nothing(run: Run, folder: Path) -> None:
+    there = set(folder.iterdir())
+    said = one_object(run(*panorama("--size", "960x", "--dry-run", "--preview", "small.png", "--json")))
+    assert set(folder.iterdir()) == there
+    made = one_object(run(*panorama("--size", "960x", "--json")))
+    assert {key: said[key] for key in ("width", "height", "block", "seed", "turns", "out")} == {
+        key: made[key] for key in ("width", "height", "block", "seed", "turns", "out")
+    }
+    assert said["predicted_memory_bytes"] == made["predicted_memory_bytes"] and said["predicted_seconds"] > 0
+    assert abs(said["patches"] / made["patches"] - 1) < 0.2
+    assert abs(said["predicted_file_bytes"] / Path("out.tif").stat().st_size - 1) < 0.2
+    assert "peak_memory_bytes" not in said
+    refused(run, panorama("--dry-run", "--region", "0,0,0,1", out="other.tif"), "is empty")
+
+
 def test_a_map_says_what_lies_where(run: Run) -> None:
     Path("map.toml").write_text('["#ff0000"]\nseed = 7\n')
     report = one_object(run(*panorama("--map", "pictures/red.png", "--legend", "map.toml", "--soften", 0, "--json")))

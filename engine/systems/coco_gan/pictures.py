@@ -16,7 +16,7 @@ from ...files.pictures import to_uint8
 from ...panorama.latents import AnchoredLatents, StillLatents, fixed_latent, fixed_latents
 from ...panorama.maps import MapLatents, RegionMap, read_map
 from ...panorama.patches import PatchMaker
-from ...panorama.render import render_file
+from ...panorama.render import predict_render, render_file
 from ...panorama.renderer import Renderer
 from ...panorama.scene import LatentField, Region, Scene, turns
 from ...rewrite.plan import Choice
@@ -181,6 +181,7 @@ class PatchPictures:
         soften: float | None = None,
         vary: float | None = None,
         region: Region | None = None,
+        dry_run: bool = False,
         compression: str | None = None,
         quality: int | None = None,
         metadata: Mapping[str, str] | None = None,
@@ -208,13 +209,15 @@ class PatchPictures:
             vary: the share, 0 to 1, of the path through the seed's anchors in the regions' latents. 0 repeats a region
                 at every turn; None takes 0.3. In one turn nothing varies.
             region: the part of the panorama that the file gets; None for all of it.
+            dry_run: write nothing, and predict time, memory and the file's size; see `predict_render`.
             compression: "deflate", "none", "zstd" or "jpeg" in .tif; "zstd" or "none" in .zarr; "jpeg" or "png" in
                 .dzi. None takes the first.
             quality: of JPEG, from 1 to 100; None takes 95.
             metadata: names and values that the file holds beside the model's name, the precision and the seed.
         Returns:
-            a report with the keys of `render_file`, and device, precision, seed, out, turns; with a map also map,
-            legend, soften, vary, regions (colour, latent and share of each) and map_pixels_moved.
+            a report with the keys of `render_file`, or of `predict_render`, and device, precision, seed, out, turns;
+            with a region it too; with a map also map, legend, soften, vary, regions (colour, latent and share of each)
+            and map_pixels_moved.
         Raises:
             SizeError: the model makes no panorama of this size, the region is not inside it, or `soften` or `vary` is
                 out of bounds.
@@ -237,10 +240,13 @@ class PatchPictures:
             else self.mapped(regions, width, height, seed, soften=soften, vary=vary)
         )
         known = {"model": self.name, "precision": self.precision, "seed": str(seed)} | dict(metadata or {})
-        report = render_file(
-            self.patches, scene, Path(out), budget=budget, name=self.name, advance=progress,
-            region=region, compression=compression, quality=quality, metadata=known,
-        )  # fmt: skip
+        asked: dict[str, Any] = {
+            "budget": budget, "name": self.name, "region": region, "compression": compression, "quality": quality,
+        }  # fmt: skip
+        if dry_run:
+            report = predict_render(self.patches, scene, Path(out), **asked)
+        else:
+            report = render_file(self.patches, scene, Path(out), advance=progress, metadata=known, **asked)
         context = {"device": str(self.device), "precision": self.precision, "seed": seed, "out": str(out)}
         rows, columns = self.config.size
         context |= {"turns": [scene.height // rows, scene.width // columns]}
