@@ -85,7 +85,8 @@ def panorama(
     with progress("rendering", status) as advance:
         found = generator.panorama(
             out, width, height, memory, seed, progress=advance, region=part, dry_run=dry_run,
-            compression=compression, quality=quality, metadata=_metadata(context, find(model)), **options.model_dump(exclude_unset=True),
+            compression=compression, quality=quality, metadata=_metadata(context, find(model)),
+            **options.model_dump(exclude_unset=True),
         )  # fmt: skip
     if preview is not None and not dry_run:
         write_png(preview, np.asarray(reduce(out)))
