@@ -273,6 +273,11 @@ TILES: dict[str, Any] = {
 }
 
 
+def sizes_of_tiles(least: int) -> list[Size]:
+    """N, C, K, H, W: single values, one beside a vector, one beside a block, more tiles than one product's."""
+    return [(1, 1, 1, least, least), (2, 3, 5, 5, 7), (1, 16, 32, 3, 17), (3, 17, 31, 4, least), (1, 15, 33, 21, 23)]
+
+
 def winograd_conv(upsample: bool, border: bool) -> Subject:
     """With a border: that of the map repeated, biases of nine places, and one pixel cut off every side."""
 
@@ -300,14 +305,7 @@ def winograd_conv(upsample: bool, border: bool) -> Subject:
         shapes=lambda n, c, k, h, w: [(n, c, h, w), (1, k, c, 3, 3), (n, k, 9) if border else (k,)],
         typed=2,
         finish=scaled,
-        # N, C, K, H, W: single values, one beside a vector, one beside a block, more tiles than one product's.
-        sizes=[
-            (1, 1, 1, least, least),
-            (2, 3, 5, 5, 7),
-            (1, 16, 32, 3, 17),
-            (3, 17, 31, 4, least),
-            (1, 15, 33, 21, 23),
-        ],
+        sizes=sizes_of_tiles(least),
         deep=[(2, 33, 3, 5, 7), (1, 67, 33, 3, 4)],
         shared=[(2, 12, 40, 33, 34), (3, 150, 96, 9, 11)],  # threads with tiles of their own, and with channels
         long=lambda values, channels_last: (1, values, 2, 3, 3) if channels_last else (1, 1, 2, 3, values + 2),
@@ -347,14 +345,7 @@ def strided_winograd_conv(transposed: bool) -> Subject:
         shapes=shapes,
         typed=2,
         finish=scaled,
-        # As for winograd_conv.
-        sizes=[
-            (1, 1, 1, least, least),
-            (2, 3, 5, 5, 7),
-            (1, 16, 32, 3, 17),
-            (3, 17, 31, 4, least),
-            (1, 15, 33, 21, 23),
-        ],
+        sizes=sizes_of_tiles(least),
         deep=[(2, 33, 3, 5, 7), (1, 67, 33, 3, 4)],
         shared=[(2, 5, 33, 33, 34), (3, 150, 96, 9, 11)],
         long=lambda values, channels_last: (1, values, 2, 3, 3) if channels_last else (1, 1, 2, 3, values + 2),
