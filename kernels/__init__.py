@@ -1,7 +1,7 @@
 """Fused kernels: each folder holds a plain PyTorch reference, Triton and C++ kernels, and the public function."""
 
 try:
-    from .affine_relu import affine_relu
+    from .affine_relu import affine_relu, affine_relu_rows
     from .bias_noise_act import bias_noise_act
     from .feather_blend import feather_blend
     from .fir_resample import fir_resample
@@ -13,6 +13,7 @@ try:
     from .op.plain import plain_operators
     from .phase_epilogue import phase_epilogue
     from .rearrange import rearrange
+    from .wave_field import wave_field
     from .winograd_conv import winograd_conv, winograd_weight
 
     fork.register()
@@ -24,6 +25,7 @@ except ModuleNotFoundError as error:
 __all__ = [
     "Backend",
     "affine_relu",
+    "affine_relu_rows",
     "available_backends",
     "bias_noise_act",
     "feather_blend",
@@ -34,6 +36,7 @@ __all__ = [
     "phase_epilogue",
     "plain_operators",
     "rearrange",
+    "wave_field",
     "winograd_conv",
     "winograd_weight",
 ]

@@ -2,6 +2,16 @@ from torch import Tensor
 
 def use_threads(address: int) -> None: ...
 def affine_relu(x: Tensor, scale: Tensor, shift: Tensor, y: Tensor, upsample: bool, channels_last: bool) -> None: ...
+def affine_relu_rows(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    plus: Tensor | None,
+    every: int,
+    first: int,
+    y: Tensor,
+    channels_last: bool,
+) -> None: ...
 def affine_relu_backward(
     gradient: Tensor,
     x: Tensor,
@@ -68,6 +78,16 @@ def mask_composite_backward(
 ) -> None: ...
 def phase_epilogue(
     x: Tensor, weight: Tensor, bias: Tensor, y: Tensor, gated: bool, eps: float, channels_last: bool
+) -> None: ...
+def wave_field(
+    down: Tensor,
+    across: Tensor,
+    noise: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    y: Tensor,
+    every: int,
+    first: int,
 ) -> None: ...
 def has_bfloat16_dot() -> bool: ...
 def winograd_conv(

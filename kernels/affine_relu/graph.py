@@ -1,18 +1,20 @@
 """affine_relu as a node of ONNX."""
 
+from functools import partial
 from typing import Any
 
-from ..op.nodes import Node, widened
+from ..op.nodes import Fixed, Node, widened
 
 __all__ = ["NODES", "rectified", "translate"]
 
-_RECTIFIED = """
+_UNSQUEEZED = """
     axes = Constant <value_ints = [2, 3]> ()
     scale_map = Unsqueeze ({scale}32, axes)
     shift_map = Unsqueeze ({shift}32, axes)
-
-    scaled = Mul ({x}32, scale_map)
-    shifted = Add (scaled, shift_map)
+"""
+_RECTIFIED = """
+    scaled = Mul ({x}32, {scale})
+    shifted = Add (scaled, {shift})
     y32 = Relu (shifted)
     {y} = CastLike (y32, x)
 """
@@ -23,26 +25,30 @@ _DOUBLED = """
 """
 
 
-def rectified(x: str, scale: str, shift: str, y: str = "y") -> str:
+def rectified(x: str, scale: str, shift: str, y: str = "y", *, varying: bool = False) -> str:
     """Return the function's text behind its casts, for the map and factors of these names."""
-    return _RECTIFIED.format(x=x, scale=scale, shift=shift, y=y)
+    if varying:
+        return _RECTIFIED.format(x=x, scale=f"{scale}32", shift=f"{shift}32", y=y)
+    text = _UNSQUEEZED.format(scale=scale, shift=shift)
+    return text + _RECTIFIED.format(x=x, scale="scale_map", shift="shift_map", y=y)
 
 
-def _body(upsample: bool) -> str:
-    text = widened("x", "scale", "shift") + rectified("x", "scale", "shift", "once" if upsample else "y")
+def _body(fixed: Fixed, varying: bool) -> str:
+    upsample = bool(fixed["upsample"])
+    text = widened("x", "scale", "shift")
+    text += rectified("x", "scale", "shift", "once" if upsample else "y", varying=varying)
     return text + _DOUBLED if upsample else text
 
 
-NODES = (
-    Node(
-        "AffineRelu",
-        inputs=("x", "scale", "shift"),
-        attributes={"upsample": int},
-        body=lambda fixed: _body(bool(fixed["upsample"])),
-    ),
+# Factors that vary over a map have a node of their own, because a file holds one function of a name, and a network may
+# have factors of both ranks.
+NODES = tuple(
+    Node(name, ("x", "scale", "shift"), partial(_body, varying=varying), {"upsample": int})
+    for name, varying in (("AffineRelu", False), ("AffineReluVarying", True))
 )
 
 
 def translate(nodes: Any, x: Any, scale: Any, shift: Any, upsample: bool, backend: str | None = None) -> Any:
     """Return the node that stands for the custom op."""
-    return nodes.AffineRelu(x, scale, shift, upsample=int(upsample))
+    node = nodes.AffineRelu if len(scale.shape) == 2 else nodes.AffineReluVarying
+    return node(x, scale, shift, upsample=int(upsample))

@@ -14,11 +14,12 @@ from ..triton.variants import FLOATS, FP32, LAYOUTS, SIZES, TILES, Variant, with
 
 
 def affine_relu_triton(x: Tensor, scale: Tensor, shift: Tensor, y: Tensor, upsample: bool, channels_last: bool) -> None:
-    """Compute y from packed maps; scale and shift are contiguous float32."""
+    """Compute y from packed maps; scale and shift are float32, [N, C] or in the order of a map's memory."""
     n, channels, rows, columns = x.shape
+    axes = 0 if scale.dim() == 2 else 1 if scale.shape[1 if channels_last else 2] == 1 else 2
     _forward[grid_of_tiles(n, channels, rows * columns)](
         x, scale, shift, channels, rows * columns, columns, y,
-        CHANNELS_LAST=channels_last, UPSAMPLE=upsample, SIZE=size_class(x.numel()),
+        CHANNELS_LAST=channels_last, UPSAMPLE=upsample, AXES=axes, SIZE=size_class(x.numel()),
         enable_fp_fusion=False,  # the C++ kernel and the reference round twice too
     )  # fmt: skip
 
@@ -46,7 +47,7 @@ def _steps(channels_last: bool) -> int:
     return 16 if channels_last else 4
 
 
-@tuned_tiles("UPSAMPLE")
+@tuned_tiles("UPSAMPLE", "AXES")
 @triton.jit
 def _forward(
     x,
@@ -58,6 +59,7 @@ def _forward(
     y,
     CHANNELS_LAST: tl.constexpr,
     UPSAMPLE: tl.constexpr,
+    AXES: tl.constexpr,  # of the map, along which factors vary: none, the width, or both
     SIZE: tl.constexpr,
     VALUES: tl.constexpr,
     PIXELS: tl.constexpr,
@@ -67,10 +69,16 @@ def _forward(
     pixel += tl.arange(0, PIXELS)
     channel += tl.arange(0, CHANNELS)
     inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
-    a = tl.load(scale + sample * channels + channel, mask=channel < channels, other=0.0)
-    b = tl.load(shift + sample * channels + channel, mask=channel < channels, other=0.0)
     at = map_offsets(sample, pixel, channel, channels, pixels, CHANNELS_LAST)
-    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32) * a[None, :] + b[None, :]
+    if AXES == 0:
+        of = sample * channels + channel
+        a = tl.load(scale + of, mask=channel < channels, other=0.0)[None, :]
+        b = tl.load(shift + of, mask=channel < channels, other=0.0)[None, :]
+    else:
+        of = map_offsets(sample, pixel % columns, channel, channels, columns, CHANNELS_LAST) if AXES == 1 else at
+        a = tl.load(scale + of, mask=inside, other=0.0)
+        b = tl.load(shift + of, mask=inside, other=0.0)
+    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32) * a + b
     # A comparison with NaN is false, so NaN stays.
     value = tl.where(value < 0.0, 0.0, value).to(y.dtype.element_ty)
     if UPSAMPLE:
@@ -136,14 +144,23 @@ def _backward(
 
 
 def variants() -> Iterator[Variant]:
-    """Yield the variants to build ahead of time: affine_relu[_backward]_DTYPE_LAYOUT[_x2][_wide]."""
-    for (dtype, pointer), (layout, tile_of), upsample in product(FLOATS.items(), LAYOUTS.items(), (False, True)):
-        name = f"{dtype}_{layout}{'_x2' if upsample else ''}"
+    """Yield the variants to build ahead of time: affine_relu[_backward]_DTYPE_LAYOUT[_x2|_width|_map][_wide].
+
+    Factors that vary, along the width or over the map, have no backward kernel. No network doubles maps behind them.
+    """
+    forms = {"": (False, 0), "_x2": (True, 0), "_width": (False, 1), "_map": (False, 2)}
+    for (dtype, pointer), (layout, tile_of), form in product(FLOATS.items(), LAYOUTS.items(), forms):
+        name, (upsample, axes) = f"{dtype}_{layout}{form}", forms[form]
         factors, sizes = {"scale": FP32, "shift": FP32}, SIZES | {"columns": "i32"}
         constants = tile_of | {"UPSAMPLE": upsample}
         along = ("scale", "shift", "channels") if layout == "channels_last" else ("pixels",)
+        if axes and layout == "planes":
+            along = ("scale", "shift", "pixels", *(("columns",) if axes == 1 else ()))
         types = {"x": pointer, **factors, "y": pointer, **sizes}
-        yield from with_wide(Variant(f"affine_relu_{name}", _forward, types, constants, TILES), "x", "y", *along)
+        forward = Variant(f"affine_relu_{name}", _forward, types, constants | {"AXES": axes}, TILES)
+        yield from with_wide(forward, "x", "y", *along)
+        if axes:
+            continue
         maps = {"gradient": pointer, "x": pointer, "dx": pointer}
         types = maps | factors | {"dscale": FP32, "dshift": FP32, "samples": "i32"} | sizes
         constants = constants | {"STEPS": _steps(layout == "channels_last")}

@@ -26,7 +26,8 @@ def plain_operators() -> Iterator[None]:
 
     A network that torch.compile, torch.export or the ONNX exporter traces in this block has no operator named zellige.
     Results are those of the kernels but for rounding: sums and products are rounded one by one, as PyTorch rounds them.
-    `feather_blend` and `winograd_conv`, which belong to no exported network, stay as they are.
+    `feather_blend` and `winograd_conv`, which belong to no exported network, stay as they are. `wave_field` consists of
+    standard operators in every exported network, in this block or not.
 
     The block holds for the thread that entered it and for no other. It may be nested. An exception ends it too.
     """

@@ -55,6 +55,12 @@ FORMS = {
     "glu_layer_norm": Form("GluLayerNorm", partial(k.glu_layer_norm, eps=1e-3), (MAP,), ((8,), (8,))),
     "affine_relu": Form("AffineRelu", k.affine_relu, (MAP, (16,), (16,))),
     "affine_relu x2": Form("AffineRelu", partial(k.affine_relu, upsample=True), (MAP, (16,), (16,))),
+    "affine_relu width": Form("AffineReluVarying", k.affine_relu, (MAP, (16, 1, 6), (16, 1, 6))),
+    "affine_relu map": Form("AffineReluVarying", k.affine_relu, (MAP, MAP, MAP)),
+    "affine_relu one pixel": Form("AffineRelu", k.affine_relu, (MAP, (16, 1, 1), (16, 1, 1))),
+    "affine_relu height x2": Form(
+        "AffineReluVarying", partial(k.affine_relu, upsample=True), (MAP, (16, 4, 1), (16, 4, 1))
+    ),
     "mask_composite": Form("MaskComposite", k.mask_composite, (IMAGE, IMAGE, ONE)),
     "mask_composite bytes": Form(
         "MaskComposite", partial(k.mask_composite, logits=False, output="uint8"), (IMAGE, IMAGE, ONE)
@@ -81,6 +87,7 @@ NAMES = {torch.float32: "float32", torch.float16: "float16"}
 # A file holds one function of a name: the second form of a node goes into another network.
 SECOND = {
     "affine_relu x2",
+    "affine_relu height x2",
     "mask_composite bytes",
     "phase_epilogue affine",
     "fir_resample down",
@@ -162,7 +169,7 @@ def test_every_node_has_a_form() -> None:
 def test_a_kernel_has_nodes_or_says_why_it_has_none() -> None:
     folders = [path.parent for path in Path(kernels.__file__).parent.glob("*/op.py")]
     without = {folder.name for folder in folders if not (folder / "graph.py").exists()}
-    assert without == {"feather_blend", "winograd_conv"}
+    assert without == {"feather_blend", "wave_field", "winograd_conv"}
     assert all("graph.py" in (folder / "__init__.py").read_text() for folder in folders if folder.name in without)
 
 

@@ -59,6 +59,26 @@ def affine_relu(upsample: bool) -> Subject:
     )
 
 
+def affine_relu_varying(name: str, rows: bool, columns: bool, upsample: bool) -> Subject:
+    """Factors that vary along rows, columns or both: slices of maps, so that they lie in memory as the map does."""
+
+    def sliced(factors: Tensor) -> Tensor:
+        return factors[:, :, slice(None if rows else 1), slice(None if columns else 1)]
+
+    own = MAPS | {"result": doubled} if upsample else MAPS
+    return Subject(
+        name=f"affine_relu{' x2' if upsample else ''}, {name}",
+        call=lambda x, scale, shift, backend: kernels.affine_relu(
+            x, sliced(scale), sliced(shift), upsample, backend=backend
+        ),
+        textbook=lambda x, scale, shift: textbook.affine_relu(x, sliced(scale), sliced(shift), upsample),
+        shapes=lambda *size: [size, size, size],
+        equal=("native", "triton"),
+        gradients=3,
+        **own,
+    )
+
+
 def bias_noise_act(name: str, noises: int) -> Subject:
     def shapes(n: int, c: int, h: int, w: int) -> list[Size]:
         return [(n, c, h, w), (c,), *([(min(noises, n), 1, h, w), ()] if noises else [])]
@@ -358,9 +378,64 @@ def strided_winograd_conv(transposed: bool) -> Subject:
     )
 
 
+def wave_field(every: int, first: int) -> Subject:
+    """With `every` rows of the map for a row of factors, or with 0 under one row of them.
+
+    Sizes are N, S, T, K, L. Rows and columns of the table follow from the sizes, and the dtype is that of the waves,
+    which are widened before the call.
+    """
+
+    def coarse(s: int) -> int:
+        """The fewest rows of factors under S rows."""
+        return max(1, -(-(2 * (first + s - 1) + 1 - every) // (2 * every)) + 1) if every else 1
+
+    def cells(down: Tensor, across: Tensor) -> tuple[Tensor, Tensor]:
+        """Cells of a table of 4 by 9, many of them more than once."""
+        s, t = (torch.arange(size, device=down.device) for size in (down.shape[1], across.shape[2]))
+        return (3 * s % 4).expand(down.shape[0], -1), (4 * t % 9).expand(down.shape[0], -1)
+
+    def call(down: Tensor, across: Tensor, noise: Tensor, backend: Any) -> Tensor:
+        wide = torch.promote_types(down.dtype, torch.float32)
+        tensors = (down.to(wide), across.to(wide), noise[0].to(wide), *cells(down, across))
+        return kernels.wave_field(*tensors, down.dtype, **place, backend=backend)
+
+    place = {"every": every, "first": first} if every else {}
+    side, features = st.integers(0, 20), st.integers(0, 40)
+    return Subject(
+        name="wave_field, between rows" if every else "wave_field",
+        call=call,
+        textbook=lambda down, across, noise: textbook.wave_field(down, across, noise[0], *cells(down, across), **place),
+        # The table's first side says that it is no batch.
+        shapes=lambda n, s, t, k, m: [(n, s, 2 * k), (n, coarse(s), t, 2 * k + m), (1, 4, 9, m)],
+        # Single values, no noise, no waves, more features than a tile, more cells than one.
+        sizes=[
+            (1, 1, 1, 1, 1),
+            (2, 5, 7, 3, 2),
+            (1, 9, 3, 2, 0),
+            (3, 4, 5, 0, 3),
+            (1, 3, 2, 67, 65),
+            (1, 13, 17, 5, 3),
+        ],
+        shared=[(2, 45, 70, 33, 16), (3, 2, 301, 40, 5)],
+        long=lambda values, _: (1, 2, 1, values, 2),
+        empty=[(0, 3, 4, 2, 2), (2, 0, 4, 2, 2), (2, 3, 0, 2, 2), (2, 3, 4, 0, 0)],
+        any_size=st.tuples(st.integers(0, 3), side, side, features, features),
+        result=lambda n, s, t, k, m: (n, k + m, s, t),
+        small=(2, 7, 5, 4, 6),
+        full=(2, 67, 129, 48, 17),
+        equal=("native", "triton"),
+        gradients=3,
+        layouts=tuple(ROW_LAYOUTS),
+        by_pixel=True,
+    )
+
+
 SUBJECTS = [
     affine_relu(False),
     affine_relu(True),
+    affine_relu_varying("width", rows=False, columns=True, upsample=False),
+    affine_relu_varying("height", rows=True, columns=False, upsample=True),
+    affine_relu_varying("map", rows=True, columns=True, upsample=False),
     bias_noise_act("bias_noise_act, no noise", 0),
     bias_noise_act("bias_noise_act", 99),
     bias_noise_act("bias_noise_act, shared noise", 1),
@@ -379,6 +454,8 @@ SUBJECTS = [
     *(winograd_conv(upsample, border) for upsample in (False, True) for border in (False, True)),
     strided_winograd_conv(False),
     strided_winograd_conv(True),
+    wave_field(0, 0),
+    wave_field(3, 1),
 ]
 ON_GPUS = [subject for subject in SUBJECTS if subject.triton]
 DIFFERENTIABLE = [subject for subject in SUBJECTS if subject.gradients]

@@ -69,7 +69,7 @@ def test_custom_ops_pass_opcheck(subject):
         function, arguments = found[0]
         torch.library.opcheck(
             function,
-            tuple(t.detach().requires_grad_() if isinstance(t, Tensor) else t for t in arguments),
+            tuple(t.detach().requires_grad_(t.is_floating_point()) if isinstance(t, Tensor) else t for t in arguments),
             test_utils=("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic"),
         )
 

@@ -22,6 +22,10 @@ GOOD = {
     "nearest_centroid": {"points": t(7, 5), "centroids": t(3, 5)},
     "phase_epilogue": {"x": t(2, 24, 4, 5), "weight": t(3), "bias": t(3)},
     "rearrange": {"q": t(2, 3, 4), "k": t(2, 5, 4), "v": t(2, 5, 6)},
+    "wave_field": {
+        "down": t(2, 5, 8), "across": t(2, 3, 7, 14), "noise": t(4, 9, 6), "rows": t(2, 5).long(),
+        "columns": t(2, 7).long(), "dtype": torch.bfloat16, "every": 3, "first": 1,
+    },
     "winograd_conv": {
         "x": t(2, 3, 4, 5), "matrices": t(1, 16, 16, 32), "outputs": 6, "bias": t(6), "padding": "zeros", "crop": 0,
     },
@@ -45,21 +49,33 @@ EPS = "it must be a finite number above 0."
 SIZE = "it must be (height, width), each from 1 to 2147483520."
 FILLED = f"it must be [N, C, H, W], C, H and W at least 1, {FLOATS}."
 MATRICES = "it must be what winograd_weight returns for x of shape [2, 3, 4, 5] float32 and 6 outputs."
+WAVES, ACROSS = "it must be [N, S, 2K], float32 or float64.", "it must be [N, R, T, 2K + L], R of at least 1."
+PLACES = "they must lie from 0 to 2, the rows of across."
 KERNEL = f"[K, C, 3, 3] or [K, C, 4, 4], K and C at least 1, {FLOATS}."
 KERNEL_3X3, KERNEL_4X4 = f"[K, C, 3, 3], K and C at least 1, {FLOATS}.", f"[C, K, 4, 4], K and C at least 1, {FLOATS}."
 STRIDED = {"matrices": t(1, 16, 64, 32)}
 FIXED = "they must be 'zeros' and 0 for a 4x4 kernel."
 CROP = "it must be 0 or more, and leave at least one of 4x5 pixels."
+FACTORS = "it must be [2, 3] or [2, 3, 1 or 4, 1 or 5], float32"
 MAP, IMAGE = "x of shape [2, 3, 4, 5]", "foreground of shape [2, 3, 4, 5]"
 
 REFUSED = [
     ("affine_relu", {"x": t(3, 4, 5)}, f"x is [3, 4, 5] float32; {MAPS}"),
     ("affine_relu", {"x": t(2, 3, 4, 5).int()}, f"x is [2, 3, 4, 5] int32; {MAPS}"),
-    ("affine_relu", {"scale": t(3)}, f"scale is [3] float32; it must be [2, 3] float32 for {MAP}."),
-    ("affine_relu", {"scale": t(1, 3)}, f"scale is [1, 3] float32; it must be [2, 3] float32 for {MAP}."),
-    ("affine_relu", {"shift": t(2, 3).half()}, f"shift is [2, 3] float16; it must be [2, 3] float32 for {MAP}."),
+    *(("affine_relu", {"scale": t(*size)}, f"scale is {list(size)} float32; {FACTORS}, for {MAP}.")
+      for size in ((3,), (1, 3), (2, 3, 5), (2, 3, 2, 5), (2, 3, 1, 10), (1, 3, 1, 5), (2, 1, 4, 5), (2, 3, 4, 5, 1))),
+    ("affine_relu", {"scale": t(2, 3, 1, 5).half()}, f"scale is [2, 3, 1, 5] float16; {FACTORS}, for {MAP}."),
+    ("affine_relu", {"x": t(2, 3, 1, 5).half(), "scale": t(2, 3, 2, 5)},
+     "scale is [2, 3, 2, 5] float32; it must be [2, 3] or [2, 3, 1, 1 or 5], float32 or float16, "
+     "for x of shape [2, 3, 1, 5]."),
+    ("affine_relu", {"shift": t(2, 3).half()},
+     "shift is [2, 3] float16; it must be [2, 3] float32 for scale of shape [2, 3]."),
+    ("affine_relu", {"shift": t(2, 3, 1, 1)},
+     "shift is [2, 3, 1, 1] float32; it must be [2, 3] float32 for scale of shape [2, 3]."),
+    ("affine_relu", {"scale": t(2, 3, 1, 5), "shift": t(2, 3, 4, 5)},
+     "shift is [2, 3, 4, 5] float32; it must be [2, 3, 1, 5] float32 for scale of shape [2, 3, 1, 5]."),
     ("affine_relu", {"x": t(2, 3, 4, 5).half(), "shift": t(2, 3).double()},
-     f"shift is [2, 3] float64; it must be [2, 3] float32 or float16 for {MAP}."),
+     "shift is [2, 3] float64; it must be [2, 3] float32 or float16 for scale of shape [2, 3]."),
     ("bias_noise_act", {"x": t(3, 4, 5)}, f"x is [3, 4, 5] float32; {MAPS}"),
     ("bias_noise_act", {"x": t(2, 3, 4, 5).int()}, f"x is [2, 3, 4, 5] int32; {MAPS}"),
     ("bias_noise_act", {"bias": t(4)}, f"bias is [4] float32; it must be [3] float32 for {MAP}."),
@@ -141,6 +157,31 @@ REFUSED = [
      "k is [2, 5, 4] float16; it must be [2, 5, 4] float32 for q of shape [2, 3, 4]."),
     ("rearrange", {"v": t(2, 5, 521)}, "v is [2, 5, 521] float32; it must be [N, S, Dv], Dv from 1 to 520."),
     ("rearrange", {"v": t(2, 4, 6)}, "v is [2, 4, 6] float32; it must be [2, 5, 6] float32 for k of shape [2, 5, 4]."),
+    *(("wave_field", {"down": down}, f"down is {list(down.shape)} {str(down.dtype)[6:]}; {WAVES}")
+      for down in (t(5, 8), t(2, 5, 7), t(2, 5, 8).half(), t(2, 5, 8).int())),
+    ("wave_field", {"noise": t(4, 6)}, "noise is [4, 6] float32; it must be [H, W, L] float32, as down."),
+    ("wave_field", {"noise": t(4, 9, 6).half()}, "noise is [4, 9, 6] float16; it must be [H, W, L] float32, as down."),
+    ("wave_field", {"across": t(2, 7, 14)}, f"across is [2, 7, 14] float32; {ACROSS}"),
+    ("wave_field", {"across": t(2, 0, 7, 14)}, f"across is [2, 0, 7, 14] float32; {ACROSS}"),
+    ("wave_field", {"across": t(2, 3, 7, 8)},
+     "across is [2, 3, 7, 8] float32; it must be [2, 3, 7, 14] float32 for down of shape [2, 5, 8]."),
+    ("wave_field", {"across": t(1, 3, 7, 14)},
+     "across is [1, 3, 7, 14] float32; it must be [2, 3, 7, 14] float32 for down of shape [2, 5, 8]."),
+    ("wave_field", {"across": t(2, 3, 7, 14).double()},
+     "across is [2, 3, 7, 14] float64; it must be [2, 3, 7, 14] float32 for down of shape [2, 5, 8]."),
+    ("wave_field", {"rows": t(2, 7).long()},
+     "rows is [2, 7] int64; it must be [2, 5] int64 for down of shape [2, 5, 8]."),
+    ("wave_field", {"rows": t(2, 5).int()},
+     "rows is [2, 5] int32; it must be [2, 5] int64 for down of shape [2, 5, 8]."),
+    ("wave_field", {"columns": t(2, 5).long()},
+     "columns is [2, 5] int64; it must be [2, 7] int64 for across of shape [2, 3, 7, 14]."),
+    *(("wave_field", {"dtype": dtype},
+       f"dtype is {str(dtype)[6:]}; it must be float32, float16 or bfloat16 for float32 arguments.")
+      for dtype in (torch.float64, torch.int32)),
+    ("wave_field", {"every": 0}, "every is 0; it must be at least 1."),
+    ("wave_field", {"first": 0}, f"rows lie at -0.333333 to 1 for every = 3 and first = 0; {PLACES}"),
+    ("wave_field", {"first": 4}, f"rows lie at 1 to 2.33333 for every = 3 and first = 4; {PLACES}"),
+    ("wave_field", {"every": 1}, f"rows lie at 1 to 5 for every = 1 and first = 1; {PLACES}"),
     ("winograd_conv", {"x": t(3, 4, 5)}, f"x is [3, 4, 5] float32; {FILLED}"),
     ("winograd_conv", {"x": t(2, 3, 4, 5).int()}, f"x is [2, 3, 4, 5] int32; {FILLED}"),
     *(("winograd_conv", {"x": t(*size)}, f"x is {list(size)} float32; {FILLED}")
@@ -225,6 +266,7 @@ def test_bad_argument_is_named(kernel, changed, sentence):
 def test_an_argument_on_another_device_is_named(kernel, name):
     with pytest.raises(ShapeError) as error:
         getattr(kernels, kernel)(**(GOOD[kernel] | {name: GOOD[kernel][name].to("meta")}))
-    other = "k" if (kernel, name) == ("rearrange", "v") else next(iter(GOOD[kernel]))
+    others = {("rearrange", "v"): "k", ("affine_relu", "shift"): "scale", ("wave_field", "columns"): "across"}
+    other = others.get((kernel, name), next(iter(GOOD[kernel])))
     verb = "are" if other.endswith("s") else "is"
     assert str(error.value) == f"{name} is on meta but {other} {verb} on cpu; move it there."

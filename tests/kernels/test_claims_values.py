@@ -68,7 +68,7 @@ def test_layout_changes_no_value_and_is_kept(subject, backend, dtype):
 @each([subject for subject in SUBJECTS if subject.native])
 def test_native_threads_share_one_map(subject):
     for size in subject.shared:
-        for layout in ("contiguous", "channels-last"):
+        for layout in subject.layouts[:2]:
             tensors = subject.lay(subject.make(size), layout)
             y = subject.call(*tensors, backend="native")
             subject.judge(y, tensors)
@@ -79,7 +79,7 @@ def test_native_threads_share_one_map(subject):
 @on_each_backend([s for s in SUBJECTS if s.native and not s.name.startswith("feather")], without="reference")
 def test_a_sample_does_not_depend_on_the_others(subject, backend):
     for size in subject.shared if backend == "native" else [subject.small]:
-        for layout in ("contiguous", "channels-last"):
+        for layout in subject.layouts[:2]:
             tensors = subject.lay(subject.make(size), layout)
             y = subject.call(*tensors, backend=backend)
             for k in range(size[0]):

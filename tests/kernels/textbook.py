@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 def affine_relu(x: Tensor, scale: Tensor, shift: Tensor, upsample: bool = False) -> Tensor:
-    scale, shift = (t[:, :, None, None].to(x.dtype) for t in (scale, shift))
+    scale, shift = ((t[:, :, None, None] if t.dim() == 2 else t).to(x.dtype) for t in (scale, shift))
     y = F.relu(x * scale + shift)
     return F.interpolate(y, scale_factor=2.0) if upsample else y
 
@@ -113,3 +113,22 @@ def feather_blend(
         sums += torch.where(inside[..., None], weight * values, 0)
         totals += weight
     return torch.where(totals > 0, sums / totals, 0)
+
+
+def wave_field(
+    down: Tensor, across: Tensor, noise: Tensor, rows: Tensor, columns: Tensor, every: int = 1, first: int = 0
+) -> Tensor:
+    """Ask each row of the map for its place among the rows of factors; in the dtype of `down`."""
+    across, noise = across.to(down.dtype), noise.to(down.dtype)
+    k, table = down.shape[2] // 2, noise.shape[2]
+    lines = []
+    for i in range(rows.shape[1]):
+        place = (2 * (first + i) + 1 - every) / (2 * every) if across.shape[1] > 1 else 0
+        factors = across[:, int(place)]
+        if place % 1:
+            factors = factors + place % 1 * (across[:, int(place) + 1] - factors)
+        a, b, c = factors.split([k, k, table], 2)  # [N, T, K | L]
+        cos, sin = down[:, i, None].chunk(2, 2)
+        lines.append(torch.cat([cos * a + sin * b, noise[rows[:, i, None], columns] * c], 2))
+    y = torch.stack(lines, 1) if lines else down.new_empty(len(down), 0, across.shape[2], k + table)
+    return y.permute(0, 3, 1, 2)

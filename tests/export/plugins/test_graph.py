@@ -91,8 +91,11 @@ def test_a_node_of_another_domain_stays_as_it_is():
     assert list(split_for_plugins(model).graph.node) == list(model.graph.node)
 
 
-def test_a_node_without_a_plugin_becomes_its_function():
-    found = split_for_plugins(model_of("FirResample", ["x"], {}))
+@pytest.mark.parametrize(
+    ("op_type", "inputs"), [("FirResample", ["x"]), ("AffineReluVarying", ["x", "scale", "shift"])]
+)
+def test_a_node_without_a_plugin_becomes_its_function(op_type, inputs):
+    found = split_for_plugins(model_of(op_type, inputs, {}))
     assert [new.op_type for new in found.graph.node] == ["Identity"] * 3 and not found.functions
     onnx.checker.check_model(found)
 

@@ -31,11 +31,13 @@ def calls(dtype: torch.dtype) -> dict[str, Callable[..., Tensor]]:
 
     x, one, parts = maps(2, 8, 6, 4), maps(2, 1, 6, 4), (maps(2, 3, 6, 4), maps(2, 3, 6, 4))
     each, factors, gates = torch.randn(8), torch.randn(2, 2, 8), torch.randn(2, 4)
+    across, cells = torch.randn(2, 3, 4, 14), (torch.randint(6, (2, 5)), torch.randint(4, (2, 4)))
     tokens, strength = torch.randn(3, 2, 5, 4).to(dtype), torch.tensor(0.5)
     k = kernels
     return {
         "affine_relu": partial(k.affine_relu, x, *factors),
         "affine_relu, doubled": partial(k.affine_relu, x, *factors, True),
+        "affine_relu, varying": partial(k.affine_relu, x, *torch.randn(2, 2, 8, 1, 4)),
         "bias_noise_act": partial(k.bias_noise_act, x, each),
         "bias_noise_act, noisy": partial(k.bias_noise_act, x, each, one, strength),
         "fir_resample, up": partial(k.fir_resample, x, True),
@@ -49,6 +51,9 @@ def calls(dtype: torch.dtype) -> dict[str, Callable[..., Tensor]]:
         "phase_epilogue, affine": partial(k.phase_epilogue, x, *factors[..., :2], "affine_relu"),
         "rearrange": partial(k.rearrange, *tokens),
         "rearrange, scaled": partial(k.rearrange, *tokens, 0.3),
+        "wave_field": partial(
+            k.wave_field, torch.randn(2, 5, 8), across, torch.randn(6, 4, 6), *cells, dtype, every=3, first=1
+        ),
     }
 
 
@@ -82,7 +87,12 @@ def coco_gan() -> tuple[nn.Module, tuple[Tensor, ...]]:
     return Generator(config, spectral=False), (torch.rand(2, 4), torch.rand(2, 2))
 
 
-@pytest.mark.parametrize("make", [onegan, coco_gan])
+def dense_coco_gan() -> tuple[nn.Module, tuple[Tensor, ...]]:
+    config = CocoGanConfig(patch=8, width=1, latent=4, dense=True, padding="none")
+    return Generator(config, spectral=False), (torch.rand(2, 4), torch.rand(2, 2))
+
+
+@pytest.mark.parametrize("make", [onegan, coco_gan, dense_coco_gan])
 def test_an_exported_generator_has_standard_operators_alone(make):
     network, inputs = make()
     network = network.eval().requires_grad_(False)

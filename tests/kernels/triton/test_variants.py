@@ -53,6 +53,7 @@ def calls(dtype: torch.dtype, last: bool) -> dict[str, Callable[[], torch.Tensor
     mask = torch.zeros(3, 1, 37, 61, dtype=dtype)
     rows = (torch.zeros(3, 70, 128, dtype=dtype, requires_grad=True) for _ in range(3))
     pair = (torch.zeros(3, 150), torch.zeros(3, 150))
+    across = torch.zeros(2, 3, 150, 1, 61)
     noise = (torch.zeros(3, 1, 37, 61), torch.zeros([], dtype=dtype))
     even = x[:, :, 1:, 1:].contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
     four = maps(3, 600, 37, 61, dtype=dtype, channels_last=last).detach()
@@ -60,10 +61,19 @@ def calls(dtype: torch.dtype, last: bool) -> dict[str, Callable[[], torch.Tensor
     windows = torch.ones(37), torch.ones(61)
     points = torch.ones(300, 40, dtype=dtype)
     patches = image.detach()[:1].expand(5, 3, 37, 61)
+    field = (torch.zeros(3, 37, 40), torch.zeros(37, 61, 16), torch.zeros(3, 37).long(), torch.zeros(3, 61).long())
     force: dict[str, Any] = {"backend": "triton"}
+
+    def wave_field(coarse: int) -> torch.Tensor:
+        down, noise, *cells = field
+        return zk.wave_field(down, torch.zeros(3, coarse, 61, 56), noise, *cells, dtype, every=8, first=4, **force)
+
     return {
         "affine_relu": lambda: zk.affine_relu(x, *pair, **force),
         "affine_relu x2": lambda: zk.affine_relu(x, *pair, True, **force),
+        "affine_relu width": lambda: zk.affine_relu(x, *across, **force),
+        "affine_relu height": lambda: zk.affine_relu(x, *(t.mT[:, :, :37] for t in across), **force),
+        "affine_relu map": lambda: zk.affine_relu(x, *(t.expand(x.shape) for t in across), **force),
         "glu_layer_norm": lambda: zk.glu_layer_norm(x, torch.zeros(75), torch.zeros(75), **force),
         "phase_epilogue": lambda: zk.phase_epilogue(four, torch.zeros(75), torch.zeros(75), **force),
         "phase_epilogue affine": lambda: zk.phase_epilogue(four, *pair, "affine_relu", **force),
@@ -75,6 +85,8 @@ def calls(dtype: torch.dtype, last: bool) -> dict[str, Callable[[], torch.Tensor
         "mask_composite": lambda: zk.mask_composite(image, image, mask, **force),
         "mask_composite bytes": lambda: zk.mask_composite(image.detach(), image, mask, output="uint8", **force),
         "nearest_centroid": lambda: zk.nearest_centroid(points, points[:9], **force),
+        "wave_field": lambda: wave_field(1),
+        "wave_field moving": lambda: wave_field(6),
         "feather_blend": lambda: zk.feather_blend(patches, positions, *windows, (99, 201), **force),
     }
 
