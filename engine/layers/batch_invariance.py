@@ -1,12 +1,14 @@
 """Makes networks batch invariant on a CPU: a sample's results have the same bits in any batch.
 
-Only the layers below round a sample differently in another batch (torch 2.13 on x86, for one number of threads):
+Only the layers below round a sample differently in another batch (torch 2.13 on x86):
 
 | layer | why the batch changes its rounding | how it computes instead |
 |---|---|---|
 | linear | matrix products treat the rows beyond the last whole 16 differently | pads the rows to a multiple of 16 |
 | convolution | a single map of up to 20,480 numbers goes to other code than oneDNN | takes such a map twice |
 | norm of a map | torch divides a large channels-last batch among its threads before it sums | takes one map at a time |
+
+A product with outputs that are no multiple of 16 has other bits with 3 threads or more; linear layers pad them too.
 
 Each of these layers has a form: a class with the same weights under the same names. A new layer adds a row to `_FORMS`.
 """
@@ -21,7 +23,7 @@ from .batch_parts import is_written
 from .convolutions import CodedConv, PaddedConv, UpConv
 from .norms import MapNorm
 
-__all__ = ["BatchInvariantLinear", "make_batch_invariant"]
+__all__ = ["BatchInvariantLinear", "BatchInvariantPointConv", "make_batch_invariant"]
 
 _SMALL = 20480  # numbers of a map
 
@@ -35,10 +37,34 @@ class BatchInvariantLinear(nn.Linear):
 
     @staticmethod
     def multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return x W^T + b, whose rows have the same bits in any batch."""
-        if is_written():
+        """Return x W^T + b, whose rows have the same bits in any batch, with any number of threads."""
+        if is_written():  # then the number of rows is a symbol
             return F.linear(x, weight, bias)
-        return F.linear(F.pad(x, (0, 0, 0, -len(x) % 16)), weight, bias)[: len(x)]
+        (count, width), rows, outputs = (len(x), len(weight)), -len(x) % 16, -len(weight) % 16
+        x = F.pad(x, (0, 0, 0, rows)) if rows else x
+        if outputs:
+            weight = F.pad(weight, (0, 0, 0, outputs))
+            bias = None if bias is None else F.pad(bias, (0, outputs))
+        return F.linear(x, weight, bias)[:count, :width].contiguous()
+
+
+class BatchInvariantPointConv(nn.Conv2d):
+    """A 1x1 convolution whose pixels, in evaluation on a CPU, have the same bits in any map, batch and thread count.
+
+    In float32 oneDNN's convolution has others with another number of threads, or fewer than 16 maps (torch 2.13). A
+    product of matrices with the pixels as rows has not, and is as fast.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve [N, C, H, W] to [N, C', H, W]."""
+        if self.training or is_written() or x.device.type != "cpu" or self.weight.dtype != torch.float32:
+            return super().forward(x)
+        pixels = x.permute(0, 2, 3, 1)
+        y = BatchInvariantLinear.multiply(pixels.flatten(0, 2), self.weight.flatten(1), self.bias)
+        return y.unflatten(0, pixels.shape[:3]).permute(0, 3, 1, 2)
 
 
 class _Pairs(nn.Module):

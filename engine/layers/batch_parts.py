@@ -8,11 +8,13 @@ from torch import Tensor
 
 from ...kernels.op import plain
 
-__all__ = ["WIDEST_CPU_MAP", "is_written", "joined", "part_sizes", "parts_of"]
+__all__ = ["WIDEST_CPU_MAP", "WIDEST_CPU_PIECE", "is_written", "joined", "part_sizes", "parts_of", "piece_size"]
 
 # Bytes of a layer's widest map in one part. Larger maps spill from the caches, and the C heap then returns their pages
 # to the system and takes them again.
 WIDEST_CPU_MAP = 3 * 2**20
+# The same of one sample that is cut into pieces. These overlap, and each takes a fixed time, so they are larger.
+WIDEST_CPU_PIECE = 4 * 2**20
 
 
 def is_written() -> bool:
@@ -33,12 +35,34 @@ def part_sizes(x: Tensor, widest: int, training: bool, least: int = 1, step: int
         step: every part but the last is a multiple of it; no part is smaller.
     """
     count = x.shape[0]  # len(x) would fix the batch size of an exported graph
-    if training or is_written() or x.device.type != "cpu":
+    if _as_one(x, training):
         return [count]
     most = max(WIDEST_CPU_MAP // widest, least)
     parts = max(min(-(-count // most), count // max(least, step)), 1)
     bounds = [-(-count // step) * k // parts * step for k in range(parts)] + [count]
     return [stop - start for start, stop in pairwise(bounds)]
+
+
+def piece_size(x: Tensor, widest: int, training: bool, count: int, least: int) -> int:
+    """The size of nearly equal pieces in which to run a single sample, if these may be cut out of it.
+
+    Args:
+        x: the sample, [1, ...]; a larger batch is one piece.
+        widest: bytes of its widest map.
+        training: whether the network is in training.
+        count: the number of smallest pieces, such as patches along a side.
+        least: the fewest of these in a piece.
+    Returns:
+        the number of smallest pieces in each; `count` if the sample is one piece.
+    """
+    if _as_one(x, training) or x.shape[0] != 1:
+        return count
+    parts = min(-(-widest // WIDEST_CPU_PIECE), count)
+    return min(max(-(-count // max(parts, 1)), least), count)
+
+
+def _as_one(x: Tensor, training: bool) -> bool:
+    return training or is_written() or x.device.type != "cpu"
 
 
 def parts_of(sizes: Sequence[int], *batches: Tensor) -> list[tuple[Tensor, ...]]:

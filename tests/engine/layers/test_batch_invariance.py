@@ -6,7 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from zellige.engine.layers.batch_invariance import make_batch_invariant
+from zellige.engine.layers.batch_invariance import (
+    BatchInvariantLinear,
+    BatchInvariantPointConv,
+    make_batch_invariant,
+)
 from zellige.engine.layers.norms import MapNorm
 from zellige.engine.systems.onegan.blocks import VectorTable
 
@@ -75,3 +79,24 @@ def test_a_copy_computes_with_its_own_weights(kind: str, copied: Callable[[nn.Mo
     x = normal(1, *shape)
     assert not other(x).any() and layer(x).any()
     assert names == list(layer.state_dict()) == list(other.state_dict())
+
+
+@pytest.mark.parametrize("inputs", [5, 96, 128])
+@pytest.mark.parametrize("outputs", [3, 16, 24, 40])
+def test_rows_have_the_same_bits_with_any_number_of_threads(inputs: int, outputs: int) -> None:
+    torch.manual_seed(0)
+    linear, point = BatchInvariantLinear(inputs, outputs).eval(), BatchInvariantPointConv(inputs, outputs).eval()
+    rows, image = torch.randn(308, inputs), torch.randn(1, inputs, 22, 14).to(memory_format=torch.channels_last)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3, 5):
+            torch.set_num_threads(count)
+            found.append((linear(rows), linear(rows[:77]), point(image), point(image[:, :, 3:9])))
+    finally:
+        torch.set_num_threads(threads)
+    for whole, part, maps, some in found:
+        assert torch.equal(whole, found[0][0]) and torch.equal(part, whole[:77])
+        assert torch.equal(maps, found[0][2]) and torch.equal(some, maps[:, :, 3:9])
+    torch.testing.assert_close(found[0][0], torch.nn.functional.linear(rows, linear.weight, linear.bias))
+    expected = torch.nn.functional.conv2d(image, point.weight, point.bias)
+    torch.testing.assert_close(found[0][2], expected, rtol=1e-5, atol=1e-5)
