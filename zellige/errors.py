@@ -13,6 +13,7 @@ __all__ = [
     "MapError",
     "MissingExtraError",
     "OutputError",
+    "ResumeError",
     "ShapeError",
     "SizeError",
     "TaskError",
@@ -20,6 +21,7 @@ __all__ = [
     "UnknownModelError",
     "UnknownRecipeError",
     "ValuesError",
+    "WorkerError",
     "ZelligeError",
 ]
 
@@ -97,6 +99,14 @@ class MapError(ZelligeError):
 
 class OutputError(ZelligeError):
     """An output path that cannot be written, or a file format that does not fit."""
+
+
+class ResumeError(ZelligeError):
+    """An unfinished picture that this call cannot go on with, because it was begun otherwise or is damaged."""
+
+
+class WorkerError(ZelligeError):
+    """A worker process that cannot start, or that ended before its work; or a number of workers that cannot be."""
 
 
 class TrainingError(ZelligeError):

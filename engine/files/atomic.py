@@ -1,5 +1,7 @@
 """Files and folders that appear under their names only when they are complete. Nothing else in this package renames."""
 
+import hashlib
+import io
 import os
 import secrets
 import shutil
@@ -8,13 +10,16 @@ from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from zellige.errors import OutputError
 
-__all__ = ["PARTIAL", "AtomicFile", "AtomicFolder", "output_errors", "take_name", "write_file"]
+from .hostile import open_regular
+
+__all__ = ["PARTIAL", "AtomicFile", "AtomicFolder", "output_errors", "partial_of", "sync", "take_name", "write_file"]
 
 PARTIAL = ".zellige-*.partial"  # the names of unfinished files and folders, which lie beside their targets
+_LONGEST = 200  # bytes of a target's name within the name of its partial; file systems allow 255 in all
 
 
 @contextmanager
@@ -60,10 +65,26 @@ class AtomicFile:
         self.open()
         self.discard()
 
-    def open(self) -> BinaryIO:
-        """Create the temporary file and return it, open for writing."""
+    def open(self, *, fixed: bool = False, resume: bool = False) -> BinaryIO:
+        """Create the temporary file and return it, open for writing.
+
+        Args:
+            fixed: give it the name that `partial_of` tells, so that another process finds it, and replace an older one.
+                The caller keeps other processes away.
+            resume: open the older one with its content instead; it then can be read too.
+        """
+        self._temporary = partial_of(self.path) if fixed else _beside(self._target)
         with output_errors(self.path):
-            self._file = open(self._temporary, "xb")  # noqa: SIM115 - closed by commit or discard
+            if resume:
+                self._file = io.BufferedRandom(
+                    cast(io.FileIO, open_regular(self._temporary, os.O_RDWR | os.O_NOFOLLOW))
+                )
+            else:
+                if fixed:
+                    self._temporary.unlink(missing_ok=True)
+                self._file = open(self._temporary, "xb")  # noqa: SIM115 - closed by commit, release or discard
+        if fixed and not resume:
+            _sync_names(self._temporary.parent)
         return self._file
 
     def commit(self) -> None:
@@ -81,10 +102,15 @@ class AtomicFile:
         """Remove the temporary file; the target stays as it was."""
         if self._file is None:
             return
-        with suppress(OSError):  # closing flushes, which fails once more on a full disk
-            self._file.close()
+        self.release()
         with suppress(OSError):  # the whole folder may have been removed meanwhile
             self._temporary.unlink()
+
+    def release(self) -> None:
+        """Close the temporary file and leave it, so that it can be resumed; the target stays as it was."""
+        if self._file is not None:
+            with suppress(OSError):  # closing flushes, which fails once more on a full disk
+                self._file.close()
         self._file = None
 
     def __enter__(self) -> BinaryIO:
@@ -140,12 +166,19 @@ class AtomicFolder:
         self.open()
         self.discard()
 
-    def open(self) -> Path:
-        """Create the temporary folder and return it."""
+    def open(self, *, fixed: bool = False, resume: bool = False) -> Path:
+        """Create the temporary folder and return it; arguments are those of `AtomicFile.open`."""
+        self._temporary = partial_of(self.path) if fixed else _beside(self._target)
+        if resume:
+            return self._temporary
         self._made = [folder for folder in self._target.parents if not os.path.lexists(folder)]
         try:
             with output_errors(self.path):
+                if fixed and self._temporary.is_dir():
+                    shutil.rmtree(self._temporary)
                 self._temporary.mkdir(parents=True)
+                if fixed:
+                    _sync_names(self._temporary.parent)
         except OutputError:
             self.discard()
             raise
@@ -160,7 +193,7 @@ class AtomicFolder:
         with output_errors(self.path):
             content = self._temporary / part
             for path in chain([content], content.rglob("*")):  # one after the other, because there may be millions
-                _sync(path)
+                sync(path)
             self._refuse_others()
             older = _beside(self._target) if self._target.is_dir() and any(self._target.iterdir()) else None
             if older is not None:
@@ -182,6 +215,9 @@ class AtomicFolder:
         for parent in self._made:
             with suppress(OSError):  # the parent was never made, or others have put something into it
                 parent.rmdir()
+
+    def release(self) -> None:
+        """Leave the temporary folder, so that it can be resumed; the target stays as it was."""
 
     def __enter__(self) -> Path:
         return self.open()
@@ -210,6 +246,14 @@ def write_file(path: str | os.PathLike[str], *parts: bytes) -> None:
             file.write(part)
 
 
+def partial_of(path: str | os.PathLike[str], ending: str = "partial") -> Path:
+    """The fixed name beside `path` of its unfinished content, or with another ending of what belongs to that."""
+    target = _target(Path(path))
+    name = os.fsencode(target.name)
+    known = target.name if len(name) <= _LONGEST else hashlib.sha256(name).hexdigest()
+    return target.with_name(f".zellige-{known}.{ending}")
+
+
 def take_name(draft: Path, path: str | os.PathLike[str]) -> None:
     """Rename a finished file on the same file system to `path`, durably; a file that lies there is replaced.
 
@@ -218,7 +262,7 @@ def take_name(draft: Path, path: str | os.PathLike[str]) -> None:
     """
     target = _target(Path(path))
     with output_errors(Path(path)):
-        _sync(draft)
+        sync(draft)
         os.replace(draft, target)
         _sync_names(target.parent)
 
@@ -235,7 +279,8 @@ def _beside(target: Path) -> Path:
     return target.with_name(f".zellige-{secrets.token_hex(8)}.partial")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -247,4 +292,4 @@ def _sync_names(folder: Path) -> None:
     # The new name is durable only once the folder is flushed. Some network file systems and Windows cannot open a
     # folder to flush it; the file's content is durable there too.
     with suppress(OSError):
-        _sync(folder)
+        sync(folder)

@@ -20,7 +20,7 @@ from .kinds import START_BYTES, kind_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["MOST_PIXELS", "as_rgb", "contact_sheet", "read_picture", "to_uint8", "write_png"]
+__all__ = ["MOST_PIXELS", "as_rgb", "contact_sheet", "read_picture", "text_of", "to_uint8", "write_png"]
 
 Pixels = NDArray[np.uint8]
 
@@ -49,8 +49,29 @@ def read_picture(path: str | os.PathLike[str]) -> Image.Image:
             floats, signed numbers or more than 16 bits.
     """
     path = Path(path)
+    with _opened(path) as file:
+        return _decoded(file, path)
+
+
+def text_of(path: str | os.PathLike[str], name: str) -> str:
+    """A text of a PNG file; empty if it has none of this name.
+
+    Raises:
+        DataError: the file is missing, damaged, no PNG, or has more text than is read.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        try:
+            with Image.open(file, formats=("PNG",)) as picture:
+                return str(getattr(picture, "text", {}).get(name, ""))
+        except Exception as error:  # Pillow raises another class for each fault
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"{path} cannot be read as a PNG image ({reason.rstrip('.')})") from error
+
+
+def _opened(path: Path) -> BinaryIO:
     try:
-        file = open_regular(path)
+        return open_regular(path)
     except IrregularFileError as error:
         if path.is_dir():
             raise DataError(f"{path} is a folder; give the image files in it, such as {path}/*.png") from None
@@ -59,8 +80,6 @@ def read_picture(path: str | os.PathLike[str]) -> Image.Image:
         raise DataError(f"there is no image file {path}; {_ADVICE}") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}; check its name and permissions") from None
-    with file:
-        return _decoded(file, path)
 
 
 def _decoded(file: BinaryIO, path: Path) -> Image.Image:

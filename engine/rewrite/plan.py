@@ -8,7 +8,7 @@ process adopts the choice of the first one.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from typing import Any
@@ -16,15 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zellige.errors import ConfigError
 from zellige.version import __version__
 
 from ..device import processor
+from ..files.hostile import shown
 from ..layers.ambient import own_modes
 from .fold_norm import fold_norms
 from .forms import forms
 from .plan_cache import Times, keep, read
 
-__all__ = ["AS_TRAINED", "Choice", "apply", "plan", "rewritten"]
+__all__ = ["AS_TRAINED", "Choice", "apply", "plan", "rewritten", "rewritten_as"]
 
 logger = logging.getLogger(__name__)
 
@@ -108,14 +110,35 @@ def rewritten(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
     return choices
 
 
-@own_modes()
+def rewritten_as(network: nn.Module, chosen: Mapping[str, str]) -> None:
+    """Fold norms and put forms in the network that another process has chosen, so that its results have the same bits.
+
+    Args:
+        network: the network, changed in place.
+        chosen: the path of each layer to its form.
+    Raises:
+        ConfigError: the network has no such layer, or the layer no such form.
+    """
+    fold_norms(network)
+    layers = dict(network.named_modules())
+    for path, form in chosen.items():
+        if path not in layers or form not in {AS_TRAINED, *forms(layers[path])}:
+            raise ConfigError(f"the layer {shown(path)} has no form {shown(form)}")
+    _put(network, chosen)
+
+
 def apply(network: nn.Module, choices: Sequence[Choice]) -> None:
     """Replace layers with their chosen forms."""
-    for choice in choices:
-        if choice.form != AS_TRAINED:
-            parent, _, name = choice.layer.rpartition(".")
+    _put(network, {choice.layer: choice.form for choice in choices})
+
+
+@own_modes()
+def _put(network: nn.Module, chosen: Mapping[str, str]) -> None:
+    for path, form in chosen.items():
+        if form != AS_TRAINED:
+            parent, _, name = path.rpartition(".")
             owner = network.get_submodule(parent)
-            setattr(owner, name, forms(getattr(owner, name))[choice.form]())
+            setattr(owner, name, forms(getattr(owner, name))[form]())
 
 
 def _given(layers: dict[str, nn.Module], run: Callable[[], Any]) -> dict[str, tuple[Tensor, ...]]:

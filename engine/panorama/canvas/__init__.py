@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from zellige.errors import OutputError, SizeError
 from zellige.version import __version__
 
+from ...files.atomic import partial_of
+
 if TYPE_CHECKING:
     from .canvas import Canvas
 
-__all__ = ["FORMATS", "Format", "listed", "open_canvas", "paths_of"]
+__all__ = ["FORMATS", "Format", "format_of", "is_unfinished", "listed", "open_canvas", "paths_of", "resumable"]
 
 
 class Format(NamedTuple):
@@ -24,18 +27,20 @@ class Format(NamedTuple):
             needs only the extensions.
         name: the canvas's class in it.
         compressions: the names that it knows; the first is the default.
+        resumes: whether an unfinished picture can be gone on with.
     """
 
     module: str
     name: str
     compressions: tuple[str, ...]
+    resumes: bool = True
 
 
 _TIFF = Format("tiff", "TiffCanvas", ("deflate", "none", "zstd", "jpeg"))
 FORMATS = {
     ".tif": _TIFF,
     ".tiff": _TIFF,
-    ".png": Format("png", "PngCanvas", ("deflate",)),
+    ".png": Format("png", "PngCanvas", ("deflate",), resumes=False),
     ".zarr": Format("zarr", "ZarrCanvas", ("zstd", "none")),
     ".dzi": Format("dzi", "DziCanvas", ("jpeg", "png")),
 }
@@ -55,6 +60,7 @@ def open_canvas(
     quality: int | None = None,
     cyclic: tuple[bool, bool] = (False, False),
     metadata: Mapping[str, str] | None = None,
+    tile: tuple[int, int] | None = None,
 ) -> "Canvas":
     """Prepare a picture file in the format of its extension.
 
@@ -70,6 +76,7 @@ def open_canvas(
         quality: of JPEG, from 1 to 100, on the scale of libjpeg; None takes 95.
         cyclic: whether the picture closes on itself (vertically, horizontally); reduced levels then do as well.
         metadata: names and values that are kept inside the file, with the version of this package. None keeps nothing.
+        tile: height and width of a tile, multiples of 16; None chooses them.
     Returns:
         A canvas, to be used in a `with` statement.
     Raises:
@@ -80,7 +87,7 @@ def open_canvas(
     from .canvas import Canvas, Grid, Settings
 
     path = Path(path)
-    form = _format_of(path)
+    form = format_of(path)
     chosen = compression or form.compressions[0]
     if chosen not in form.compressions:
         raise OutputError(
@@ -94,10 +101,12 @@ def open_canvas(
         raise SizeError(f"A picture of {width}x{height} pixels has no pixels; both sides must be at least 1.")
     if max(width, height) > _LARGEST_SIDE:
         raise SizeError(f"{width}x{height} is too large for a picture file: no side may exceed {_LARGEST_SIDE} pixels.")
-    known = {} if metadata is None else {"version": f"zellige {__version__}", **metadata}
-    settings = Settings(chosen, _QUALITY if quality is None else quality, cyclic, known)
+    settings = Settings(chosen, _QUALITY if quality is None else quality, cyclic)
+    if metadata is not None:
+        lossy = {"quality": str(settings.quality)} if chosen == "jpeg" else {}
+        settings = replace(settings, metadata={"version": f"zellige {__version__}", **metadata, **lossy})
     canvas: Canvas = getattr(import_module(f".{form.module}", __package__), form.name)(
-        path, Grid(height, width, _tile_shape(height, width, patch)), settings
+        path, Grid(height, width, tile or _tile_shape(height, width, patch)), settings
     )
     return canvas
 
@@ -112,7 +121,18 @@ def listed() -> str:
     return _either(tuple(FORMATS))
 
 
-def _format_of(path: Path) -> Format:
+def resumable() -> str:
+    """The extensions of pictures that can be resumed, as words of a sentence."""
+    return _either(tuple(extension for extension, form in FORMATS.items() if form.resumes))
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a run that was stopped has left an unfinished picture of this name."""
+    return partial_of(paths_of(path)[-1]).exists() and partial_of(path, "journal").exists()
+
+
+def format_of(path: Path) -> Format:
+    """The row of the table for a picture's extension; raises OutputError if there is none."""
     try:
         return FORMATS[path.suffix.lower()]
     except KeyError:

@@ -5,17 +5,23 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zellige.errors import OutputError, ShapeError
+from zellige.errors import OutputError, ResumeError, ShapeError
 
+from ...files.atomic import partial_of
+from ..scene import Region
 from .encode import Seconds
+
+if TYPE_CHECKING:
+    from ..journal import Journal
+    from .finished import Finished
 
 __all__ = ["Canvas", "Grid", "Pixels", "Settings"]
 
@@ -43,6 +49,13 @@ class Grid:
     def origin(self, index: int) -> tuple[int, int]:
         """Row and column of the first pixel of a tile."""
         return index // self.columns * self.tile[0], index % self.columns * self.tile[1]
+
+    def pixels(self, tiles: int) -> int:
+        """Pixels of the first `tiles` tiles."""
+        if tiles == self.tiles:
+            return self.height * self.width
+        top, left = self.origin(tiles)
+        return top * self.width + min(self.tile[0], self.height - top) * left
 
     def shape(self, index: int) -> tuple[int, int, int]:
         """Shape of a tile, cropped to the picture."""
@@ -83,6 +96,9 @@ class Output(Protocol):
     def discard(self) -> None:
         """Remove what has no name yet."""
 
+    def release(self) -> None:
+        """Close what has no name yet, and leave it."""
+
 
 class Canvas(ABC):
     """A picture file that takes its tiles in row-major order.
@@ -91,28 +107,72 @@ class Canvas(ABC):
     completes the picture, makes it durable and renames it to the target. Leaving it with an exception removes what is
     temporary, and the target stays as it was.
 
+    With a journal the temporary file or folder has a fixed name, and the tiles that the journal counts are there
+    already: the next tile is the one behind them. An exception then leaves what the journal keeps.
+
     Attributes:
+        partial: the fixed name; None if the format cannot be resumed.
+        done: the number of tiles that were there when the canvas was entered.
         tile: height and width in pixels of the tiles that it takes; tiles at the border are cropped to the picture.
         resident_bytes: the most host memory that it holds while it is open.
         seconds: the time that it took so far.
     """
 
-    def __init__(self, output: Output, grid: Grid, resident_bytes: int) -> None:
+    def __init__(self, output: Output, grid: Grid, settings: Settings, resident_bytes: int) -> None:
+        self.partial: Path | None = partial_of(output.path)
+        self.done = 0
         self.tile = grid.tile
         self.resident_bytes = resident_bytes
         self.seconds = Seconds()
         self._output = output
         self._grid = grid
+        self._settings = settings
+        self._journal: Journal | None = None
         self._written = 0
         self._closed = False
 
     def __enter__(self) -> Self:
         try:
+            if self._journal is not None:
+                self._journal.clear()
+                self.done = self._journal.tiles
             self._begin()
+            self._written = self.done
         except BaseException:  # such as no memory or no thread; Python does not call `__exit__` then
-            self._output.discard()
+            self._leave()
             raise
         return self
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Everything that decides the file beside its pixels and its metadata, as values of JSON."""
+        known: dict[str, Any] = {"format": self._output.path.suffix.lower(), "compression": self._settings.compression}
+        if self._settings.compression == "jpeg":
+            known["quality"] = self._settings.quality
+        return known | {"tile": list(self.tile), "closed": [int(axis) for axis in self._settings.cyclic]}
+
+    @property
+    def path(self) -> Path:
+        """The picture's file or folder."""
+        return self._output.path
+
+    @property
+    def resumed_pixels(self) -> int:
+        """Pixels that were there when the canvas was entered."""
+        return self._grid.pixels(self.done)
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the file says of itself; it can be changed before the canvas is entered."""
+        return self._settings.metadata
+
+    @metadata.setter
+    def metadata(self, known: Mapping[str, str]) -> None:
+        self._settings = replace(self._settings, metadata=known)
+
+    def follow(self, journal: "Journal") -> None:
+        """Let an opened journal count the tiles, before the canvas is entered."""
+        self._journal = journal
 
     def write(self, tile: Pixels) -> None:
         """Take the next tile, uint8 [h, w, 3]; the caller may reuse the memory at once.
@@ -128,6 +188,23 @@ class Canvas(ABC):
             raise ShapeError(f"tile {self._written} must be uint8 {expected}; got {tile.dtype} {tile.shape}")
         began = time.perf_counter()
         self._take(tile, *self._grid.origin(self._written))
+        self.seconds.waiting += time.perf_counter() - began
+        self._written += 1
+
+    def keep(self, older: "Finished") -> None:
+        """Take the next tile from a finished picture of the same size and format, as it is there.
+
+        Its encoded bytes are copied if the format allows it, else its pixels.
+
+        Raises:
+            ShapeError: the picture is full.
+            DataError: the older picture cannot be read.
+            OutputError: this tile or an earlier one could not be written.
+        """
+        if self._written == self._grid.tiles:
+            raise ShapeError(f"the picture is full: it has {self._grid.tiles} tiles")
+        began = time.perf_counter()
+        self._keep(older, self._written)
         self.seconds.waiting += time.perf_counter() - began
         self._written += 1
 
@@ -162,7 +239,26 @@ class Canvas(ABC):
     def discard(self) -> None:
         """End the threads and remove what has no name yet; a picture that is closed stays."""
         self._abandon()
-        self._output.discard()
+        self._leave()
+
+    def unresumable(self, fault: str) -> ResumeError:
+        """The error for a partial that cannot be gone on with."""
+        return ResumeError(f"{self.partial} {fault}, so {self.path} cannot be resumed. Begin anew without --resume.")
+
+    def _leave(self) -> None:
+        if self._journal is not None and self._journal.keeps and not self._closed:
+            self._output.release()
+        else:
+            self._output.discard()
+
+    @property
+    def _how(self) -> dict[str, bool]:
+        """How the output is opened."""
+        return {"fixed": self._journal is not None, "resume": self._journal is not None and self._journal.resumed}
+
+    def _keep(self, older: "Finished", index: int) -> None:
+        (top, left), (height, width, _) = self._grid.origin(index), self._grid.shape(index)
+        self._take(older.pixels(Region(top, left, height, width)), top, left)
 
     @abstractmethod
     def _begin(self) -> None: ...

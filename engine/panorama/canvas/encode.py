@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from zellige.errors import OutputError
+from zellige.errors import OutputError, ZelligeError
 
 from ...files.atomic import output_errors
 from ..scene import Region
@@ -105,6 +105,17 @@ class Encoder(Generic[Encoded]):
         free[:height, :width] = tile
         self._queue.put(self._pool.submit(self._work, free, Region(top, left, height, width)))
 
+    def pass_on(self, encoded: Encoded) -> None:
+        """Take what `encode` would give for the next tile.
+
+        Raises:
+            OutputError: an earlier tile could not be compressed or written.
+        """
+        self._raise_failure()
+        ready: Future[Encoded] = Future()
+        ready.set_result(encoded)
+        self._queue.put(ready)
+
     def finish(self) -> None:
         """Wait until all tiles are written.
 
@@ -153,6 +164,8 @@ class Encoder(Generic[Encoded]):
         raise _Abandoned
 
     def _raise_failure(self) -> None:
+        if isinstance(self._failure, ZelligeError):
+            raise self._failure
         if self._failure is not None:
             with output_errors(self._path):
                 if isinstance(self._failure, OSError):

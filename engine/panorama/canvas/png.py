@@ -33,10 +33,10 @@ class PngCanvas(Canvas):
                 "here, because it needs the whole picture in memory. "
                 f"Write {path.with_suffix('.tif').name} instead, which has no such limit."
             )
-        self._description = settings.description
         self._picture: Image.Image | None = None
         self._target = AtomicFile(path)
-        super().__init__(self._target, grid, grid.width * grid.height * BYTES_PER_PIXEL)
+        super().__init__(self._target, grid, settings, grid.width * grid.height * BYTES_PER_PIXEL)
+        self.partial = None  # nothing is on the disk before the whole picture is there
 
     def _begin(self) -> None:
         self._file = self._target.open()
@@ -49,8 +49,8 @@ class PngCanvas(Canvas):
     def _finish(self) -> None:
         assert self._picture is not None, "the canvas is open"
         chunks = PngImagePlugin.PngInfo()
-        if self._description:
-            chunks.add_text("Description", self._description)
+        if self._settings.description:
+            chunks.add_text("Description", self._settings.description)
         began = time.perf_counter()
         with output_errors(self._output.path):
             self._picture.save(self._file, format="PNG", pnginfo=chunks)

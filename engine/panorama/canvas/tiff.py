@@ -1,19 +1,24 @@
 """Writes tiled BigTIFF files of any size: RGB in one of four compressions, reproducible to the byte."""
 
 import math
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
 from zellige.errors import MissingExtraError, SizeError
 
-from ...files.atomic import AtomicFile
+from ...files.atomic import AtomicFile, output_errors
 from ..scene import Region
 from .canvas import Canvas, Grid, Pixels, Settings
 from .encode import TILES_IN_MEMORY, Encoder
+from .finished import Finished, FinishedTiff
+
+if TYPE_CHECKING:
+    from ..journal import Journal
 
 __all__ = ["TiffCanvas", "tiff_bytes"]
 
@@ -44,18 +49,24 @@ class TiffCanvas(Canvas):
     def __init__(self, path: Path, grid: Grid, settings: Settings) -> None:
         memory = tiff_bytes(grid)
         self._compress = _compressor(settings)
-        self._settings = settings
         self._target = AtomicFile(path)
-        super().__init__(self._target, grid, memory)
+        super().__init__(self._target, grid, settings, memory)
 
     def _begin(self) -> None:
-        file = self._target.open()
+        if self._journal is not None and self._journal.resumed:
+            file = self._resumed(self._journal)
+        else:
+            file = self._target.open(**self._how)
         self._encoder = Encoder(
             self._output.path, self.tile, self._encode, lambda tiles: self._drain(file, tiles), self.seconds
         )
 
     def _take(self, tile: Pixels, top: int, left: int) -> None:
         self._encoder.put(tile, top, left)
+
+    def _keep(self, older: Finished, index: int) -> None:
+        assert isinstance(older, FinishedTiff), "an older picture of this format"
+        self._encoder.pass_on(older.encoded(index))
 
     def _finish(self) -> None:
         self._encoder.finish()
@@ -75,7 +86,7 @@ class TiffCanvas(Canvas):
 
         with tifffile.TiffWriter(file, bigtiff=True, byteorder="<") as writer:
             writer.write(
-                tiles,
+                tiles if self._journal is None else self._noted(self._journal, file, tiles),
                 shape=(self._grid.height, self._grid.width, 3),
                 dtype=np.uint8,
                 tile=self.tile,
@@ -88,6 +99,62 @@ class TiffCanvas(Canvas):
                 metadata=None,
                 **_TAGS[self._settings.compression],
             )
+
+    def _resumed(self, journal: "Journal") -> BinaryIO:
+        """Open the unfinished file, cut behind the last tile that the journal counts; what lies before stays."""
+        assert self.partial is not None, "a TIFF can be resumed"
+        if not self.partial.is_file():
+            raise self.unresumable("is missing")
+        file = self._target.open(**self._how)
+        most = 2**12 + 2 * math.prod(self.tile) * 3  # bytes, which no compression makes of a tile
+        with output_errors(self._output.path):
+            size = file.seek(0, os.SEEK_END)
+            counted = 0 < len(journal.lengths) == journal.tiles <= self._grid.tiles
+            if size < journal.end or not counted or max(journal.lengths) > most:
+                raise self.unresumable("does not hold the tiles that its journal counts")
+            file.truncate(journal.end)
+            file.seek(0)
+        kept = _Kept(file, journal.end - sum(journal.lengths), journal.end)
+        return cast(BinaryIO, kept)
+
+    def _noted(self, journal: "Journal", file: BinaryIO, tiles: Iterator[bytes]) -> Iterator[bytes]:
+        """All tiles of the file; those that are there already are zeros, and the journal gets lines for the others."""
+        place = journal.end - sum(journal.lengths)
+        for length in journal.lengths:
+            yield bytes(length)
+            place += length
+            if file.tell() != place:
+                raise self.unresumable("does not hold its tiles where its journal says")
+        count, lengths = len(journal.lengths), []
+        for tile in tiles:
+            yield tile
+            count += 1  # tifffile asks for the next tile when it has written this one
+            lengths.append(len(tile))
+            if journal.due(count):
+                file.flush()
+                os.fsync(file.fileno())
+                journal.note(count, lengths, file.tell())
+                lengths.clear()
+
+
+class _Kept:
+    """A file in which the bytes of a range stay as they are, although they are written once more.
+
+    tifffile counts the tiles that it writes, and cannot begin in the middle. So it writes all of a resumed file again.
+    """
+
+    def __init__(self, file: BinaryIO, start: int, end: int) -> None:
+        self._file, self._start, self._end = file, start, end
+
+    def write(self, content: bytes) -> int:
+        place = self._file.tell()
+        if self._start <= place < self._end:
+            self._file.seek(place + len(content))
+            return len(content)
+        return self._file.write(content)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def tiff_bytes(grid: Grid) -> int:

@@ -2,9 +2,10 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ import numpy as np
 
 from zellige.errors import MissingExtraError
 
-from ...files.atomic import AtomicFolder, output_errors
+from ...files.atomic import AtomicFolder, output_errors, sync
 from ..scene import Region
 from .canvas import Canvas, Grid, Pixels, Settings
 from .encode import WORKERS, Encoder, Seconds, in_threads
+from .finished import Finished
+from .zarr_kept import Kept, shard_of
 
 __all__ = ["ZarrCanvas"]
 
 _LARGEST_CHUNK = 256
 _ZSTD_LEVEL = 3
+_CONFIG = {"write_empty_chunks": True}
 # Halving ends at a level with no side above it, which a viewer shows at once.
 _SMALLEST_LEVEL = 512
 # Whole tiles for each worker. While a level is halved: its two free tiles, four tiles of the level above, the zarr
@@ -48,19 +52,31 @@ class ZarrCanvas(Canvas):
             import zarr  # noqa: F401 - imported here so that a missing package shows before the rendering
         except ImportError as error:
             raise MissingExtraError("zarr", "writing Zarr", "zarr") from error
-        self._settings = settings
         self._folder = AtomicFolder(path, is_canvas)
         self._folder.check()
-        super().__init__(self._folder, grid, _TILES_A_WORKER * WORKERS * math.prod(grid.tile) * 3)
+        self._kept: Kept | None = None
+        super().__init__(self._folder, grid, settings, _TILES_A_WORKER * WORKERS * math.prod(grid.tile) * 3)
 
     def _begin(self) -> None:
-        root = self._folder.open()
+        root = self._folder.open(**self._how)
         sizes = list(_sizes(self._grid.height, self._grid.width))
         known = {"cyclic": [bool(axis) for axis in self._settings.cyclic], **self._settings.metadata}
         attributes = {"ome": _ome(self._output.path.stem, len(sizes)), "zellige": known}
         with output_errors(self._output.path):
-            self._levels = _arrays(root, sizes, self.tile, self._settings.compression, attributes, self.seconds)
-        self._encoder = Encoder(self._output.path, self.tile, self._encode, _pull, self.seconds)
+            if self._how["resume"]:
+                self._sweep(root)
+                try:
+                    self._levels = _opened(root, len(sizes), self.seconds)
+                except (OSError, ValueError, KeyError, TypeError):  # JSON that is not zarr's
+                    raise self.unresumable("has metadata that cannot be read") from None
+            else:
+                self._levels = _arrays(root, sizes, self.tile, self._settings.compression, attributes, self.seconds)
+            if self._journal is not None:
+                for path in [root, *(root / str(k) for k in range(len(sizes)))]:
+                    sync(path / "zarr.json")
+                    sync(path)
+        self._root = root
+        self._encoder = Encoder(self._output.path, self.tile, self._encode, self._drain, self.seconds)
 
     def _take(self, tile: Pixels, top: int, left: int) -> None:
         self._encoder.put(tile, top, left)
@@ -69,18 +85,57 @@ class ZarrCanvas(Canvas):
         pixels = np.moveaxis(tile[: place.height, : place.width], 2, 0)
         self._levels[0][:, place.top : place.top + place.height, place.left : place.left + place.width] = pixels
 
+    def _drain(self, results: Iterator[None]) -> None:
+        durable = count = self.done
+        for _ in results:
+            count += 1
+            if self._journal is not None and self._journal.due(count):
+                shards = [self._shard(self._root, k) for k in range(durable, count)]
+                for path in chain(shards, *_folders(shards)):
+                    sync(path)
+                self._journal.note(count)
+                durable = count
+
+    def _keep(self, older: Finished, index: int) -> None:
+        if self._kept is None:
+            self._kept = Kept(older.path, self._root, [level.shape[1:] for level in self._levels], self.tile)
+        self._kept.copy(0, index)
+
+    def _shard(self, root: Path, index: int) -> Path:
+        """The file of a tile."""
+        return shard_of(root, 0, index, self._grid.columns)
+
+    def _sweep(self, root: Path) -> None:
+        """Remove all shards but those that the journal counts: the others may be half written, and are made again."""
+        for folder, _, files in os.walk(root):
+            for name in files:
+                if name != "zarr.json" and not self._is_done(Path(folder, name).relative_to(root).parts):
+                    Path(folder, name).unlink()
+        if not all(self._shard(root, k).is_file() for k in range(self.done)):
+            raise self.unresumable("does not hold the tiles that its journal counts")
+
+    def _is_done(self, parts: tuple[str, ...]) -> bool:
+        if len(parts) != 5 or parts[:3] != ("0", "c", "0") or not (parts[3] + parts[4]).isdecimal():
+            return False
+        return int(parts[3]) * self._grid.columns + int(parts[4]) < self.done
+
     def _finish(self) -> None:
         self._encoder.finish()
         with output_errors(self._output.path):
-            for above, level in zip(self._levels, self._levels[1:], strict=False):
-                self._halve(above, level)
+            for number in range(1, len(self._levels)):
+                self._halve(number)
 
-    def _halve(self, above: Any, level: Any) -> None:
+    def _halve(self, number: int) -> None:
         """Write a level, shard by shard, from the finished one above."""
+        above, level = self._levels[number - 1 : number + 1]
         _, height, width = level.shape
         grid = Grid(height, width, level.shards[1:])
+        kept = None if self._kept is None else self._kept.of_level(number, self._settings.cyclic)
 
         def shard(index: int) -> None:
+            if kept is not None and self._kept is not None and kept[index]:
+                self._kept.copy(number, index)
+                return
             began = time.perf_counter()
             (top, left), (high, wide, _) = grid.origin(index), grid.shape(index)
             pixels = np.empty((3, high, wide), np.uint8)
@@ -157,16 +212,8 @@ def _arrays(
     """Create the group and its arrays in an empty folder."""
     import zarr
     from zarr.codecs import Crc32cCodec, ZstdCodec
-    from zarr.storage import LocalStore
 
-    class TimedStore(LocalStore):  # type: ignore[misc]  # zarr is untyped where it is not installed
-        async def set(self, key: str, value: Any) -> None:
-            began = time.perf_counter()
-            await super().set(key, value)
-            spent = time.perf_counter() - began
-            seconds.add(encode=-spent, write=spent)  # the thread that encodes waits for it
-
-    group = zarr.create_group(TimedStore(root), attributes=attributes)
+    group = zarr.create_group(_store(root, seconds), attributes=attributes)
     packed = (ZstdCodec(level=_ZSTD_LEVEL),) if compression == "zstd" else ()
     return [
         group.create_array(
@@ -179,20 +226,43 @@ def _arrays(
             filters=None,
             fill_value=0,
             dimension_names=("c", "y", "x"),
-            config={"write_empty_chunks": True},
+            config=_CONFIG,
         )
         for k, (height, width) in enumerate(sizes)
     ]
 
 
+def _opened(root: Path, levels: int, seconds: Seconds) -> list[Any]:
+    """Open the arrays of an unfinished picture."""
+    import zarr
+
+    store = _store(root, seconds)
+    # `open_array` takes a configuration too, and ignores it if the array exists: black shards were left out.
+    return [zarr.open_array(store, path=str(k), mode="r+").with_config(_CONFIG) for k in range(levels)]
+
+
+def _store(root: Path, seconds: Seconds) -> Any:
+    from zarr.storage import LocalStore
+
+    class TimedStore(LocalStore):  # type: ignore[misc]  # zarr is untyped where it is not installed
+        async def set(self, key: str, value: Any) -> None:
+            began = time.perf_counter()
+            await super().set(key, value)
+            spent = time.perf_counter() - began
+            seconds.add(encode=-spent, write=spent)  # the thread that encodes waits for it
+
+    return TimedStore(root)
+
+
+def _folders(shards: list[Path]) -> Iterator[list[Path]]:
+    """The folders whose names must be durable with those of new shards: of the row, and of the rows."""
+    for level in (0, 1, 2, 3):
+        yield sorted({path.parents[level] for path in shards})
+
+
 def _chunk(side: int) -> int:
     """The largest divisor of a shard's side, which is a multiple of 16, that is no larger than a chunk may be."""
     return next(chunk for chunk in range(min(side, _LARGEST_CHUNK), 0, -1) if side % chunk == 0)
-
-
-def _pull(results: Iterator[None]) -> None:
-    for _ in results:
-        pass
 
 
 def _window(level: Any, rows: tuple[int, int], columns: tuple[int, int], cyclic: tuple[bool, bool]) -> Pixels:

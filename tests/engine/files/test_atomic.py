@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from zellige.engine.files.atomic import AtomicFile, AtomicFolder, take_name, write_file
+from zellige.engine.files.atomic import AtomicFile, AtomicFolder, partial_of, take_name, write_file
 from zellige.errors import OutputError
 
 
@@ -166,3 +166,37 @@ def test_a_folder_is_checked_before_it_is_needed(tmp_path: Path, name: str, reas
     with pytest.raises(OutputError, match=reason):
         AtomicFolder(tmp_path / name).check()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_partial_has_a_fixed_name_beside_the_file_that_a_link_means(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.tif").symlink_to("folder/a.tif")
+    assert partial_of(tmp_path / "link.tif") == partial_of(tmp_path / "folder" / "a.tif")
+    assert partial_of(tmp_path / "a.tif") == tmp_path / ".zellige-a.tif.partial"
+    assert partial_of(tmp_path / "a.tif", "journal") == tmp_path / ".zellige-a.tif.journal"
+    long = {partial_of(tmp_path / f"{'ä' * 120}{k}").name for k in range(2)}
+    assert len(long) == 2 and all(len(name.encode()) < 255 for name in long)
+
+
+def test_a_released_file_is_opened_again_with_its_content(tmp_path: Path) -> None:
+    output = AtomicFile(tmp_path / "a.tif")
+    output.open(fixed=True).write(b"half")
+    output.release()
+    assert partial_of(tmp_path / "a.tif").read_bytes() == b"half"
+    output = AtomicFile(tmp_path / "a.tif")
+    file = output.open(fixed=True, resume=True)
+    assert file.read() == b"half"
+    file.write(b" and half")
+    output.commit()
+    assert (tmp_path / "a.tif").read_bytes() == b"half and half" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_link_in_place_of_a_partial_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_bytes(b"theirs")
+    partial_of(tmp_path / "a.tif").symlink_to("theirs")
+    with pytest.raises(OutputError, match=r"a\.tif cannot be written"):
+        AtomicFile(tmp_path / "a.tif").open(fixed=True, resume=True)
+    output = AtomicFile(tmp_path / "a.tif")
+    output.open(fixed=True).write(b"ours")
+    output.commit()
+    assert (tmp_path / "theirs").read_bytes() == b"theirs" and (tmp_path / "a.tif").read_bytes() == b"ours"

@@ -14,7 +14,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from zellige.engine.layers.convolutions import CodedConv, JoinedConvTranspose2d, PaddedConv, UpConv
 from zellige.engine.rewrite.forms import forms
-from zellige.engine.rewrite.plan import AS_TRAINED, Choice, apply, plan, rewritten
+from zellige.engine.rewrite.plan import AS_TRAINED, Choice, apply, plan, rewritten, rewritten_as
+from zellige.errors import ConfigError
 from zellige.kernels.winograd_conv.op import native_dtypes
 
 from .judge import layer
@@ -223,6 +224,22 @@ class TestChoosing:
             choices = plan(network, lambda: network(*inputs))
         apply(network, [forced(network, choice, last=False) for choice in choices])
         assert not any(t.is_inference() for t in (*network.parameters(), *network.buffers()))
+
+    @pytest.mark.parametrize("last", [False, True])
+    def test_another_process_takes_over_the_forms_with_the_same_bits(self, last: bool) -> None:
+        network, other = Tiny(), Tiny()
+        choices = [forced(network, choice, last) for choice in plan(network, run(network))]
+        apply(network, choices)
+        rewritten_as(other, {choice.layer: choice.form for choice in choices})
+        assert [type(part) for part in other.modules()] == [type(part) for part in network.modules()]
+        assert torch.equal(run(other)(), run(network)())
+
+    @pytest.mark.parametrize("chosen", [{"nowhere": AS_TRAINED}, {"up": "of gold"}, {"": "phases"}, {"last": "phases"}])
+    def test_forms_that_a_network_lacks_are_refused(self, chosen: dict[str, str]) -> None:
+        network = Tiny()
+        with pytest.raises(ConfigError, match=r"^the layer .* has no form '.*'$"):
+            rewritten_as(network, chosen)
+        assert [type(part) for part in network.modules()] == [type(part) for part in Tiny().modules()]
 
     def test_random_numbers_go_on_as_if_nothing_was_measured(self) -> None:
         network = Tiny()
