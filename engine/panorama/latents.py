@@ -58,6 +58,10 @@ class StillLatents:
         """Latents at positions [n], float64 [n, length]."""
         return np.broadcast_to(self.latent, (len(rows), len(self.latent)))
 
+    def part(self, latent: Floats, rows: Floats, columns: Floats) -> Floats:
+        """The factor of a latent's normal vector at positions [n], float64 [n]: 1 if it is this latent, else 0."""
+        return np.full(len(rows), float(np.array_equal(latent, self.latent)))
+
 
 class AnchoredLatents:
     """A latent for every place of a picture that goes round several turns.
@@ -88,6 +92,10 @@ class AnchoredLatents:
         upper = self._arc(self._anchors(top, left), self._anchors(top, right), across)
         lower = self._arc(self._anchors(below, left), self._anchors(below, right), across)
         return self._arc(upper, lower, down)
+
+    def part(self, latent: Floats, rows: Floats, columns: Floats) -> Floats:
+        """The factor of a latent's normal vector at positions [n]: 0, because anchors are independent of it."""
+        return np.zeros(len(rows))
 
     def _place(self, positions: Floats, axis: int) -> tuple[Indices, Indices, Floats]:
         """The anchors before and after each position, and the position's share of the way between them."""

@@ -16,7 +16,7 @@ from zellige.errors import MapError
 from ..files.hostile import IrregularFileError, open_regular, shown
 from .latents import fixed_latent
 
-__all__ = ["MOST_COLOURS", "Entry", "hexadecimal", "read_legend"]
+__all__ = ["MOST_COLOURS", "Entry", "hexadecimal", "read_latent", "read_legend"]
 
 Colour = tuple[int, int, int]
 
@@ -96,7 +96,7 @@ def _latent(table: dict[str, Any], where: str, folder: Path, length: int) -> tup
         name = table["latent"]
         if not isinstance(name, str) or not name:
             raise MapError(f'{where} has latent = {shown(name)}; give the name of a file, such as "desert.npy"')
-        return _read_latent(folder / name, where, length), name
+        return read_latent(folder / name, where, length), name
     for key in ("seed", "image"):
         number = table.get(key, 0)
         if type(number) is not int or not 0 <= number <= _MOST_SEED:
@@ -105,8 +105,18 @@ def _latent(table: dict[str, Any], where: str, folder: Path, length: int) -> tup
     return fixed_latent(seed, image, length), f"seed {seed}" + (f", image {image}" if image else "")
 
 
-def _read_latent(path: Path, where: str, length: int) -> npt.NDArray[np.float64]:
-    """Read one vector of a .npy file; pickled objects in it are never opened."""
+def read_latent(path: Path, where: str, length: int) -> npt.NDArray[np.float64]:
+    """Read one vector of a .npy file; pickled objects in it are never opened.
+
+    Args:
+        path: the file.
+        where: what the latent is of, for errors.
+        length: the length that it must have.
+    Returns:
+        float64 [length] in [-1, 1].
+    Raises:
+        MapError: the file cannot be read, or holds something else.
+    """
     content = io.BytesIO(_content(path, f"the latent of {where}"))
     try:
         version = np.lib.format.read_magic(content)

@@ -1,5 +1,6 @@
 """Maps: a small picture whose colours say which latent lies where in a panorama."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,15 @@ class RegionMap:
             for entry, count in zip(self.legend, counts, strict=True)
         ]
         return {"regions": regions, "map_pixels_moved": self.moved}
+
+    def digests(self) -> tuple[str, str]:
+        """SHA-256 of the pixels' numbers, and of the colours with their latents."""
+        height, width = self.regions.shape
+        numbers = hashlib.sha256(f"{height}x{width} ".encode() + np.ascontiguousarray(self.regions).tobytes())
+        legend = hashlib.sha256()
+        for entry in self.legend:
+            legend.update(repr(entry.colour).encode() + np.asarray(entry.latent, "<f8").tobytes())
+        return numbers.hexdigest(), legend.hexdigest()
 
 
 def read_map(path: Path, legend: Path, length: int) -> RegionMap:
@@ -155,6 +165,15 @@ class MapLatents:
             return to_uniform(np.sqrt(1 - self.vary**2) * gauss + self.vary * drift)
         alone = (weights > 0).sum(axis=0) == 1
         return np.where(alone[:, None], self.latents[weights.argmax(axis=0)], to_uniform(gauss))
+
+    def part(self, latent: Floats, rows: Floats, columns: Floats) -> Floats:
+        """The factor of a latent's normal vector in those at positions [n], float64 [n]; 0 if no region has it."""
+        weights = self.weights(rows, columns)
+        share, squares = np.zeros(len(rows)), np.zeros(len(rows))
+        for weight, own in zip(weights, self.latents, strict=True):
+            squares += weight**2
+            share += weight * np.array_equal(latent, own)
+        return np.sqrt(1 - self.vary**2) * share / np.sqrt(squares)
 
     def weights(self, rows: Floats, columns: Floats) -> Floats:
         """Areas of the regions within the squares, in pixels of the map; float64 [regions, n]."""

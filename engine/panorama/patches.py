@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from .lattice import Lattice
-from .scene import Scene
+from .scene import Inside, Scene
 
 __all__ = ["Block", "Panoramic", "PatchMaker", "Run"]
 
 Block: TypeAlias = tuple[int, int]  # number of micro patches, down and across, that are made at once
-# A function from latents [n, latent] and micro coordinates [n, dimensions] of n blocks, float32 on the maker's device,
-# to the blocks' pixels [n, channels, side * down, side * across] in [-1, 1].
+# A function from latents [n, latent], or [n, R, T, latent] for the cells of blocks, and micro coordinates
+# [n, dimensions] of n blocks, float32 on the maker's device, to the blocks' pixels [n, channels, side * down,
+# side * across] in [-1, 1].
 Run: TypeAlias = Callable[[Tensor, Tensor, Block], Tensor]
 
 
@@ -27,10 +28,9 @@ class PatchMaker(Protocol):
         latent: length of a latent.
         device: the device that it runs on and leaves patches on.
         dtype: the dtype of patches until they are blended.
-        batching: the smallest batch, and the number of which every batch is a multiple; a block has the same bits in
-            all such batches.
         weights: bytes of each tensor of its weights.
-        blocks: whether several patches under one latent can be made at once.
+        only: the one block that it makes; None if it makes any.
+        inside: how it takes latents that move inside of a block; None if it cannot.
         graph: whether a graph runtime runs it, which keeps more memory than torch does.
     """
 
@@ -53,13 +53,13 @@ class PatchMaker(Protocol):
     def dtype(self) -> torch.dtype: ...  # noqa: D102
 
     @property
-    def batching(self) -> tuple[int, int]: ...  # noqa: D102
-
-    @property
     def weights(self) -> list[int]: ...  # noqa: D102
 
     @property
-    def blocks(self) -> bool: ...  # noqa: D102
+    def only(self) -> Block | None: ...  # noqa: D102
+
+    @property
+    def inside(self) -> Inside | None: ...  # noqa: D102
 
     @property
     def graph(self) -> bool: ...  # noqa: D102
@@ -68,15 +68,21 @@ class PatchMaker(Protocol):
         """Make n blocks; arguments and result are those of `Run`."""
         ...
 
-    def live_bytes(self, block: Block, count: int) -> int:
-        """The most bytes of tensors, without weights, that are alive at once while `count` blocks are made."""
+    def live_bytes(self, block: Block, cells: tuple[int, ...], count: int) -> int:
+        """The most bytes of tensors, without weights, that are alive at once while `count` blocks are made.
+
+        Args:
+            block: micro patches down and across.
+            cells: rows and columns of latents in a block; empty for one latent.
+            count: number of blocks.
+        """
         ...
 
-    def prepared(self, block: Block, most: int, memory: int | None) -> tuple[Run, int]:
+    def prepared(self, block: Block, cells: tuple[int, ...], most: int, memory: int | None) -> tuple[Run, int]:
         """Get ready for a picture whose batches all have one size, except a smaller last one.
 
         Args:
-            block: the picture's block.
+            block, cells: of the picture, as in `live_bytes`.
             most: the largest number of blocks in a batch.
             memory: bytes of a CUDA device that inputs, results and workspaces of a graph may take; None for no limit.
         Returns:

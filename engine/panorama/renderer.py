@@ -17,7 +17,7 @@ from ..device import show_bytes
 from ..layers.ambient import own_modes
 from ..layers.finite import require_finite
 from .patches import Block, PatchMaker, Run
-from .plan import block_bytes, filled, fixed_bytes, too_small
+from .plan import block_bytes, fixed_bytes, too_small
 from .scene import Region, Scene
 
 __all__ = ["Renderer"]
@@ -106,25 +106,25 @@ class Renderer:
             [count, channels, P block[0], P block[1]] in the maker's dtype; equal for any batch size, on a CPU bit for
             bit. With `reuse` the next call overwrites them.
         Raises:
-            BudgetError: memory is too small even for the smallest batch.
+            BudgetError: memory is too small even for one block.
             ValuesError: a value is not finite.
         """
         patches = self._room(count, block)
         start = 0
         while start < count:
             # Batches are equal parts, because a last batch of a few patches would run at a fraction of the speed.
-            parts = -(-(count - start) // self._most(block))
-            stop = min(start + filled(self.maker, -(-(count - start) // parts)), count)
+            parts = -(-(count - start) // max(self.batch // (block[0] * block[1]), 1))
+            stop = start + -(-(count - start) // parts)
             latents, coordinates = conditions(start, stop)
             try:
-                patches[start:stop] = self._call(latents, coordinates, block)
+                patches[start:stop] = (self.run or self.maker)(latents, coordinates, block)
                 start = stop
                 continue
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
             # The error's traceback held the activations, so they are free only here, after the `except` block.
-            self._shrink(stop - start, block)
+            self._shrink(stop - start, block, tuple(latents.shape[1:-1]))
         require_finite(patches, self.name)  # once for all batches, because it waits for a CUDA device
         return patches
 
@@ -138,30 +138,16 @@ class Renderer:
             self._patches = patches
         return patches[:count]
 
-    def _call(self, latents: Tensor, coordinates: Tensor, block: Block) -> Tensor:
-        missing = filled(self.maker, len(latents)) - len(latents)
-        if missing:
-            latents, coordinates = (torch.cat([t, t[-1:].expand(missing, -1)]) for t in (latents, coordinates))
-        patches: Tensor = (self.run or self.maker)(latents, coordinates, block)
-        return patches[: len(patches) - missing]
-
-    def _most(self, block: Block) -> int:
-        """The largest number of blocks in one call."""
-        least, step = self.maker.batching
-        return max(least, self.batch // (block[0] * block[1]) // step * step)
-
-    def _shrink(self, tried: int, block: Block) -> None:
+    def _shrink(self, tried: int, block: Block, cells: tuple[int, ...]) -> None:
         if self.maker.device.type == "cuda":
             torch.cuda.empty_cache()
-        least, step = self.maker.batching
-        if tried <= least:
-            needed = block_bytes(self.maker, block, least) + fixed_bytes(self.maker, None, 1, 0)
+        if tried == 1:
+            needed = block_bytes(self.maker, block, cells, 1) + fixed_bytes(self.maker, None, 1, 0)
             if self.budget is None:
                 raise BudgetError(f"{self.name} needs about {show_bytes(needed)} of memory and less is free; free some")
             raise too_small(self.name, max(needed, self.budget + 2**20), self.budget)
         area = block[0] * block[1]
-        fewer = max(tried // 2 // step * step, least)
-        self.batch = fewer * area
+        self.batch = tried // 2 * area
         logger.warning("out of memory with %d patches a batch; going on with %d", tried * area, self.batch)
 
     def _tensor(self, array: npt.NDArray[np.float64]) -> Tensor:

@@ -10,7 +10,7 @@ from zellige.errors import SizeError
 
 from .lattice import Lattice
 
-__all__ = ["Region", "Scene", "Work", "turns", "window"]
+__all__ = ["Inside", "Region", "Scene", "Work", "turns", "window"]
 
 Floats = npt.NDArray[np.float64]
 LatentField = Callable[[Floats, Floats], Floats]
@@ -24,6 +24,34 @@ class Region:
     left: int
     height: int
     width: int
+
+
+@dataclass(frozen=True)
+class Inside:
+    """The cells of a block for which a maker takes latents that move inside of it.
+
+    Attributes:
+        a_patch: cells along a side of a patch.
+        reach: cells beyond each side of the block, for which there must be latents too.
+        fixed: axes (vertical, horizontal) along which there is a latent for every cell even if it does not move; along
+            the other axes it cannot move. None if every scene may choose, and the maker also takes one latent a block.
+    """
+
+    a_patch: int
+    reach: int
+    fixed: tuple[bool, bool] | None = None
+
+    def count(self, patches: int) -> int:
+        """Cells along a side of a block."""
+        return self.a_patch * patches + 2 * self.reach
+
+    def places(self, first: Floats, patches: int) -> Floats:
+        """Positions in micro patches of the cells along a side of blocks at [n], float64 [n, cells].
+
+        The latent at position p is that of a patch whose centre is at p + 1/2.
+        """
+        cells = (np.arange(self.count(patches)) - self.reach + 0.5) / self.a_patch - 0.5
+        return first[:, None] + cells
 
 
 @dataclass(frozen=True)
@@ -47,10 +75,11 @@ class Work:
 class Scene:
     """A picture laid out on a model's lattice.
 
-    Along an axis where the latent moves, patches are laid at every half step and blended. Along other axes they lie
-    edge to edge. A cyclic axis where the latent moves closes on itself. An open one has no patches at the half steps
-    beyond its ends, for whose coordinates no generator was trained. The outermost half of its first and last patch is
-    theirs alone, because `feather_blend` divides by the sum of the weights.
+    Blocks of patches lie edge to edge if the latent may move inside of them. Else, along an axis where the latent
+    moves, single patches are laid at every half step and blended. A cyclic axis where the latent moves closes on
+    itself. An open one has no patches at the half steps beyond its ends, for whose coordinates no generator was
+    trained. The outermost half of its first and last patch is theirs alone, because `feather_blend` divides by the sum
+    of the weights.
 
     Args:
         lattice: the model's lattice of one turn.
@@ -59,7 +88,8 @@ class Scene:
         latents: gives the latents [n, length] at lattice positions (rows [n], columns [n]).
         moving: whether the latent moves (vertically, horizontally).
         first: lattice position of the top left patch (negative beyond the boundary).
-        block: micro patches, down and across, that are made at once; 1 along axes where the latent moves.
+        block: micro patches, down and across, that are made at once; 1 along axes where the latent moves at half steps.
+        inside: how the maker takes latents that move inside of a block; None lays half steps.
     """
 
     lattice: Lattice
@@ -70,6 +100,7 @@ class Scene:
     moving: tuple[bool, bool] = (False, False)
     first: tuple[int, int] = (0, 0)
     block: tuple[int, int] = (1, 1)
+    inside: Inside | None = None
 
     @property
     def height(self) -> int:
@@ -80,6 +111,18 @@ class Scene:
     def width(self) -> int:
         """Pixels."""
         return self.columns * self.patch
+
+    @property
+    def halved(self) -> tuple[bool, bool]:
+        """Whether patches are laid at every half step (vertically, horizontally)."""
+        return (False, False) if self.inside else self.moving
+
+    @property
+    def cells(self) -> tuple[int, ...]:
+        """Rows and columns of latents in a block; empty if each block has one latent."""
+        if self.inside is None or not any(self._spread):
+            return ()
+        return tuple(self.inside.count(n) if many else 1 for n, many in zip(self.block, self._spread, strict=True))
 
     @property
     def whole(self) -> Region:
@@ -95,20 +138,22 @@ class Scene:
         return Work(rows, columns, corners)
 
     def conditions(self, rows: Floats, columns: Floats) -> tuple[Floats, Floats]:
-        """Latents [n, length] and micro coordinates [n, dimensions] at positions of the picture."""
-        # The half step before column 0 lies at the end of the last turn. Without np.mod its latent would be another one
-        # and the picture would not close.
-        wrapped = (
-            np.mod(positions, extent) if moves and axis.cyclic else positions
-            for positions, extent, moves, axis in zip(
-                (rows, columns), (self.rows, self.columns), self.moving, self.lattice.axes, strict=True
-            )
+        """Latents [n, length], or [n, *cells, length], and micro coordinates [n, dimensions] at positions of blocks."""
+        coordinates = self.lattice.micro(rows + self.first[0], columns + self.first[1])
+        if not self.cells:
+            return self.latents(self._held(0, rows), self._held(1, columns)), coordinates
+        assert self.inside is not None
+        down, across = (
+            self._held(axis, self.inside.places(first, n) if many else first[:, None])
+            for axis, (first, n, many) in enumerate(zip((rows, columns), self.block, self._spread, strict=True))
         )
-        return self.latents(*wrapped), self.lattice.micro(rows + self.first[0], columns + self.first[1])
+        grid = np.broadcast_arrays(down[:, :, None], across[:, None, :])
+        latents = self.latents(*(positions.ravel() for positions in grid))
+        return latents.reshape(*grid[0].shape, -1), coordinates
 
     def windows(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """The blending weights of a block's rows, and those of its columns."""
-        down, across = (window(self.patch * n, moves) for n, moves in zip(self.block, self.moving, strict=True))
+        down, across = (window(self.patch * n, halved) for n, halved in zip(self.block, self.halved, strict=True))
         return down, across
 
     def check(self, region: Region) -> None:
@@ -128,13 +173,28 @@ class Scene:
                     f"the {self.width}x{self.height} picture"
                 )
 
+    @property
+    def _spread(self) -> tuple[bool, bool]:
+        """Axes along which a block has many latents."""
+        return (self.inside.fixed if self.inside else None) or self.moving
+
+    def _held(self, axis: int, positions: Floats) -> Floats:
+        """Positions inside of the picture: gone round on a cyclic axis where the latent moves, at the end of others."""
+        if not self.moving[axis]:
+            return positions
+        extent = (self.rows, self.columns)[axis]
+        if self.lattice.axes[axis].cyclic:
+            # What lies before column 0 is the end of the last turn; the picture closes because they have one latent.
+            return np.mod(positions, extent)
+        return np.clip(positions, -0.5, extent - 0.5)
+
     def _along(self, axis: int, start: int, length: int) -> tuple[Floats, npt.NDArray[np.int64]]:
         """Positions in patches, and in pixels relative to `start`, of the blocks that meet [start, start + length)."""
         size = self.patch * self.block[axis]
-        pitch = size // 2 if self.moving[axis] else size
+        pitch = size // 2 if self.halved[axis] else size
         first = (start - size) // pitch + 1
         last = (start + length - 1) // pitch
-        if self.moving[axis] and not self.lattice.axes[axis].cyclic:
+        if self.halved[axis] and not self.lattice.axes[axis].cyclic:
             first, last = max(first, 0), min(last, ((self.rows, self.columns)[axis] * self.patch - size) // pitch)
         steps = np.arange(first, last + 1, dtype=np.int64)
         return steps.astype(np.float64) * (pitch / self.patch), steps * pitch - start

@@ -35,6 +35,14 @@ CONFIGS = {
         topology="cylinder", rows=3, columns=4, patch=8, latent=6, width=4, critic_width=1,
         dense=True, padding="none",
     ),
+    "dense wide": CocoGanConfig(
+        topology="cylinder", rows=3, columns=12, patch=32, latent=6, width=16, critic_width=1,
+        dense=True, padding="none",
+    ),
+    "dense torus": CocoGanConfig(
+        topology="torus", rows=2, columns=3, patch=8, latent=5, width=4, critic_width=1,
+        dense=True, padding="none",
+    ),
     "torus": CocoGanConfig(topology="torus", rows=2, columns=3, patch=4, latent=5, width=2, critic_width=1),
     # More than one tile of a file each way.
     "large": CocoGanConfig(topology="plane", rows=66, columns=67, patch=8, latent=6, width=4, critic_width=1),

@@ -7,8 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ...layers.convolutions import Padding
 from ...panorama.lattice import Lattice, Topology
+from ...panorama.scene import Inside
 
 __all__ = ["CocoGanConfig", "Config"]
+
+
+_STRIP, _STRIP_PATCHES, _STRIP_PIXELS = 8, 128, 2**18
 
 
 class CocoGanConfig(BaseModel):
@@ -96,6 +100,38 @@ class CocoGanConfig(BaseModel):
         """
         down, across = (min(axis.patches, 4) if self.dense else 1 for axis in self.lattice.axes)
         return down, across
+
+    @property
+    def strip_block(self) -> tuple[int, int]:
+        """Micro patches, down and across, that are made at once while the latent moves inside of them.
+
+        Up to 8 down, in equal parts, because what reaches beyond an open axis is lost, and up to 128 or 2^18 pixels in
+        all, on a cyclic axis of more than one turn too.
+        """
+        down = -(-self.rows // -(-self.rows // _STRIP))
+        across = max(min(_STRIP_PATCHES, _STRIP_PIXELS // self.patch**2) // down, 1)
+        return down, across if self.lattice.axes[1].cyclic else min(self.columns, across)
+
+    @property
+    def inside(self) -> Inside:
+        """How a generator with dense places takes latents that move inside of a block: for two cells a patch."""
+        margin = 1  # of the image's convolution; then from the last block back to the stem
+        for _, up in reversed(self.generator_blocks):
+            margin = (margin + 2 + up) // (1 + up)
+        return Inside(2, margin + 1)
+
+    @property
+    def strip_cells(self) -> tuple[int, int]:
+        """Rows and columns of latents in the graph `strip`."""
+        down, across = (
+            self.inside.count(n) if moves else 1 for n, moves in zip(self.strip_block, self.strip_moves, strict=True)
+        )
+        return down, across
+
+    @property
+    def strip_moves(self) -> tuple[bool, bool]:
+        """Axes along which the latent may move in the graph `strip`: those that are cyclic, and the horizontal one."""
+        return self.lattice.axes[0].cyclic, True
 
     @property
     def generator_blocks(self) -> list[tuple[int, bool]]:

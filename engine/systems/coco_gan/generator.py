@@ -4,27 +4,24 @@ Source: Lin, Chang, Chen, Juan, Wei, Chen, "COCO-GAN: Generation by Parts via Co
 If the paper and its reference code differ, the paper is followed; `reference_quirks` follows the code.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ....kernels import affine_relu
-from ...layers.batch_invariance import BatchInvariantLinear
-from ...layers.batch_parts import joined, part_sizes, parts_of
+from ....kernels import affine_relu, affine_relu_rows
+from ...layers.batch_invariance import BatchInvariantLinear, BatchInvariantPointConv
+from ...layers.batch_parts import joined, part_sizes, piece_size
 from ...layers.convolutions import PaddedConv, UpConv, trim
 from ...layers.spectral import initialise
 from .config import CocoGanConfig
 from .place import Place
+from .spread import Cells, Window, steady
 
 __all__ = ["ConditionalNorm", "Generator"]
 
-
-# In smaller batches a patch's last bits depend on the batch, because oneDNN takes other code for 1x1 convolutions of
-# fewer than 16 patches, and for all other convolutions of a single patch (measured with 1 and 2 threads).
-_SMALLEST_CPU_BATCH = 16
-# Dense maps are larger, so fewer patches suffice. But their unpadded convolutions round the rows beyond the last block
-# of 16 cells differently. Four maps always fill whole blocks, because their sides are even.
-_DENSE_CPU_STEP = 4
+_PIECE = 4  # the fewest patches, along a side, of a piece of a dense map; the margin of fewer would cost too much
 
 
 class ConditionalNorm(nn.Module):
@@ -57,8 +54,19 @@ class ConditionalNorm(nn.Module):
         scale, shift = (t[:, :, None, None] for t in self.factors(condition))
         return torch.addcmul(shift.to(x.dtype), self._standardised(x), scale.to(x.dtype))
 
-    def factors(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale and shift [N, C] under conditions [N, K]; in evaluation with the running statistics folded in."""
+    def factors(self, condition: Tensor, cells: Cells | None = None) -> tuple[Tensor, Tensor]:
+        """Scale and shift under conditions; in evaluation with the running statistics folded in.
+
+        Args:
+            condition: [N, K], or [N, R, T, K] for cells of the stem.
+            cells: where the map's cells lie among those; only for the latter.
+        Returns:
+            [N, C] each, or [N, C, R, T | 1] for the stem's rows and the map's columns.
+        """
+        if cells is not None:
+            found = (t.unflatten(0, condition.shape[:3]) for t in self.factors(condition.flatten(0, 2)))
+            scale, shift = (cells.across(t).permute(0, 3, 1, 2) for t in found)
+            return scale, shift
         # Conditions stay in float32 under autocast, because bfloat16 cannot tell neighbouring angles apart.
         with torch.autocast(condition.device.type, enabled=False):
             scale, shift = self.scale(condition), self.shift(condition)
@@ -67,9 +75,13 @@ class ConditionalNorm(nn.Module):
         scale = scale * self._inverse_deviation(self.running_var)
         return scale, shift - scale * self.running_mean
 
-    def relu(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Normalise and rectify; scale, shift and ReLU take one pass."""
-        return affine_relu(self._standardised(x), *self.factors(condition))
+    def relu(self, x: Tensor, condition: Tensor, cells: Cells | None = None, plus: Tensor | None = None) -> Tensor:
+        """Normalise, add a map and rectify; scale, shift, sum and ReLU take one pass. A sum is for evaluation alone."""
+        x, factors = self._standardised(x), self.factors(condition, cells)
+        if plus is None and (cells is None or condition.shape[1] == 1):
+            return affine_relu(x, *factors)
+        every, first = (cells.scale, cells.first) if cells else (1, 0)
+        return affine_relu_rows(x, *factors, plus, every=every, first=first)
 
     def _standardised(self, x: Tensor) -> Tensor:
         """Subtract the batch's mean and divide by its deviation; in evaluation both are in the factors."""
@@ -103,7 +115,7 @@ class GeneratorBlock(nn.Module):
 
     def __init__(self, config: CocoGanConfig, inputs: int, outputs: int, up: bool, side: int, margin: int) -> None:
         super().__init__()
-        self.up = up
+        self.up, self.side, self.beyond = up, side, margin
         self.margin = (margin + 2 + up) // (1 + up)  # cells around the patch in the input
         self.spare = (self.margin * (1 + up) - margin - 2) if config.dense else 0
         self.place = Place(config.lattice, config.latent, inputs, side) if config.dense else None
@@ -115,17 +127,21 @@ class GeneratorBlock(nn.Module):
         )
         self.norm2 = ConditionalNorm(config, outputs)
         self.conv2 = PaddedConv(outputs, outputs, config.padding)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1)
+        self.shortcut = BatchInvariantPointConv(inputs, outputs)
 
-    def forward(self, x: Tensor, condition: Tensor, coordinates: Tensor, block: tuple[int, int]) -> Tensor:
-        """Run on maps [N, C, S, T] with conditions [N, K]; the block's first micro patch is at `coordinates`."""
+    def forward(self, x: Tensor, window: Window) -> Tensor:
+        """Run on maps [N, C, S, T], which show a window."""
+        condition = window.condition
         if self.place is None:
             y = self.norm1.relu(x, condition)
         else:
-            y = self.norm1(x, condition)
             with torch.autocast(x.device.type, enabled=False):
-                y = y + self.place(coordinates, condition, block, self.margin).to(y.dtype)
-            y = F.relu(y, inplace=True)
+                field = self.place(window, self.margin)
+            if self.training:
+                y = self.norm1(x, condition)
+                y = F.relu(y + field.to(y.dtype), inplace=True)
+            else:
+                y = self.norm1.relu(x, condition, window.cells(self.side, self.margin), field)
         # A 1x1 convolution and nearest x2 commute exactly; this order does a quarter of the work.
         x = self.shortcut(x)
         if self.up:
@@ -133,8 +149,9 @@ class GeneratorBlock(nn.Module):
         if self.place is not None:
             x = trim(x, self.spare + 2)
         y = self.conv1(y)
-        y = self.norm2.relu(y, condition)
-        return x + self.conv2(y)
+        y = self.norm2.relu(y, condition, window.cells((1 + self.up) * self.side, self.beyond + 1))
+        made: Tensor = self.conv2(y).add_(x)
+        return made
 
 
 class Generator(nn.Module):
@@ -168,7 +185,9 @@ class Generator(nn.Module):
         """Generate micro patches.
 
         Args:
-            latent: [N, latent], uniform on [-1, 1].
+            latent: [N, latent], uniform on [-1, 1]. With dense places also [N, R, T, latent], latents that move: one
+                for every cell of the stem, two a patch, from `CocoGanConfig.inside.reach` cells before the block to as
+                many behind it. R or T is 1 along an axis where the latent does not move.
             coordinates: micro coordinates [N, dimensions].
             block: number of micro patches, down and across, that are made at once from the one at `coordinates` on,
                 with dense places. They have the same pixels as single patches, for less work.
@@ -177,38 +196,41 @@ class Generator(nn.Module):
         """
         config = self.config
         condition = latent if config.dense else torch.cat([latent, coordinates], dim=1)
+        window = Window(condition, coordinates, block, reach=self.margin + 1)
         with torch.autocast(condition.device.type, enabled=False):
-            x = self.stem(condition)
-            sides = [2 * n + 2 * self.margin for n in block]
-            x = x[:, :, None, None].expand(-1, -1, *sides) if config.dense else x.unflatten(1, (-1, 2, 2))
+            x = self.stem(condition.flatten(0, -2))
+        if config.dense:
+            rows, columns = (2 * n + 2 * self.margin for n in block)
+            cells = Cells(1, 1, (rows, columns))
+            x = cells.down(cells.across(steady(x.unflatten(0, condition.shape[:-1]))))
+            x = x.permute(0, 3, 1, 2).expand(-1, -1, rows, columns)
+        else:
+            x = x.unflatten(1, (-1, 2, 2))
         assert self.to_image.bias is not None
-        x = x.to(self.to_image.bias.dtype, memory_format=torch.channels_last)
-        return self._finish(x, condition, coordinates, block=block, first=0)
+        return self._finish(x.to(self.to_image.bias.dtype, memory_format=torch.channels_last), window)
 
-    @property
-    def batching(self) -> tuple[int, int]:
-        """The smallest batch, and the number of which every batch is a multiple, for bits that no batch changes."""
-        return self.batching_on(self.to_image.weight.device)
+    def _finish(self, x: Tensor, window: Window, first: int = 0) -> Tensor:
+        """Run the blocks from `first` on; on a CPU wide maps run in parts that stay in its caches.
 
-    def batching_on(self, device: torch.device) -> tuple[int, int]:
-        """The value of `batching` on a device."""
-        if device.type != "cpu":
-            return 1, 1
-        return (_DENSE_CPU_STEP, _DENSE_CPU_STEP) if self.config.dense else (_SMALLEST_CPU_BATCH, 1)
-
-    def _finish(
-        self, x: Tensor, condition: Tensor, coordinates: Tensor, *, block: tuple[int, int], first: int
-    ) -> Tensor:
-        """Run the blocks from `first` on; on a CPU wide maps run in parts that stay in its caches."""
+        The parts of a batch are some of its samples, and those of a single dense sample are some of its patches.
+        """
         for number in range(first, len(self.blocks)):
-            sizes = self._sizes(number, x)
+            part: Any = self.blocks[number]
+            widest = (4 if part.up else 1) * x.shape[1:].numel() * x.element_size()
+            sizes = part_sizes(x, widest, self.training)
             if len(sizes) > 1:
-                parts = parts_of(sizes, x, condition, coordinates)
-                return joined([self._finish(*maps, block=block, first=number) for maps in parts])
-            x = self.blocks[number](x, condition, coordinates, block)
+                parts = zip(x.split(sizes), window.samples(sizes), strict=True)
+                return joined([self._finish(*sample, number) for sample in parts])
+            axis = 0 if window.block[0] > window.block[1] else 1
+            count = window.block[axis]
+            size = piece_size(x, widest, self.training, count, _PIECE) if self.config.dense else count
+            if size < count:
+                made = []
+                for start in range(0, count, size):
+                    patches = min(size, count - start)
+                    piece = x.narrow(2 + axis, start * part.side, patches * part.side + 2 * part.margin)
+                    piece = piece.contiguous(memory_format=torch.channels_last)
+                    made.append(self._finish(piece, window.piece(axis, start, patches), number))
+                return torch.cat(made, dim=2 + axis)
+            x = part(x, window)
         return torch.tanh(self.to_image(F.relu(self.norm(x), inplace=True)))
-
-    def _sizes(self, number: int, x: Tensor) -> list[int]:
-        """The sizes of the parts in which block `number` runs its maps."""
-        scale = 4 if self.config.generator_blocks[number][1] else 1
-        return part_sizes(x, scale * x.shape[1:].numel() * x.element_size(), self.training, *self.batching)

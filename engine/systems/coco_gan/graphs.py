@@ -1,7 +1,12 @@
-"""The graphs of a COCO-GAN: one makes whole images, one makes single micro patches, from which panoramas are made."""
+"""The graphs of a COCO-GAN: whole images; single micro patches; and blocks of patches with latents that move inside.
+
+Panoramas are made of the latter two.
+"""
 
 import torch
 from torch import Tensor
+
+from zellige.errors import TaskError
 
 from ..graph import Compute, Graph, Output, finished
 from .config import CocoGanConfig
@@ -30,6 +35,27 @@ def _patches(config: CocoGanConfig, output: Output) -> Compute:
     return compute
 
 
+def _strip(config: CocoGanConfig, output: Output) -> Compute:
+    if not config.dense:
+        raise TaskError(
+            "the graph 'strip' moves latents from cell to cell, which takes dense places; this model has none, so "
+            "export 'patches'"
+        )
+
+    def compute(network: Generator, latents: Tensor, coordinates: Tensor) -> tuple[Tensor, ...]:
+        return (finished(network(latents, coordinates, config.strip_block), output),)
+
+    return compute
+
+
+def _strip_inputs(config: CocoGanConfig, count: int) -> dict[str, Tensor]:
+    conditions = _conditions(config, count)
+    still = conditions["latent"][:, None, None].expand(-1, *config.strip_cells, -1)
+    other = _drawn(config, count, torch.Generator().manual_seed(1))[:, None, None]
+    share = torch.linspace(0, 1, config.strip_cells[1])[:, None]  # a straight line stays inside of the cube of latents
+    return {"latents": still + (other - still) * share, "coordinates": conditions["coordinates"]}
+
+
 def _latents(config: CocoGanConfig, count: int) -> dict[str, Tensor]:
     return {"latent": _drawn(config, count, torch.Generator().manual_seed(0))}
 
@@ -54,4 +80,5 @@ def _places(config: CocoGanConfig, block: tuple[int, int]) -> tuple[Tensor, tupl
 GRAPHS = {
     "generate": Graph(_generate, _latents, ("images",)),
     "patches": Graph(_patches, _conditions, ("patches",)),
+    "strip": Graph(_strip, _strip_inputs, ("strips",)),
 }

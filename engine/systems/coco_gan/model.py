@@ -8,29 +8,33 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from zellige.errors import ShapeError, TaskError
+from zellige.errors import CheckpointError, ShapeError, TaskError
 
 from ....kernels.op.levels import values_of
 from ...checkpoint.file import Header, read_tensors, validated
 from ...layers.ambient import own_modes
+from ...layers.batch_invariance import make_batch_invariant
 from ...layers.constants import fill_constants
 from ...layers.precision import cast_maps
+from ...panorama.journal import Forms
+from ...panorama.patches import PatchMaker
 from ...rewrite.for_onnx import rewrite_for_graphs
-from ...rewrite.plan import rewritten
+from ...rewrite.plan import rewritten, rewritten_as
 from ...runtimes import checked_name
-from ...runtimes.graph_file import GraphFile
+from ...runtimes.graph_file import EXPORT_AGAIN, GraphFile
 from .config import CocoGanConfig
 from .critic import Discriminator, Head
 from .generator import Generator
 from .graph_patches import GraphPatches, exported_patches, file_patches
 from .images import CocoGanImages
+from .patches import CocoGanPatches
 from .pictures import PatchPictures
 
 __all__ = ["PREFIX", "RUNS", "CocoGan", "build", "example", "open_graph", "open_model"]
 
 Pixels = npt.NDArray[np.uint8]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-RUNS = ("generate", "patches")  # the graphs from which a model can be opened
+RUNS = ("generate", "patches", "strip")  # the graphs from which a model can be opened
 PREFIX = "generator."  # of its tensors in a model file
 _PLANNED = 64  # patches in the batch that layers' forms are chosen with
 
@@ -64,11 +68,18 @@ def open_graph(task: str, header: Header, graph: GraphFile) -> PatchPictures | C
     if task == "generate":
         graph.check({"latent": [config.latent]}, config.size, config.channels)
         return CocoGanImages(config, graph.name, graph.device, graph.dtype, graph.open())
-    conditions = {"latent": [config.latent], "coordinates": [config.lattice.dimensions]}
-    graph.check(conditions, (config.patch, config.patch), config.channels)
+    block, conditions = (1, 1), {"latent": [config.latent]}
+    if task == "strip":
+        if not config.dense:
+            raise CheckpointError(f"{graph.path} holds strips of a model without dense places; {EXPORT_AGAIN}")
+        block, conditions = config.strip_block, {"latents": [*config.strip_cells, config.latent]}
+    down, across = block
+    conditions["coordinates"] = [config.lattice.dimensions]
+    graph.check(conditions, (down * config.patch, across * config.patch), config.channels)
     with torch.device("meta"):  # where it stays, because only its shapes are used, to predict memory
         generator = build(config)
-    return PatchPictures(generator.eval().requires_grad_(False), graph.name, file_patches(graph, config))
+    generator.eval().requires_grad_(False)
+    return PatchPictures(generator, graph.name, file_patches(graph, config, block), graph.path)
 
 
 class CocoGan(PatchPictures):
@@ -99,8 +110,10 @@ class CocoGan(PatchPictures):
         engine = checked_name(runtime, dtype, device)
         self.header, self.config = header, validated(header, CocoGanConfig)
         self.device, self.dtype = device, dtype
-        super().__init__(self.trained(), name, self._by(engine) if engine != "torch" else None)
+        super().__init__(self.trained(), name, self._by(engine) if engine != "torch" else None, header.path)
         self.choices = rewritten(self.generator, self._small_batch) if rewrite and engine == "torch" else []
+        if device.type == "cpu" and engine == "torch":
+            make_batch_invariant(self.generator)
 
     @own_modes()
     def trained(self) -> Generator:
@@ -142,6 +155,14 @@ class CocoGan(PatchPictures):
         images = values_of(torch.from_numpy(macro).to(self.device)).permute(0, 3, 1, 2)
         latents: Tensor = head(critic(images, None)[1])
         return latents.cpu().numpy()
+
+    def _in_forms(self, forms: Forms) -> PatchMaker:
+        generator = self.trained()
+        if forms is not None:
+            rewritten_as(generator, forms)
+        if self.device.type == "cpu":
+            make_batch_invariant(generator)
+        return CocoGanPatches(generator)
 
     def _by(self, engine: str) -> GraphPatches:
         generator = self.trained()

@@ -1,5 +1,7 @@
 """COCO-GAN as a `PatchMaker`: its generator makes the patches, or a graph runtime does."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,7 @@ from ....kernels import plain_operators
 from ...panorama.lattice import Lattice
 from ...panorama.memory import live_bytes
 from ...panorama.patches import Block, Run
+from ...panorama.scene import Inside
 from .generator import Generator
 from .graph_patches import GraphPatches
 
@@ -56,19 +59,24 @@ class CocoGanPatches:
         return self.generator.to_image.weight.dtype
 
     @property
-    def batching(self) -> tuple[int, int]:
-        """The smallest batch, and the number of which every batch is a multiple."""
-        return self.generator.batching_on(self.device)
-
-    @property
     def weights(self) -> list[int]:
         """Bytes of each tensor of weights."""
         return [parameter.nbytes for parameter in self.generator.parameters()]
 
     @property
-    def blocks(self) -> bool:
-        """Whether several patches can be made at once: with dense places, unless a file makes only single ones."""
-        return self.generator.config.dense and not (self.graphs and self.graphs.single)
+    def only(self) -> Block | None:
+        """The one block that it makes: a file's, or without dense places a single patch."""
+        if not self.generator.config.dense:
+            return 1, 1
+        return self.graphs.only if self.graphs else None
+
+    @property
+    def inside(self) -> Inside | None:
+        """How it takes latents that move inside of a block: with dense places, unless a file makes single patches."""
+        config = self.generator.config
+        if self.only == (1, 1):
+            return None
+        return config.inside if self.only is None else replace(config.inside, fixed=config.strip_moves)
 
     @property
     def graph(self) -> bool:
@@ -80,19 +88,18 @@ class CocoGanPatches:
         made: Tensor = (self.graphs or self.generator)(latents, coordinates, block)
         return made
 
-    def live_bytes(self, block: Block, count: int) -> int:
+    def live_bytes(self, block: Block, cells: tuple[int, ...], count: int) -> int:
         """See `PatchMaker.live_bytes`; for a graph it is computed with plain operators, as the graph has them."""
-        lengths = self.latent, self.lattice.dimensions
 
         def inputs(batch: int) -> tuple[Tensor, Tensor, Block]:
-            latents, coordinates = (torch.empty(batch, length, device=self.device) for length in lengths)
-            return latents, coordinates, block
+            latents = torch.empty(batch, *cells, self.latent, device=self.device)
+            return latents, torch.empty(batch, self.lattice.dimensions, device=self.device), block
 
         if not self.graph:
             return live_bytes(self.generator, inputs, count, self.device)
         with plain_operators():
             return live_bytes(self.generator, inputs, count, self.device)
 
-    def prepared(self, block: Block, most: int, memory: int | None) -> tuple[Run, int]:
+    def prepared(self, block: Block, cells: tuple[int, ...], most: int, memory: int | None) -> tuple[Run, int]:
         """See `PatchMaker.prepared`; the generator itself is always ready."""
-        return (self, most) if self.graphs is None else self.graphs.prepared(block, most, memory)
+        return (self, most) if self.graphs is None else self.graphs.prepared(block, cells, most, memory)

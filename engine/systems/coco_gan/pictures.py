@@ -1,6 +1,7 @@
 """Makes pictures of micro patches: images, panoramas, regions, interpolations, and images beyond the boundary."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,18 +10,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zellige.errors import SizeError, TaskError
+from zellige.errors import ConfigError, SizeError, TaskError
 
 from ...device import available_memory, parse_bytes, precision_of
 from ...files.pictures import to_uint8
+from ...panorama.identity import pixels_of
+from ...panorama.journal import Forms, Journal
 from ...panorama.latents import AnchoredLatents, StillLatents, fixed_latent, fixed_latents
 from ...panorama.maps import MapLatents, RegionMap, read_map
 from ...panorama.patches import PatchMaker
 from ...panorama.render import predict_render, render_file
 from ...panorama.renderer import Renderer
 from ...panorama.scene import LatentField, Region, Scene, turns
+from ...panorama.workers import devices_of
+from ...panorama.workers.processes import Crew
 from ...rewrite.plan import Choice
 from ...runtimes import As, checked_as, converted
+from .editing import Asked, edit_file, noted
 from .generator import Generator
 from .graph_patches import GraphPatches
 from .latents import checked_latents
@@ -29,6 +35,7 @@ from .patches import CocoGanPatches
 __all__ = ["PatchPictures"]
 
 Pixels = npt.NDArray[np.uint8]
+Blend = Literal["half-step"]
 _BATCH = 128
 _SOFTEN = 2  # micro patches over which regions of a map blend
 _VARY = 0.3  # the share of the path through anchors in the regions of a map
@@ -42,6 +49,7 @@ class PatchPictures:
             used, so it may be on the meta device.
         name: the model's name in reports and errors.
         graphs: makes the patches instead of the generator.
+        file: the model's file, without which panoramas can be neither resumed nor edited.
     Attributes:
         patches: the `PatchMaker`, the only part of the model that renders use.
     """
@@ -49,12 +57,16 @@ class PatchPictures:
     system = "coco-gan"
     batch = 16  # images that are made together
 
-    def __init__(self, generator: Generator, name: str, graphs: GraphPatches | None = None) -> None:
+    def __init__(
+        self, generator: Generator, name: str, graphs: GraphPatches | None = None, file: Path | None = None
+    ) -> None:
         self.generator, self.name, self.config = generator, name, generator.config
         self.patches: PatchMaker = CocoGanPatches(generator, graphs)
         self.device, self.dtype = self.patches.device, self.patches.dtype
         self._renderer = Renderer(self.patches, _BATCH, name)
         self.choices: list[Choice] = []
+        self.runtime = "torch" if graphs is None else graphs.runtime
+        self.file = file
 
     @property
     def size(self) -> tuple[int, int]:
@@ -153,6 +165,8 @@ class PatchPictures:
         """
         if min(rows, columns) < 1:
             raise SizeError(f"a grid of {columns}x{rows} patches is empty; give 1 or more each way")
+        if self.patches.only not in (None, (1, 1)):
+            raise TaskError(f"{self.name} makes no single patches; export the graph 'patches', or load the checkpoint")
         lattice = self.config.lattice
         sweeps = [
             np.linspace(0, axis.patches, count, endpoint=False)
@@ -182,16 +196,21 @@ class PatchPictures:
         vary: float | None = None,
         region: Region | None = None,
         dry_run: bool = False,
+        resume: bool = False,
         compression: str | None = None,
         quality: int | None = None,
         metadata: Mapping[str, str] | None = None,
+        blend: Blend | None = None,
+        workers: int = 1,
+        devices: str | Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """Render a panorama of any size into a file, within a memory budget.
 
         A picture of one turn has one latent, and its patches lie edge to edge. In a picture of several turns the latent
-        moves along a closed path through one anchor for each turn. Patches are then laid at every half step and
-        blended, so the picture keeps changing, has no seam, and closes on itself. The same seed, size, precision,
-        device and number of threads give the same pixels.
+        moves along a closed path through one anchor for each turn, so the picture keeps changing, has no seam, and
+        closes on itself. A model with dense places moves it inside of the network, from cell to cell. The others lay
+        patches at every half step and blend them. The same seed, size, precision, device and number of threads give the
+        same pixels; with dense places any number does.
 
         With a map its colours say which latents lie where, also in a picture of one turn.
 
@@ -210,10 +229,17 @@ class PatchPictures:
                 at every turn; None takes 0.3. In one turn nothing varies.
             region: the part of the panorama that the file gets; None for all of it.
             dry_run: write nothing, and predict time, memory and the file's size; see `predict_render`.
+            resume: go on with the unfinished picture that a killed run has left, to the bytes that it would have had.
+                Without one the picture is begun anew. If this run fails too, its unfinished picture stays.
             compression: "deflate", "none", "zstd" or "jpeg" in .tif; "zstd" or "none" in .zarr; "jpeg" or "png" in
                 .dzi. None takes the first.
             quality: of JPEG, from 1 to 100; None takes 95.
             metadata: names and values that the file holds beside the model's name, the precision and the seed.
+            blend: "half-step" lays blended half steps with dense places too; None takes the model's best way.
+            workers: processes that make the patches, from 1 to 256. They divide the memory and torch's threads, and
+                give the bytes of one process with as many threads as each has; with dense places any number does.
+            devices: a CUDA device for each worker, such as ["cuda:0", "cuda:1"]; 1 worker then means as many as there
+                are.
         Returns:
             a report with the keys of `render_file`, or of `predict_render`, and device, precision, seed, out, turns;
             with a region it too; with a map also map, legend, soften, vary, regions (colour, latent and share of each)
@@ -224,29 +250,42 @@ class PatchPictures:
             TaskError: a map without a legend, or `legend`, `soften` or `vary` without a map.
             DataError, MapError: the map or its legend cannot be read, or a colour has no latent.
             BudgetError: not one patch fits.
-            OutputError: the file cannot be written.
+            WorkerError, DeviceError: there cannot be such workers, or one of them was killed.
+            OutputError: the file cannot be written, or its format cannot be resumed.
+            ResumeError: the unfinished picture was begun otherwise, or is damaged.
             MissingExtraError: a package that writes the format is not installed.
             ValuesError: the model gives values that are not finite.
         """
         if self.config.channels != 3:
             raise TaskError(f"panorama files hold RGB, not the {self.config.channels} channels of {self.name}")
-        budget = available_memory(self.device) // 2 if memory is None else parse_bytes(memory)
+        crew_devices = devices_of(workers, devices, self.device)
+        if self.patches.graph and any(device.type == "cuda" for device in crew_devices):
+            raise TaskError(f"workers on CUDA devices run models by torch, and {self.name} runs by {self.runtime}")
+        free = sum(available_memory(device) for device in {*crew_devices} or {self.device})
+        budget = free // 2 if memory is None else parse_bytes(memory)
         regions = self._regions(map, {"legend": legend, "soften": soften, "vary": vary})
         soften = _SOFTEN * self.config.patch if soften is None else soften
         vary = _VARY if vary is None else vary
         scene = (
-            self.scene(width, height, seed)
+            self.scene(width, height, seed, blend=blend)
             if regions is None
-            else self.mapped(regions, width, height, seed, soften=soften, vary=vary)
+            else self.mapped(regions, width, height, seed, soften=soften, vary=vary, blend=blend)
         )
-        known = {"model": self.name, "precision": self.precision, "seed": str(seed)} | dict(metadata or {})
+        scene.check(scene.whole if region is None else region)
         asked: dict[str, Any] = {
             "budget": budget, "name": self.name, "region": region, "compression": compression, "quality": quality,
         }  # fmt: skip
-        if dry_run:
-            report = predict_render(self.patches, scene, Path(out), **asked)
-        else:
-            report = render_file(self.patches, scene, Path(out), advance=progress, metadata=known, **asked)
+        with Crew(crew_devices) if crew_devices else nullcontext() as crew:
+            if dry_run:
+                report = predict_render(self.patches, scene, Path(out), crew=crew, **asked)
+            else:
+                record = noted(self, scene, seed, region, blend, regions, map, legend, soften, vary)
+                known = {"model": self.name, "precision": self.precision, "seed": str(seed)} | record
+                journal = self._journal(Path(out), scene, seed, region, regions, soften, vary, resume=resume)
+                report = render_file(
+                    self.patches, scene, Path(out), advance=progress, metadata=known | dict(metadata or {}),
+                    journal=journal, crew=crew, **asked,
+                )  # fmt: skip
         context = {"device": str(self.device), "precision": self.precision, "seed": seed, "out": str(out)}
         rows, columns = self.config.size
         context |= {"turns": [scene.height // rows, scene.width // columns]}
@@ -256,14 +295,58 @@ class PatchPictures:
             context |= {"map": str(map), "legend": str(legend), "soften": soften, "vary": vary} | regions.report()
         return report | context
 
-    def scene(self, width: int | None = None, height: int | None = None, seed: int = 0) -> Scene:
+    def edit(
+        self,
+        path: str | Path,
+        out: str | Path,
+        region: Region,
+        seed: int | None = None,
+        *,
+        latents: str | Path | None = None,
+        soften: float | None = None,
+        memory: str | int | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        map: str | Path | None = None,
+        legend: str | Path | None = None,
+    ) -> dict[str, Any]:
+        """Give a region of a panorama's file another latent, and render the pixels anew that this changes.
+
+        The latent moves smoothly from the old ones to the new one; see `EditedLatents`. All other pixels are copied, on
+        a CPU to the bits that they would be rendered to. The new file lists its edits, so it can be edited too.
+
+        Args:
+            path: a .tif, .zarr, .png, or a .dzi with PNG tiles, that `panorama` or `edit` wrote with this model.
+            out: the new file, of the same format. It may be `path`, which is replaced when the new file is complete.
+            region: in pixels of the panorama. On a cyclic axis it may go round the closure.
+            seed: the new latent is that of image 0 of this seed.
+            latents: a .npy file with the new latent instead.
+            soften: pixels outside of the region over which the new latent fades; None takes 2 micro patches.
+            memory, progress: as of `panorama`.
+            map, legend: where the files of the panorama's map are now; None takes the names that `panorama` was given.
+        Returns:
+            the report of `rewrite_file`, and device, precision, out, region, soften, seed and edits, their number.
+        Raises:
+            DataError: the file cannot be read, or does not say of which scene it is.
+            TaskError: another model or precision made it, or the edit needs half steps in a picture that has none.
+            MapError: the map or its legend is not what it was.
+            SizeError: the region is empty, outside of the panorama or of the file, or `soften` is out of bounds.
+            BudgetError: not one patch fits.
+            OutputError: the file cannot be written, or is of another format.
+        """
+        asked = Asked(region, seed, None if latents is None else Path(latents), soften)
+        files = (None if file is None else Path(file) for file in (map, legend))
+        return edit_file(self, Path(path), Path(out), asked, memory, progress, *files)
+
+    def scene(
+        self, width: int | None = None, height: int | None = None, seed: int = 0, *, blend: Blend | None = None
+    ) -> Scene:
         """The scene that `panorama` renders without a map; `render` renders regions of it."""
         counts = self._turns(width, height)
         if counts == (1, 1):
             return self._still(fixed_latent(seed, 0, self.config.latent))
         lattice = self.config.lattice
         field = AnchoredLatents(seed, self.config.latent, counts, (lattice.rows, lattice.columns))
-        return self._laid(counts, field, (counts[0] > 1, counts[1] > 1))
+        return self._laid(counts, field, (counts[0] > 1, counts[1] > 1), blend)
 
     def mapped(
         self,
@@ -274,6 +357,7 @@ class PatchPictures:
         *,
         soften: float = 0,
         vary: float = 0,
+        blend: Blend | None = None,
     ) -> Scene:
         """The scene that `panorama` renders with a map; arguments are those of `panorama`, but for their defaults."""
         counts = self._turns(width, height)
@@ -282,11 +366,28 @@ class PatchPictures:
         if not 0 <= soften <= longest:
             raise SizeError(f"soften must be from 0 to {longest}, the picture's longer side in pixels, not {soften:g}")
         field = MapLatents(regions, lattice, counts, seed, soften=soften / patch, vary=vary)
-        return self._laid(counts, field, field.moving)
+        return self._laid(counts, field, field.moving, blend)
 
     def render(self, scene: Scene, region: Region) -> Pixels:
         """Render a region of a scene, uint8 [height, width, 3]; it equals the same crop of the whole."""
         return self._renderer.region(scene, region).cpu().numpy()
+
+    def _journal(
+        self, out: Path, scene: Scene, seed: int, region: Region | None, regions: RegionMap | None,
+        soften: float, vary: float, *, resume: bool,
+    ) -> Journal | None:  # fmt: skip
+        """The journal of a panorama; None for a model without a file."""
+        if self.file is None:
+            return None
+        picture = pixels_of(self.file, self.patches, self.runtime, scene, seed, region)
+        if regions is not None:
+            picture |= dict(zip(("map", "legend"), regions.digests(), strict=True)) | {"soften": soften, "vary": vary}
+        forms = {choice.layer: choice.form for choice in self.choices} or None
+        return Journal(out, picture, resume=resume, forms=forms, adopt=self._in_forms)
+
+    def _in_forms(self, forms: Forms) -> PatchMaker:
+        """The maker of patches with other forms of layers."""
+        raise ConfigError("an exported file has no other forms")
 
     def _regions(self, map: str | Path | None, others: dict[str, Any]) -> RegionMap | None:
         """Read the map, if there is one."""
@@ -299,17 +400,39 @@ class PatchPictures:
             raise TaskError("a map needs a legend, a TOML file that says which latent each of its colours means")
         return read_map(Path(map), Path(others["legend"]), self.config.latent)
 
+    def laid(
+        self, size: tuple[int, int], latents: LatentField, moving: tuple[bool, bool], blend: Blend | None = None
+    ) -> Scene:
+        """A scene of this width and height, whose latents move along these axes."""
+        return self._laid(self._turns(*size), latents, moving, blend)
+
     def _turns(self, width: int | None, height: int | None) -> tuple[int, int]:
         """Turns (vertically, horizontally) of a picture of this size."""
         own_height, own_width = self.config.size
         return turns(self.config.lattice, self.config.patch, width if width is not None else own_width,
                      height if height is not None else own_height)  # fmt: skip
 
-    def _laid(self, counts: tuple[int, int], latents: LatentField, moving: tuple[bool, bool]) -> Scene:
+    def _laid(
+        self, counts: tuple[int, int], latents: LatentField, moving: tuple[bool, bool], blend: Blend | None
+    ) -> Scene:
         """A scene of so many turns."""
+        if blend not in (None, "half-step"):
+            raise TaskError(f"panoramas are blended at half steps, 'half-step', or not at all, None, not {blend!r}")
         lattice = self.config.lattice
         rows, columns = counts[0] * lattice.rows, counts[1] * lattice.columns
-        return Scene(lattice, self.config.patch, rows, columns, latents, moving=moving, block=self._block(moving))
+        inside = None if blend else self.patches.inside
+        block = self._block(moving)
+        if inside and any(moving) and not self.patches.only:
+            down, across = self.config.strip_block
+            block = down, min(across, columns)
+        scene = Scene(lattice, self.config.patch, rows, columns, latents, moving=moving, block=block, inside=inside)
+        stiff = inside.fixed if inside else tuple(n == 1 for n in block)
+        if stiff and any(moves and not may for moves, may in zip(moving, stiff, strict=True)):
+            raise TaskError(
+                f"{self.name} makes blocks of {block[1]}x{block[0]} patches, in which the latent cannot move as this "
+                "picture's does; export the graph 'patches', or render with the checkpoint"
+            )
+        return scene
 
     def _still(self, latent: npt.NDArray[Any], beyond: int = 0) -> Scene:
         lattice = self.config.lattice
@@ -323,6 +446,7 @@ class PatchPictures:
             StillLatents(latent),
             first=(int(first[0]), int(first[1])),
             block=self.still_block,
+            inside=self.patches.inside if self.patches.only else None,
         )
 
     def _block(self, moving: tuple[bool, bool]) -> tuple[int, int]:
@@ -332,10 +456,9 @@ class PatchPictures:
         margin, a column of four 2.0 times, and a block of 4 x 4 1.4 times.
         """
         rows, columns = (
-            1 if moves or not self.patches.blocks else min(axis.patches, 4)
-            for moves, axis in zip(moving, self.config.lattice.axes, strict=True)
+            1 if moves else min(axis.patches, 4) for moves, axis in zip(moving, self.config.lattice.axes, strict=True)
         )
-        return rows, columns
+        return self.patches.only or (rows, columns)
 
     def _jobs(self, latents: npt.NDArray[Any], beyond: int) -> list[tuple[Scene, Region]]:
         """The jobs that render whole images, one for each latent."""

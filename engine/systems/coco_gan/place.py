@@ -7,13 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...layers.batch_invariance import BatchInvariantLinear
+from ....kernels import wave_field
+from ...layers.batch_invariance import BatchInvariantLinear, BatchInvariantPointConv
 from ...layers.constants import register_constant
 from ...panorama.lattice import Axis, Lattice
+from .spread import Window, steady
 
 __all__ = ["Place"]
 
 _WAVES_AN_OCTAVE, _NOISES = 16, 16
+_FINEST = 1024  # parts of a patch that places between cells are rounded to, because coordinates carry rounding errors
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -38,14 +41,23 @@ class Place(nn.Module):
     """
 
     noise: Tensor
+    down: Tensor
+    across: Tensor
+    cycles: Tensor
 
     def __init__(self, lattice: Lattice, latent: int, channels: int, side: int) -> None:
         super().__init__()
         self.side, self.axes = side, lattice.axes
         self.waves = _waves(lattice, min(side / 4, 1.0))
         self.gains = BatchInvariantLinear(latent, 2 * len(self.waves) + _NOISES)
-        self.mix = nn.Conv2d(len(self.waves) + _NOISES, channels, 1, bias=False)
+        self.mix = BatchInvariantPointConv(len(self.waves) + _NOISES, channels, bias=False)
         register_constant(self, "noise", _noise_shape(lattice, side), partial(_noise, lattice, side))
+        for name, axis, cycles in zip(("down", "across"), lattice.axes, zip(*self.waves, strict=True), strict=True):
+            shape = (_length(axis, side), 2 * len(self.waves))
+            register_constant(self, name, shape, partial(_table, axis, side, cycles))
+        register_constant(
+            self, "cycles", (2, len(self.waves)), partial(torch.tensor, list(zip(*self.waves, strict=True)))
+        )
         # Latents are uniform on [-1, 1], with variance 1 / 3, so these weights give gains, waves and noise variance 1.
         nn.init.normal_(self.gains.weight, std=(3 / latent) ** 0.5)
         nn.init.zeros_(self.gains.bias)
@@ -53,39 +65,53 @@ class Place(nn.Module):
         self.mix.weight.data[:, : len(self.waves)] *= len(self.waves) ** -0.5
         self.mix.weight.data[:, len(self.waves) :] *= 0.5 * _NOISES**-0.5
 
-    def forward(self, coordinates: Tensor, latent: Tensor, block: tuple[int, int] = (1, 1), margin: int = 0) -> Tensor:
-        """The field over a block of micro patches and a margin.
+    def forward(self, window: Window, margin: int = 0) -> Tensor:
+        """The field over the blocks of a window, and `margin` cells beyond each side.
 
-        Args:
-            coordinates: micro coordinates [N, dimensions] of the blocks' top left patches.
-            latent: [N, latent].
-            block: micro patches down and across.
-            margin: cells added on every side.
         Returns:
             [N, channels, S, T], S = block[0] * side + 2 * margin, T = block[1] * side + 2 * margin.
         """
-        parts = coordinates.split([axis.dimensions for axis in self.axes], dim=1)
-        corner = [_position(axis, part)[:, None] for axis, part in zip(self.axes, parts, strict=True)]
-        cells = [torch.arange(-margin, n * self.side + margin, device=coordinates.device) for n in block]
-        waves = torch.tensor(self.waves, dtype=coordinates.dtype, device=coordinates.device)
-        down, across = (
-            2 * math.pi * (place + (inside + 0.5) / self.side)[:, None, :] * frequencies[:, None]
-            for place, inside, frequencies in zip(corner, cells, waves.unbind(1), strict=True)
-        )  # [N, K, S] and [N, K, T]
-        a, b, c = self.gains(latent)[:, :, None].split([len(waves), len(waves), _NOISES], dim=1)
+        dtype, count = self.mix.weight.dtype, len(self.waves)
+        cells, latent = window.cells(self.side, margin), window.condition
+        parts = window.coordinates.split([axis.dimensions for axis in self.axes], dim=1)
+        (rows, cos_down, sin_down), (columns, cos, sin) = (
+            self._cells(
+                axis, (_position(axis, part) + begin) * self.side, margin, n * self.side + margin, table, cycles
+            )
+            for axis, part, begin, n, table, cycles in zip(
+                self.axes, parts, window.offset, window.block, (self.down, self.across), self.cycles, strict=True
+            )
+        )  # [N, S | T] and twice [N, S | T, K]
+        gains = self.gains(latent.flatten(0, -2)).unflatten(0, latent.shape[:-1])
+        gains = steady(gains) if cells is None else cells.across(gains)  # [N, R, T | 1, 2 K + 16]
+        a, b, c = gains.split([count, count, _NOISES], dim=3)
         # The addition theorem splits cos and sin of a sum into products of a number of the row and one of the column.
-        with_cos, with_sin = a * down.cos() + b * down.sin(), b * down.cos() - a * down.sin()
-        dtype = self.mix.weight.dtype
-        p, q, r, s = (t.to(dtype) for t in (with_cos, across.cos(), with_sin, across.sin()))
-        field = torch.addcmul(p[:, :, :, None] * q[:, :, None, :], r[:, :, :, None], s[:, :, None, :])
-        row, column = (
-            ((place * self.side).round().long() + inside) % (axis.patches * self.side)
-            for axis, place, inside in zip(self.axes, corner, cells, strict=True)
-        )
-        noise = self.noise[row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)  # [N, 16, S, T]
-        features = torch.cat([field, (noise * c[:, :, :, None]).to(dtype)], dim=1)
-        y: Tensor = self.mix(features.contiguous(memory_format=torch.channels_last))
+        cos, sin = cos[:, None], sin[:, None]
+        across = torch.cat(
+            [a * cos + b * sin, b * cos - a * sin, c.expand(-1, -1, columns.shape[1], -1)], dim=3
+        )  # [N, R, T, 2 K + 16]
+        every, first = (1, 0) if cells is None else (cells.scale, cells.first)
+        down = torch.cat([cos_down, sin_down], dim=2)
+        y: Tensor = self.mix(wave_field(down, across, self.noise, rows, columns, dtype, every=every, first=first))
         return y
+
+    def _cells(
+        self, axis: Axis, first: Tensor, margin: int, stop: int, table: Tensor, cycles: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The nearest cells [N, S] of an axis from `first` - margin to `first` + stop, and the waves at these places.
+
+        The waves, cosines and sines [N, S, K], come from the table. What is left to the place, as far as it lies
+        between cells, is a rotation; at whole cells it changes no bit. So cells have the same bits in any block.
+        """
+        whole, period = first.round(), axis.patches * self.side
+        if not axis.cyclic:  # the table ends a picture's length before and behind the picture
+            whole = whole.clamp(margin - period, 2 * period - stop)
+        index = whole.long()[:, None] + torch.arange(-margin, stop, device=first.device)
+        rest = ((first - whole) / self.side * _FINEST).round() / _FINEST
+        angle = 2 * math.pi * rest[:, None] * cycles
+        turn_cos, turn_sin = (t[:, None].to(table.dtype) for t in (angle.cos(), angle.sin()))  # [N, 1, K]
+        cos, sin = table[index % period if axis.cyclic else index + period].chunk(2, dim=2)
+        return index % period, cos * turn_cos - sin * turn_sin, sin * turn_cos + cos * turn_sin
 
 
 def _waves(lattice: Lattice, highest: float) -> list[tuple[float, float]]:
@@ -102,6 +128,18 @@ def _waves(lattice: Lattice, highest: float) -> list[tuple[float, float]]:
         waves[wave[0], wave[1]] = None
     waves.pop((0.0, 0.0), None)
     return list(waves)
+
+
+def _length(axis: Axis, side: int) -> int:
+    """Cells of an axis whose waves are kept: one turn, or on an open axis the picture, and as many on both ends."""
+    return axis.patches * side * (1 if axis.cyclic else 3)
+
+
+def _table(axis: Axis, side: int, frequencies: tuple[float, ...]) -> Tensor:
+    """Cosines, then sines, of the waves at the centres of an axis's cells, float32 [cells, 2 K]."""
+    cells = np.arange(_length(axis, side)) - (0 if axis.cyclic else axis.patches * side)
+    angle = 2 * np.pi * ((cells + 0.5) / side)[:, None] * np.array(frequencies)
+    return torch.from_numpy(np.concatenate([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32))
 
 
 def _noise_shape(lattice: Lattice, side: int) -> tuple[int, int, int]:

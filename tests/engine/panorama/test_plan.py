@@ -13,44 +13,37 @@ sizes = st.integers(1, 2**40)
 
 
 @given(
-    budget=sizes, fixed=st.integers(0, 2**40), each=sizes, knee=st.integers(1, 1000),
-    most=st.integers(1, 250), units=st.integers(1, 4), step=st.integers(1, 4),
+    budget=sizes, fixed=st.integers(0, 2**40), each=sizes, knee=st.integers(1, 1000), most=st.integers(1, 250)
 )  # fmt: skip
-def test_a_plan_keeps_to_the_budget_and_uses_it(
-    budget: int, fixed: int, each: int, knee: int, most: int, units: int, step: int
-) -> None:
+def test_a_plan_keeps_to_the_budget_and_uses_it(budget: int, fixed: int, each: int, knee: int, most: int) -> None:
     def predict(batch: int) -> int:
         return fixed + each * min(batch, knee)
 
-    least = units * step
     try:
-        plan = plan_batch(budget, predict, most, least=least, step=step)
+        plan = plan_batch(budget, predict, most)
     except BudgetError:
-        assert predict(least) > budget
+        assert predict(1) > budget
         return
     assert plan.predicted_bytes == predict(plan.batch) <= budget
-    assert plan.batch % step == 0
-    assert least <= plan.batch <= max(least, most)
-    assert plan.batch + step > most or predict(plan.batch + step) > budget
+    assert 1 <= plan.batch <= most
+    assert plan.batch == most or predict(plan.batch + 1) > budget
 
 
-@given(budget=sizes, fixed=st.integers(0, 2**40), each=sizes, least=st.integers(1, 16))
-def test_the_budget_that_the_error_names_is_the_smallest_that_works(
-    budget: int, fixed: int, each: int, least: int
-) -> None:
+@given(budget=sizes, fixed=st.integers(0, 2**40), each=sizes)
+def test_the_budget_that_the_error_names_is_the_smallest_that_works(budget: int, fixed: int, each: int) -> None:
     def predict(batch: int) -> int:
         return fixed + batch * each
 
     try:
-        plan_batch(budget, predict, 16, least=least)
+        plan_batch(budget, predict, 16)
     except BudgetError as error:
         named = re.search(r"Try --memory (\w+)\.$", str(error))
         assert named, error
         enough = parse_bytes(named[1])
         assert enough > budget
-        assert plan_batch(enough, predict, 16, least=least).batch >= least
+        assert plan_batch(enough, predict, 16).batch >= 1
         with pytest.raises(BudgetError):
-            plan_batch(enough - MIB, predict, 16, least=least)
+            plan_batch(enough - MIB, predict, 16)
 
 
 def test_the_sentence_about_a_small_budget_does_not_contradict_itself() -> None:

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,20 +14,22 @@ from zellige.engine.panorama.scene import Region, Scene, turns, window
 from zellige.engine.systems.coco_gan.model import CocoGan
 from zellige.errors import SizeError
 
-# Model, and turns along (rows, columns) of the picture.
-SCENES = {
+# Model, turns along (rows, columns) of the picture, and the way to blend, if it is not the model's best.
+SCENES: dict[str, tuple[Any, ...]] = {
     "still plane": ("plane", (1, 1)),
     "still cylinder": ("cylinder", (1, 1)),
     "still dense cylinder": ("dense", (1, 1)),
     "still torus": ("torus", (1, 1)),
     "moving cylinder": ("cylinder", (1, 3)),
     "moving dense cylinder": ("dense", (1, 3)),
+    "half steps of a dense cylinder": ("dense", (1, 3), "half-step"),
+    "dense torus moving both ways": ("dense torus", (2, 2)),
     "torus moving down": ("torus", (3, 1)),
     "torus moving across": ("torus", (1, 4)),
     "torus moving both ways": ("torus", (3, 2)),
 }
 scenes = pytest.mark.parametrize("name", SCENES)
-moving_scenes = pytest.mark.parametrize("name", [name for name, (_, turned) in SCENES.items() if turned != (1, 1)])
+moving_scenes = pytest.mark.parametrize("name", [name for name, (_, turned, *_) in SCENES.items() if turned != (1, 1)])
 Painted = tuple[Renderer, Scene, np.ndarray]
 
 
@@ -40,10 +43,10 @@ def painted(model: Callable[[str], CocoGan]) -> Callable[[str], Painted]:
 
     @cache
     def paint(name: str) -> Painted:
-        kind, (down, across) = SCENES[name]
+        kind, (down, across), *blend = SCENES[name]
         loaded = model(kind)
         height, width = loaded.size
-        scene = loaded.scene(across * width, down * height, seed=5)
+        scene = loaded.scene(across * width, down * height, 5, **dict(zip(["blend"], blend, strict=False)))
         renderer = Renderer(loaded.patches, 64)
         return renderer, scene, renderer.region(scene, all_of(scene), "float").numpy()
 
@@ -78,7 +81,7 @@ def test_every_pixel_has_a_total_weight_of_one(
         assert min(cut) > 0, "a patch that touches nothing"
         weights[inside] += np.outer(rows[max(-top, 0) :][: cut[0]], columns[max(-left, 0) :][: cut[1]])
         layers[inside] += 1
-    assert (layers == 2 ** sum(scene.moving)).all()
+    assert (layers == 2 ** sum(scene.halved)).all()
     np.testing.assert_allclose(weights, 1, atol=1e-6)
 
 
@@ -109,9 +112,9 @@ def test_a_region_costs_only_the_patches_it_touches(
     _, scene, _ = painted(name)
     region = data.draw(regions(scene))
     most = 1
-    for length, moves in zip((region.height, region.width), scene.moving, strict=True):
-        pitch = scene.patch // 2 if moves else scene.patch
-        most *= (length - 2) // pitch + 2 + moves
+    for length, patches, halved in zip((region.height, region.width), scene.block, scene.halved, strict=True):
+        pitch = scene.patch * patches // (1 + halved)
+        most *= (length - 2) // pitch + 2 + halved
     assert 1 <= len(scene.work(region)) <= most
 
 
@@ -120,13 +123,21 @@ def test_the_last_half_step_and_the_first_are_one_patch(painted: Callable[[str],
     _, scene, _ = painted(name)
     down, across = (extent if moves else 0 for extent, moves in zip((scene.rows, scene.columns), scene.moving,
                                                                   strict=True))  # fmt: skip
-    before = scene.conditions(np.full(1, -0.5 * scene.moving[0]), np.full(1, -0.5 * scene.moving[1]))
-    after = scene.conditions(np.array([down - 0.5 * scene.moving[0]]), np.array([across - 0.5 * scene.moving[1]]))
+    before = scene.conditions(np.full(1, -0.5 * scene.halved[0]), np.full(1, -0.5 * scene.halved[1]))
+    after = scene.conditions(np.array([down - 0.5 * scene.halved[0]]), np.array([across - 0.5 * scene.halved[1]]))
     assert all((a == b).all() for a, b in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize(
-    "name", ["moving cylinder", "moving dense cylinder", "torus moving across", "torus moving both ways"]
+    "name",
+    [
+        "moving cylinder",
+        "moving dense cylinder",
+        "half steps of a dense cylinder",
+        "torus moving across",
+        "torus moving both ways",
+        "dense torus moving both ways",
+    ],
 )
 @given(shift=st.integers(1, 100))
 def test_the_closure_is_like_any_other_place(painted: Callable[[str], Painted], name: str, shift: int) -> None:

@@ -397,7 +397,7 @@ class TestGenerator:
         latent, coordinates = (t.double() for t in inputs(config, 3))
         seen: list[tuple[Tensor, Tensor, Tensor]] = []
         handles = [
-            block.register_forward_hook(lambda block, args, y: seen.append((args[0], args[1], y)))
+            block.register_forward_hook(lambda block, args, y: seen.append((args[0], args[1].condition, y)))
             for block in generator.blocks
         ]
         generator(latent, coordinates)

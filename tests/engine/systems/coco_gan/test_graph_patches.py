@@ -97,7 +97,7 @@ class Card:
 def card_of(config: Any, bytes_: bool = False) -> tuple[GraphPatches, list[Card]]:
     cards: list[Card] = []
 
-    def opened(block: Any, sizes: Sequence[int], memory: int | None) -> Card:
+    def opened(block: Any, cells: Any, sizes: Sequence[int], memory: int | None) -> Card:
         cards.append(Card(sizes, memory, bytes_))
         return cards[-1]
 
@@ -126,16 +126,16 @@ def test_a_copy_opens_runtimes_of_its_own(model_file: ModelFile) -> None:
 
 def test_a_whole_picture_has_one_batch_that_fits_its_memory(model_file: ModelFile) -> None:
     patches, cards = card_of(load_task("panorama", model_file("dense"), "cpu", "fp32").config)
-    run, batch = patches.prepared((1, 1), 37, memory=10)
+    run, batch = patches.prepared((1, 1), (), 37, memory=10)
     assert batch == 9 and [(card.sizes, card.warmed) for card in cards] == [([n], [n]) for n in (37, 18, 9)]
     assert torch.equal(run(*places(20), (1, 1))[:, :, 1, 1], places(20)[1])
-    assert patches.prepared((1, 1), 37, memory=10)[1] == 9 and len(cards) == 3
+    assert patches.prepared((1, 1), (), 37, memory=10)[1] == 9 and len(cards) == 3
 
 
 def test_a_memory_in_which_no_patch_fits_is_refused(model_file: ModelFile) -> None:
     patches, cards = card_of(load_task("panorama", model_file("dense"), "cpu", "fp32").config)
     with pytest.raises(BudgetError, match="^the card is full$"):
-        patches.prepared((1, 1), 4, memory=0)
+        patches.prepared((1, 1), (), 4, memory=0)
     assert [card.sizes for card in cards] == [[4], [2], [1]]
 
 

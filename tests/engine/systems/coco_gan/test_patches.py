@@ -130,7 +130,8 @@ def test_patches_of_a_file_need_the_shapes_of_a_generator_alone() -> None:
         shapes = Generator(config, spectral=False).eval().requires_grad_(False)
     graphs = GraphPatches(lambda *given: pytest.fail("a runtime was opened"), config, torch.device("cpu"))
     made, meant = (CocoGanPatches(network, graphs) for network in (shapes, generator))
-    for name in ("side", "channels", "latent", "device", "dtype", "batching", "weights", "blocks", "graph"):
+    for name in ("side", "channels", "latent", "device", "dtype", "weights", "only", "inside", "graph"):
         assert getattr(made, name) == getattr(meant, name)
-    assert made.live_bytes((3, 2), 7) == meant.live_bytes((3, 2), 7) > 0
+    for cells in ((), (1, 10), (12, 10)):
+        assert made.live_bytes((3, 2), cells, 7) == meant.live_bytes((3, 2), cells, 7) > 0
     assert PatchPictures(shapes, "patches", graphs).device.type == "cpu"

@@ -9,6 +9,7 @@ from zellige.engine.panorama.lattice import Lattice, Topology
 from zellige.engine.systems.coco_gan.config import CocoGanConfig
 from zellige.engine.systems.coco_gan.generator import Generator
 from zellige.engine.systems.coco_gan.place import Place
+from zellige.engine.systems.coco_gan.spread import Window
 
 LATTICES: list[tuple[Topology, int, int]] = [("plane", 4, 6), ("cylinder", 4, 32), ("torus", 8, 8)]
 LATENT = torch.linspace(-1, 1, 5, dtype=torch.float64)[None]
@@ -16,6 +17,13 @@ LATENT = torch.linspace(-1, 1, 5, dtype=torch.float64)[None]
 
 def coordinates_of(lattice: Lattice, row: float, column: float) -> torch.Tensor:
     return torch.from_numpy(lattice.micro([row], [column]))
+
+
+def field_of(
+    place: Place, coordinates: torch.Tensor, latent: torch.Tensor, block: tuple[int, int] = (1, 1), margin: int = 0
+) -> torch.Tensor:
+    field: torch.Tensor = place(Window(latent, coordinates, block), margin)
+    return field
 
 
 def dense(topology: Topology, rows: int, columns: int, **chosen: object) -> CocoGanConfig:
@@ -33,8 +41,8 @@ class TestPlace:
     ) -> None:
         lattice, side = Lattice(topology, rows, columns), 8
         place = Place(lattice, 5, 3, side).double()
-        one = place(coordinates_of(lattice, 1, 2), LATENT)
-        other = place(coordinates_of(lattice, 1 + down, 2 + across), LATENT)
+        one = field_of(place, coordinates_of(lattice, 1, 2), LATENT)
+        other = field_of(place, coordinates_of(lattice, 1 + down, 2 + across), LATENT)
         a, b = int(down * side), int(across * side)
         torch.testing.assert_close(one[:, :, a:, b:], other[:, :, : side - a, : side - b])
 
@@ -42,17 +50,19 @@ class TestPlace:
     def test_a_margin_holds_what_the_neighbours_hold(self, topology: Topology, rows: int, columns: int) -> None:
         lattice = Lattice(topology, rows, columns)
         place = Place(lattice, 5, 3, 4).double()
-        wide = place(coordinates_of(lattice, 1, 1), LATENT, block=(2, 3), margin=3)
+        wide = field_of(place, coordinates_of(lattice, 1, 1), LATENT, block=(2, 3), margin=3)
         assert wide.shape == (1, 3, 14, 18)
-        torch.testing.assert_close(wide[:, :, 3:7, 7:11], place(coordinates_of(lattice, 1, 2), LATENT))
-        torch.testing.assert_close(wide[:, :, 11:, :3], place(coordinates_of(lattice, 3, 0), LATENT)[:, :, :3, 1:])
+        torch.testing.assert_close(wide[:, :, 3:7, 7:11], field_of(place, coordinates_of(lattice, 1, 2), LATENT))
+        torch.testing.assert_close(
+            wide[:, :, 11:, :3], field_of(place, coordinates_of(lattice, 3, 0), LATENT)[:, :, :3, 1:]
+        )
 
     def test_the_last_column_is_followed_by_the_first(self) -> None:
         lattice = Lattice("cylinder", 4, 12)
         place = Place(lattice, 5, 3, 8).double()
         torch.testing.assert_close(
-            place(coordinates_of(lattice, 0, 11.5), LATENT)[..., 4:],
-            place(coordinates_of(lattice, 0, 0), LATENT)[..., :4],
+            field_of(place, coordinates_of(lattice, 0, 11.5), LATENT)[..., 4:],
+            field_of(place, coordinates_of(lattice, 0, 0), LATENT)[..., :4],
         )
 
     def test_a_cell_sees_the_wave_at_its_own_centre(self) -> None:
@@ -69,7 +79,7 @@ class TestPlace:
             for b in range(side):
                 phase = 2 * math.pi * (down * (3 + (a + 0.5) / side) + across * (5 + (b + 0.5) / side))
                 expected[a, b] = 2 * (0.6 * math.cos(phase) - 1.5 * math.sin(phase))
-        torch.testing.assert_close(place(coordinates_of(lattice, 3, 5), LATENT)[0, 0], expected)
+        torch.testing.assert_close(field_of(place, coordinates_of(lattice, 3, 5), LATENT)[0, 0], expected)
 
     def test_noise_is_white_has_unit_variance_and_goes_round(self) -> None:
         lattice, side = Lattice("cylinder", 4, 12), 8
@@ -79,26 +89,26 @@ class TestPlace:
         waves = len(place.waves)
         place.gains.bias.data[2 * waves + 3] = 1.0
         place.mix.weight.data[0, waves + 3] = 1.0
-        field = place(coordinates_of(lattice, 0, 0), LATENT, block=(12, 12))[0, 0]
+        field = field_of(place, coordinates_of(lattice, 0, 0), LATENT, block=(12, 12))[0, 0]
         once = field[:32]
         assert abs(once.mean()) < 0.05 and 0.9 < once.var() < 1.1
         for shift in ((0, 1), (1, 0), (1, 1), (4, 0), (0, 4)):
             assert abs((once * once.roll(shift, (0, 1))).mean()) < 0.06
         torch.testing.assert_close(
-            place(coordinates_of(lattice, 1, 11), LATENT, block=(2, 2))[0, 0, :, 8:], once[8:24, :8]
+            field_of(place, coordinates_of(lattice, 1, 11), LATENT, block=(2, 2))[0, 0, :, 8:], once[8:24, :8]
         )
 
     def test_places_between_cells_take_the_nearest_noise(self) -> None:
         lattice = Lattice("cylinder", 4, 12)
         place = Place(lattice, 5, 3, 4).double()
         place.mix.weight.data[:, : len(place.waves)] = 0
-        one, near = (place(coordinates_of(lattice, 1, column), LATENT) for column in (2, 2.1))
+        one, near = (field_of(place, coordinates_of(lattice, 1, column), LATENT) for column in (2, 2.1))
         torch.testing.assert_close(one, near)
 
     def test_every_latent_has_a_field_of_its_own(self) -> None:
         lattice = Lattice("cylinder", 4, 12)
         place, coordinates = Place(lattice, 5, 3, 8).double(), coordinates_of(lattice, 1, 2)
-        assert (place(coordinates, LATENT) - place(coordinates, LATENT.flip(1))).abs().max() > 0.1
+        assert (field_of(place, coordinates, LATENT) - field_of(place, coordinates, LATENT.flip(1))).abs().max() > 0.1
 
     def test_fields_start_with_unit_variance(self) -> None:
         torch.manual_seed(0)
@@ -106,7 +116,7 @@ class TestPlace:
         place = Place(lattice, 64, 32, 8)
         cells = lattice.cells()
         coordinates = torch.from_numpy(lattice.micro(cells[:, 0], cells[:, 1])).float()
-        field = place(coordinates, torch.rand(len(cells), 64) * 2 - 1)
+        field = field_of(place, coordinates, torch.rand(len(cells), 64) * 2 - 1)
         assert 1.0 < field.var().item() < 1.5  # 1 of the waves, 1/4 of the noise
 
     @pytest.mark.parametrize("side", [2, 4, 8, 16, 32])
