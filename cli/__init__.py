@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from zellige.errors import ZelligeError
 
 from .bench import bench
+from .edit import WithEdit
 from .evaluate import evaluate
 from .export import export
 from .flags import Verb
@@ -39,7 +40,9 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_options)
     _add(app, "Look", info, models)
-    _add(app, "Make", generate_verb(), panorama_verb())
+    _add(app, "Make", generate_verb())
+    line = "Render a panorama of any size within a memory budget, or edit one."
+    app.command(rich_help_panel="Make", short_help=line, cls=WithEdit)(panorama_verb())
     for task in task_verbs():
         app.command(task.name, help=task.help, short_help=task.line, rich_help_panel=task.panel)(task.run)
     _add(app, "Train and judge", train, evaluate)

@@ -9,9 +9,9 @@ from rich.console import RenderableType
 
 from zellige.errors import SizeError, TaskError
 
-from ..engine.systems import all_systems, system_of
+from ..engine.systems import all_systems
 from .flags import number
-from .options import Device, Json, Memory, Model, Overwrite, Precision, Seed, Size, parse_size
+from .options import Device, Json, Memory, Overwrite, Precision, Seed, Size, parse_size
 from .printing import report, show
 from .results import refuse_existing, refuse_same, save_json
 
@@ -19,6 +19,9 @@ __all__ = ["bench"]
 
 MOST_BATCH = 65536
 REFERENCES = ", ".join(name for system in all_systems() for name in system.references)
+PANORAMIC = ", ".join(
+    name for system in all_systems() if "panorama" in {task.name for task in system.tasks} for name in system.references
+)
 
 bench = typer.Typer(help="Measure, with everything compared in one run.", no_args_is_help=True)
 Rounds = Annotated[int, number("Rounds, in which all take turns.", least=1, most=10_000)]
@@ -27,23 +30,41 @@ Save = Annotated[Path | None, typer.Option(help="Also write the results into thi
 
 @bench.command("panorama")
 def bench_panorama(
-    model: Model,
+    model: Annotated[str, typer.Argument(help=f"A model's name or path, or of random weights {PANORAMIC}.")],
     size: Size = "16384x",
+    against: Annotated[
+        str | None, typer.Option(help="half-step, another model or a reference network instead of the bare generator.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        number("Compare one process of one thread with so many, in pixels a second a core.", least=2, most=256),
+    ] = None,
     memory: Memory = "512MiB",
     seed: Seed = 0,
     rounds: Rounds = 5,
+    save: Save = None,
+    overwrite: Overwrite = False,
     device: Device = "auto",
     precision: Precision = "auto",
     as_json: Json = False,
 ) -> None:
-    """Compare the render to disk with the bare generator at the same batch, in one run."""
-    from ..benchmarks.panorama import measure
-    from ..engine.library import load_checkpoint
+    """Compare the render to disk with the bare generator at the same batch, another way, or workers, in one run."""
+    from ..benchmarks.panorama import HALF_STEP, measure, measure_against, measure_workers, panoramic
 
     width, height = parse_size(size)
-    generator: Any = load_checkpoint(model, device, precision)
-    system_of(generator.system).task("panorama")  # refuses a model without this task
-    report(measure(generator, width, height, memory, seed, rounds), as_json)
+    _refuse({"--save": save}, overwrite, {"the model": [Path(model)]})
+    if workers is not None:
+        if against is not None:
+            raise TaskError("--workers is compared with one process; leave out --against")
+        found = measure_workers(model, workers, width, height, memory, seed, rounds, device=device, precision=precision)
+    elif against is None:
+        found = measure(panoramic(model, device, precision), width, height, memory, seed, rounds)
+    else:
+        generator = panoramic(model, device, precision)
+        other = None if against == HALF_STEP else panoramic(against, device, precision)
+        found = measure_against(generator, other, width, height, memory, seed, rounds)
+    save_json(save)(found)
+    report(found, as_json)
 
 
 @bench.command("generate")

@@ -1,15 +1,15 @@
 """The verb `zellige panorama`."""
 
-import hashlib
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..engine.systems import system_of
-from .flags import Verb, command_of, given_options, number, with_options
+from .flags import Verb, command_of, given_options, number, refuse_unused, with_options
 from .options import Device, Json, Memory, Model, Overwrite, Precision, Runtime, Seed, Size, parse_region, parse_size
-from .printing import report
+from .printing import report, say
 from .progress import progress
 from .results import refuse_existing, refuse_same
 from .tasks import offers_of
@@ -17,7 +17,7 @@ from .tasks import offers_of
 __all__ = ["panorama_verb"]
 
 # Options that change no pixel. Without them the same picture keeps the same bytes.
-_NOT_THE_PICTURE = ("out", "memory", "preview", "dry_run", "overwrite", "as_json")
+_NOT_THE_PICTURE = ("out", "memory", "preview", "dry_run", "resume", "overwrite", "as_json", "workers", "devices")
 
 
 def panorama_verb() -> Verb:
@@ -47,6 +47,13 @@ def panorama(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write nothing; predict patches, memory, time and size of the file.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a run of the same options was stopped; not for .png.")
+    ] = False,
+    workers: Annotated[int, number("Processes that divide the CPU and the memory.", least=1, most=256)] = 1,
+    devices: Annotated[
+        str | None, typer.Option(help="CUDA devices such as cuda:0,cuda:1, with a process each, instead of --device.")
+    ] = None,
     overwrite: Overwrite = False,
     runtime: Runtime = "auto",
     device: Device = "auto",
@@ -54,14 +61,14 @@ def panorama(
     as_json: Json = False,
     **values: Any,
 ) -> None:
-    """Render a panorama of any size within a memory budget."""
+    """Render a panorama of any size within a memory budget. `zellige panorama edit --help` says how to edit one."""
     import numpy as np
 
     from ..engine.files.atomic import AtomicFile
     from ..engine.files.pictures import write_png
     from ..engine.files.preview import preview as reduce
     from ..engine.library import find, load_task
-    from ..engine.panorama.canvas import paths_of
+    from ..engine.panorama.canvas import is_unfinished, paths_of
     from ..engine.panorama.memory import resident_bytes
     from ..engine.panorama.scene import Region
 
@@ -73,9 +80,16 @@ def panorama(
     outputs = {"--out": paths_of(out)} | ({"--preview": [preview]} if preview is not None else {})
     inputs = {f"--{name}": [value] for name, value in values.items() if isinstance(value, Path)}
     refuse_same(outputs, {"the model": [find(model)]} | inputs)
+    if resume and not overwrite and all(map(os.path.lexists, paths_of(out))) and not is_unfinished(out):
+        say(f"zellige: {out} is there, and nothing of it is unfinished, so there is nothing to resume", error=True)
+        report({"model": find(model).stem, "out": str(out), "pixels_resumed": 0}, as_json)
+        return
     refuse_existing([path for paths in outputs.values() for path in paths], overwrite)
     if preview is not None:
         AtomicFile(preview)  # refuses a path that cannot be written, before the rendering
+    if devices is not None:
+        refuse_unused(context, "--devices", ["device"])
+        device = devices.split(",")[0].strip()
     generator: Any = load_task("panorama", model, device, precision, runtime)
     options = given_options(context, system_of(generator.system).task("panorama"), values, generator.name)
 
@@ -85,17 +99,10 @@ def panorama(
     with progress("rendering", status) as advance:
         found = generator.panorama(
             out, width, height, memory, seed, progress=advance, region=part, dry_run=dry_run,
-            compression=compression, quality=quality, metadata=_metadata(context, find(model)),
-            **options.model_dump(exclude_unset=True),
+            resume=resume, compression=compression, quality=quality, workers=workers, devices=devices,
+            metadata={"command": command_of(context, _NOT_THE_PICTURE)}, **options.model_dump(exclude_unset=True),
         )  # fmt: skip
     if preview is not None and not dry_run:
         write_png(preview, np.asarray(reduce(out)))
         found["preview"] = str(preview)
     report({"model": generator.name} | found, as_json)
-
-
-def _metadata(context: typer.Context, model: Path) -> dict[str, str]:
-    """Return what the picture's file says of its making, beside what the model adds."""
-    with model.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"model_sha256": digest, "command": command_of(context, _NOT_THE_PICTURE)}

@@ -18,7 +18,7 @@ from ...engine.systems import all_systems, system_of
 from ...engine.systems.graph import GraphNetwork
 from ...engine.systems.system import System
 
-__all__ = ["REFERENCES", "SEED", "Inputs", "Subject", "subject_of"]
+__all__ = ["REFERENCES", "SEED", "Inputs", "Subject", "random_networks", "subject_of"]
 
 Inputs = tuple[Tensor, ...]
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
@@ -75,18 +75,24 @@ def subject_of(model: str, device: torch.device) -> Subject:
         CheckpointError: the file is damaged or not ours.
     """
     if model in REFERENCES:
-        system = REFERENCES[model]
-        config = system.part("config").Config(**system.references[model])
-        with torch.device("meta"):  # drawing initial weights, which are replaced anyway, can take most of a minute
-            networks = system.part("model").build(config)
-        networks = _drawn(networks.to_empty(device="cpu"))
-        fill_constants(networks)
-        return _subject(model, system, networks, config, device)
+        networks, config = random_networks(model)
+        return _subject(model, REFERENCES[model], networks, config, device)
     try:
         loaded = load_checkpoint(model, "cpu", "fp32", rewrite=False)
     except UnknownModelError as error:
         raise UnknownModelError(f"{error}; or a reference network: {', '.join(REFERENCES)}") from None
     return _subject(model, system_of(loaded.system), loaded.trained(), loaded.config, device)
+
+
+def random_networks(name: str, **fields: Any) -> tuple[nn.Module, Any]:
+    """The networks of a reference with random weights, and their configuration; `fields` change its fields."""
+    system = REFERENCES[name]
+    config = system.part("config").Config(**{**system.references[name], **fields})
+    with torch.device("meta"):  # drawing initial weights, which are replaced anyway, can take most of a minute
+        networks = system.part("model").build(config)
+    networks = _drawn(networks.to_empty(device="cpu"))
+    fill_constants(networks)
+    return networks, config
 
 
 def _subject(name: str, system: System, networks: nn.Module, config: Any, device: torch.device) -> Subject:

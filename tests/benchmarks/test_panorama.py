@@ -1,5 +1,6 @@
 """The panorama benchmark: what it reports, not how fast anything is."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,23 +14,28 @@ from zellige.engine.systems.coco_gan.generator import Generator
 
 pytest.importorskip("tifffile")
 
-from zellige.benchmarks.panorama import measure
+from zellige.benchmarks.generate.subjects import REFERENCES
+from zellige.benchmarks.panorama import measure, measure_against, measure_workers, panoramic
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """Two rounds of two turns of a tiny model."""
     folder = tmp_path_factory.mktemp("benchmark")
+    model = load(tiny(folder), device="cpu", precision="fp32")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return measure(model, width=64, height=None, memory="1GiB", seed=3, rounds=2) | {"left": list(folder.iterdir())}
+
+
+def tiny(folder: Path) -> Path:
     config = CocoGanConfig(topology="cylinder", rows=4, columns=8, patch=4, latent=4, width=1, critic_width=1)
     torch.manual_seed(0)
     state = {f"generator.{name}": value for name, value in Generator(config, spectral=False).state_dict().items()}
     state = {name: value for name, value in state.items() if value.is_floating_point()}
     path = folder / "tiny.safetensors"
     write_checkpoint(path, state, system="coco-gan", config=config.model_dump(mode="json"))
-    model = load(path, device="cpu", precision="fp32")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        return measure(model, width=64, height=None, memory="1GiB", seed=3, rounds=2) | {"left": list(folder.iterdir())}
+    return path
 
 
 def test_report_says_what_was_rendered(report):
@@ -63,3 +69,30 @@ def test_report_is_json(report):
 
 def test_rendered_files_are_removed(report):
     assert [Path(path).name for path in report["left"]] == ["tiny.safetensors"]
+
+
+def test_workers_are_compared_with_one_process_a_core(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    found = measure_workers(str(tiny(tmp_path)), 2, 16384, None, "1GiB", 3, 1, device="cpu", precision="fp32")
+    rates = found["pixels_per_second_a_core"]
+    assert found["ratios"] == [found["ratio"]] == [pytest.approx(rates["workers"] / rates["one"])]
+    assert found["conditions"]["threads"] == 1 and torch.get_num_threads() == threads
+    assert (found["workers"], found["width"], found["rounds"]) == (2, 16384, 1) and found["seconds_start"] > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.safetensors"]
+
+
+def test_two_ways_take_turns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fields = {"patch": 4, "rows": 3, "columns": 4, "width": 1, "latent": 4}
+    dense = fields | {"dense": True, "padding": "none"}
+    system = REFERENCES["coco-gan-256"]
+    tiny = dataclasses.replace(system, references={"tiny": fields, "tiny-dense": dense})
+    monkeypatch.setitem(REFERENCES, "tiny", tiny)
+    monkeypatch.setitem(REFERENCES, "tiny-dense", tiny)
+    ours, theirs = (panoramic(name, "cpu", "fp32") for name in ("tiny-dense", "tiny"))
+    for other, named in ((theirs, {"model": "tiny"}), (None, {"model": "tiny-dense", "blend": "half-step"})):
+        found = measure_against(ours, other, 48, None, "1GiB", 0, 2)
+        assert found["against"].items() >= (named | {"width": 48, "height": 12}).items()
+        assert len(found["ratios"]) == 2 and min(found["ratios"]) <= found["ratio"] <= max(found["ratios"])
+        assert found["against"]["patches"] > found["patches"] > 0

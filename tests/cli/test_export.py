@@ -40,4 +40,6 @@ def test_weights_beside_the_file_are_not_written_over_the_model(run: Run) -> Non
 
 def test_help_lists_what_every_system_can_export(run: Run) -> None:
     out = " ".join(run("export", "--help")[1].replace("│", " ").split())
-    assert "COCO-GAN: generate, patches." in out and "OneGAN: generate, like, reconstruct, segment, cluster" in out
+    assert (
+        "COCO-GAN: generate, patches, strip." in out and "OneGAN: generate, like, reconstruct, segment, cluster" in out
+    )

@@ -1,15 +1,20 @@
+import fcntl
 import hashlib
 import json
 import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+
+from zellige.engine.panorama import journal
+from zellige.engine.panorama.canvas.canvas import Canvas
 
 from .command import BIRDS, CPU, TILES, Run, one_object, panorama, refused
 
@@ -56,6 +61,14 @@ REFUSED = {
     "varying too much": (panorama("--map", "a.png", "--vary", 1.5), "--vary must be from 0 to 1"),
     "a map as output": (panorama("--map", "a.png", "--legend", "plain.txt", "--overwrite", out="a.png"),
                         "--out would write a.png, which is also --map"),
+    # workers
+    "no workers": (panorama("--workers", 0), "--workers must be from 1 to 256, not 0"),
+    "too many workers": (panorama("--workers", 257), "--workers must be from 1 to 256, not 257"),
+    "devices that are no GPUs": (panorama("--devices", "cpu,cpu"), "are CUDA devices such as cuda:0,cuda:1, not cpu"),
+    "unknown devices": (panorama("--devices", "gpu0,gpu1"), "there is no device 'gpu0'"),
+    "fewer devices than workers": (panorama("--workers", 3, "--devices", "cpu,cpu"), "3 workers do not fit 2 devices"),
+    "a device and devices": (panorama("--devices", "cpu", "--device", "cpu"), "--devices does not use --device"),
+    "small budget of workers": (panorama("--workers", 9, "--memory", "64MiB"), "in each of 9 workers; --memory 64MiB"),
     # models
     "a model without panoramas": (panorama(model=BIRDS), "panorama"),
 }  # fmt: skip
@@ -240,3 +253,97 @@ def test_the_help_imports_no_codec() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr == "set()\n" and "--compression" in done.stdout
+
+
+@pytest.fixture
+def unfinished(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Stop a command in the middle, like Ctrl-C."""
+    monkeypatch.setattr(journal, "_SECONDS", 0)
+
+    def stop(*arguments: object) -> None:
+        stopped, plain = [], Canvas.write
+
+        def write(canvas: Canvas, tile: np.ndarray) -> None:
+            stopped.append(tile)
+            if len(stopped) == 5:
+                raise KeyboardInterrupt
+            plain(canvas, tile)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Canvas, "write", write)
+            assert run(*arguments)[0] == 130
+
+    return stop
+
+
+def test_a_stopped_command_goes_on_with_resume(run: Run, folder: Path, unfinished: Callable[..., None]) -> None:
+    assert run(*panorama("--size", "4096x", out="whole.tif"))[0] == 0
+    there = set(folder.iterdir())
+    unfinished(*panorama("--size", "4096x"))
+    assert set(folder.iterdir()) == there  # it cleans up after itself
+    unfinished(*panorama("--size", "4096x", "--resume"))
+    assert {path.name for path in set(folder.iterdir()) - there} == {
+        ".zellige-out.tif.partial",
+        ".zellige-out.tif.journal",
+    }
+    report = one_object(run(*panorama("--size", "4096x", "--resume", "--json", "--memory", "300MiB")))
+    assert report["pixels_resumed"] > 0 and {path.name for path in set(folder.iterdir()) - there} == {"out.tif"}
+    assert Path("out.tif").read_bytes() == Path("whole.tif").read_bytes()
+    assert one_object(run(*panorama("--json", out="new.tif")))["pixels_resumed"] == 0
+
+
+def test_a_finished_panorama_has_nothing_to_resume(run: Run) -> None:
+    status, out, err = run(*panorama("--resume", "--json"))
+    assert status == 0 and err == "zellige: warning: out.tif has no unfinished part to resume, so it is begun anew\n"
+    before = Path("out.tif").read_bytes()
+    status, out, err = run(*panorama("--resume", "--json"))
+    assert (status, json.loads(out)) == (0, {"model": "cylinder", "out": "out.tif", "pixels_resumed": 0})
+    assert err == "zellige: out.tif is there, and nothing of it is unfinished, so there is nothing to resume\n"
+    assert Path("out.tif").read_bytes() == before
+    assert run(*panorama("--resume", "--overwrite", "--seed", 5))[0] == 0
+    assert Path("out.tif").read_bytes() != before
+
+
+def test_another_command_is_refused_and_the_unfinished_picture_stays(run: Run, unfinished: Callable[..., None]) -> None:
+    unfinished(*panorama("--size", "4096x", "--resume", *CPU))
+    for other, key in (
+        (("--size", "4096x", "--seed", 7), "the seed 0 and cannot go on with 7"),
+        (("--size", "2048x"), r"the size [4096, 24] and cannot go on with [2048, 24]"),
+        (("--size", "4096x", "--precision", "bf16"), "the precision fp32 and cannot go on with bf16"),
+        (("--size", "4096x", "--compression", "none"), "the compression deflate and cannot go on with none"),
+        (("--size", "4096x", "--region", "0,0,96,24"), "the region nothing and cannot go on with [0, 0, 96, 24]"),
+    ):
+        refused(run, panorama("--resume", *CPU, *other), f"out.tif was begun with {key}. Give what it was begun with")
+    Path("out.tif").write_bytes(b"older")
+    refused(run, panorama("--size", "4096x", "--resume"), "out.tif exists already")
+    assert (
+        one_object(run(*panorama("--size", "4096x", "--resume", "--overwrite", "--json", *CPU)))["pixels_resumed"] > 0
+    )
+
+
+def test_an_unfinished_picture_is_replaced_without_resume(
+    run: Run, folder: Path, unfinished: Callable[..., None]
+) -> None:
+    unfinished(*panorama("--size", "4096x", "--resume"))
+    status, _, err = run(*panorama("--size", "96x"))
+    assert status == 0
+    assert err == "zellige: warning: out.tif was unfinished and is begun anew; --resume would go on with it\n"
+    assert not [path for path in folder.iterdir() if path.name.startswith(".zellige")]
+
+
+def test_png_cannot_be_resumed(run: Run) -> None:
+    sentence = "out.png cannot be resumed, because .png is compressed as a whole at the end. Name it .tif, .tiff, .zarr"
+    refused(run, panorama("--resume", out="out.png"), sentence)
+
+
+def test_a_locked_or_damaged_journal_is_one_sentence(run: Run, unfinished: Callable[..., None]) -> None:
+    unfinished(*panorama("--size", "4096x", "--resume"))
+    file = Path(".zellige-out.tif.journal")
+    with file.open("r+b") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for resume in ((), ("--resume",)):
+            refused(
+                run, panorama("--size", "4096x", *resume), "another process is rendering out.tif; wait until it ends"
+            )
+    file.write_bytes(file.read_bytes() + b"garbage\n")
+    refused(run, panorama("--size", "4096x", "--resume"), "journal is damaged (Invalid JSON: expected value")
