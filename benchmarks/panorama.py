@@ -13,10 +13,10 @@ from ..engine.checkpoint.file import write_checkpoint
 from ..engine.device import available_memory, parse_bytes
 from ..engine.library import load_checkpoint
 from ..engine.panorama.canvas import open_canvas
-from ..engine.panorama.patches import Block, Panoramic, PatchMaker
+from ..engine.panorama.patches import Panoramic, PatchMaker
 from ..engine.panorama.plan import plan_render
 from ..engine.panorama.render import render_file
-from ..engine.panorama.scene import Region
+from ..engine.panorama.scene import Region, Scene
 from ..engine.panorama.workers import devices_of
 from ..engine.systems import system_of
 from .conditions import conditions
@@ -79,12 +79,12 @@ def measure(
         batch = -(-size // -(-size // plan.batch))
         bare, full, reports = [], [], []
         area = scene.block[0] * scene.block[1]
-        _bare_rate(maker, scene.block, batch, 4)
+        _bare_rate(maker, scene, batch, 4)
         for _ in range(rounds):
             report = render_file(maker, scene, out, budget=budget, name=model.name)
             reports.append(report)
             full.append(report["patches"] / report["seconds"])
-            bare.append(_bare_rate(maker, scene.block, batch, max(1, report["patches"] // area // batch)))
+            bare.append(_bare_rate(maker, scene, batch, max(1, report["patches"] // area // batch)))
     return {
         "model": model.name,
         "block": list(scene.block),
@@ -226,15 +226,16 @@ def measure_workers(
 
 
 @torch.inference_mode()
-def _bare_rate(maker: PatchMaker, block: Block, batch: int, calls: int) -> float:
+def _bare_rate(maker: PatchMaker, scene: Scene, batch: int, calls: int) -> float:
     """Return the patches a second of the maker alone, in blocks, on random inputs that are already on the device."""
     random = np.random.default_rng(0)
-    latents = torch.from_numpy(random.uniform(-1, 1, (batch, maker.latent))).to(maker.device, torch.float32)
+    drawn = random.uniform(-1, 1, (batch, *scene.cells, maker.latent))
+    latents = torch.from_numpy(drawn).to(maker.device, torch.float32)
     places = random.uniform(0, 2, (2, batch))
     coordinates = torch.from_numpy(maker.lattice.micro(*places)).to(maker.device, torch.float32)
     began = time.perf_counter()
     for _ in range(calls):
-        maker(latents, coordinates, block)
+        maker(latents, coordinates, scene.block)
     if maker.device.type == "cuda":
         torch.cuda.synchronize(maker.device)
-    return calls * batch * block[0] * block[1] / (time.perf_counter() - began)
+    return calls * batch * scene.block[0] * scene.block[1] / (time.perf_counter() - began)
