@@ -1,7 +1,8 @@
 """Reads finished pictures in pieces, so that a canvas can write them again with some tiles anew."""
 
 import re
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ _JPEG_TABLES = 347  # a tag of TIFF; the tiles of our canvas need no common tabl
 _COMPRESSIONS = {1: "none", 7: "jpeg", 8: "deflate", 50000: "zstd"}  # TIFF's numbers
 
 
-class Finished:
+class Finished(ABC):
     """A finished picture of a canvas, as uint8 pixels.
 
     Args:
@@ -47,13 +48,13 @@ class Finished:
         """Whether its pixels are not those that were rendered."""
         return self.compression == "jpeg"
 
+    @abstractmethod
     def pixels(self, region: Region) -> Pixels:
         """The pixels of a region, uint8 [h, w, 3]; the region lies inside.
 
         Raises:
             DataError: they cannot be read.
         """
-        raise NotImplementedError
 
     def damaged(self, error: object) -> DataError:
         """The error for pixels that cannot be read."""
@@ -201,7 +202,10 @@ def opened(path: Path) -> Iterator[Finished]:
         finally:
             stack.close()
     else:
-        yield {"zarr": FinishedZarr, "png": FinishedPng, "dzi": FinishedDzi}[form.module](path)
+        openers: dict[str, Callable[[Path], Finished]] = {
+            "zarr": FinishedZarr, "png": FinishedPng, "dzi": FinishedDzi,
+        }  # fmt: skip
+        yield openers[form.module](path)
 
 
 def _place(tile: Pixels, top: int, left: int, made: Pixels, region: Region) -> None:
