@@ -9,6 +9,7 @@ from these times in ONNX Runtime 1.31 on 2 cores with AVX-512, fp32, batches 1 a
 | up-convolution of 128 channels or more | transposed | 1.3 to 1.9 zero-padded, 0.95 to 1.5 replicated |
 | up-convolution of fewer | as trained | phases 0.89 to 1.7, transposed 0.83 to 1.7, and below 1 at batch 8 |
 | any up-convolution in bfloat16 | as trained | TensorRT-RTX 1.7 builds no transposed convolutions in bfloat16 |
+| transposed convolution in bfloat16 | phases; a matrix product of a map of one cell | for the same reason |
 | convolution with constant channels | constant channels | 1.06 to 1.6, but once 0.62 at batch 1 |
 """
 

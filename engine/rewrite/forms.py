@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -71,14 +71,19 @@ def _doubles(layer: UpConv) -> bool:
 
 
 def _gains(layer: UpConv) -> bool:
-    # TensorRT-RTX 1.7 builds no transposed convolutions in bfloat16.
-    return _doubles(layer) and layer.in_channels >= _WIDE and layer.weight.dtype != torch.bfloat16
+    return _doubles(layer) and layer.in_channels >= _WIDE and not _unbuilt(layer)
+
+
+def _unbuilt(layer: Any) -> bool:
+    """Whether graphs need another form of a transposed layer: TensorRT-RTX 1.7 builds none in bfloat16."""
+    return bool(layer.weight.dtype == torch.bfloat16)
 
 
 _WINOGRAD = _Form("winograd", winograd, lambda layer: _same(layer) and _tiles(layer))
 _WHOLE_MAP = _Form("matrix product", whole_map, covers)
+_WHOLE_MAP_TRANSPOSED = replace(_WHOLE_MAP, in_graphs=lambda layer: covers(layer) and _unbuilt(layer))
 _TRANSPOSED = (
-    _Form("phases", transposed_phases, doubles),
+    _Form("phases", transposed_phases, doubles, lambda layer: doubles(layer) and _unbuilt(layer)),
     *(_strided(cells, lambda layer: doubles(layer) and _tiles(layer)) for cells in (3, 2, 1)),
 )
 # Fewer cells a tile take more multiplications and less memory, which is what small maps wait for.
@@ -104,7 +109,7 @@ _FORMS: dict[type[nn.Module], tuple[_Form, ...]] = {
             lambda layer: layer.mode == "nearest" and _tiles(layer),
         ),
     ),
-    nn.ConvTranspose2d: (*_TRANSPOSED, _WHOLE_MAP),
+    nn.ConvTranspose2d: (*_TRANSPOSED, _WHOLE_MAP_TRANSPOSED),
     JoinedConvTranspose2d: _TRANSPOSED,
     CodedConv: (
         _Form("constant channels", lambda layer: constant_channels(plain(layer), layer.code), _always, _always),

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from zellige.engine.layers.convolutions import CodedConv, Padding, UpConv
+from zellige.engine.layers.convolutions import CodedConv, JoinedConvTranspose2d, Padding, UpConv
 from zellige.engine.rewrite import ConstantChannelsConv, TransposedUpConv
 from zellige.engine.rewrite.for_onnx import rewrite_for_graphs
+from zellige.engine.rewrite.up_conv import PhaseUpConv
+from zellige.engine.rewrite.whole_map import WholeMap
 
 X = torch.randn(2, 128, 5, 7, generator=torch.Generator().manual_seed(0)).double()
 
@@ -46,3 +48,19 @@ def test_layers_that_gain_nothing_or_have_no_form_stay(layer: UpConv) -> None:
     network = nn.Sequential(layer)
     rewrite_for_graphs(network)
     assert network[0] is layer
+
+
+@pytest.mark.parametrize(
+    ("layer", "form"),
+    [
+        (nn.ConvTranspose2d(6, 5, 4), WholeMap),
+        (nn.ConvTranspose2d(6, 5, 4, 2, 1), PhaseUpConv),
+        (JoinedConvTranspose2d((6, 6), 5, 4, 2, 1), PhaseUpConv),
+    ],
+    ids=["of a pixel", "doubling", "joined"],
+)
+def test_no_transposed_layer_stays_in_bfloat16(layer: nn.ConvTranspose2d, form: type[nn.Module]) -> None:
+    exact, rounded = nn.Sequential(copy.deepcopy(layer)).eval(), nn.Sequential(layer.bfloat16()).eval()
+    rewrite_for_graphs(exact.requires_grad_(False))
+    rewrite_for_graphs(rounded.requires_grad_(False))
+    assert type(exact[0]) is type(layer) and isinstance(rounded[0], form)
