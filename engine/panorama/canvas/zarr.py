@@ -18,7 +18,7 @@ from .canvas import Canvas, Grid, Pixels, Settings
 from .encode import WORKERS, Encoder, Seconds, in_threads
 from .finished import Finished
 from .zarr_kept import Kept, shard_of
-from .zarr_levels import CONFIG, halve_shard, open_levels, sync_shards, timed_store
+from .zarr_levels import CONFIG, grid_of, halve_shard, open_levels, sync_shards, timed_store
 
 __all__ = ["ZarrCanvas"]
 
@@ -56,6 +56,21 @@ class ZarrCanvas(Canvas):
         self._kept: Kept | None = None
         self._others: Callable[[int, int], bool] | None = None
         super().__init__(self._folder, grid, settings, _TILES_A_WORKER * WORKERS * math.prod(grid.tile) * 3)
+
+    @property
+    def grid(self) -> Grid:
+        """The picture and its shards on level 0."""
+        return self._grid
+
+    @property
+    def levels(self) -> int:
+        """The number of its levels, when it is entered."""
+        return len(self._levels)
+
+    @property
+    def cyclic(self) -> tuple[bool, bool]:
+        """Whether the picture closes on itself (vertically, horizontally)."""
+        return self._settings.cyclic
 
     def hand_over(self, halve: Callable[[int, int], bool]) -> Path:
         """Let others write the shards, when the canvas is entered: all of level 0, and of other levels what they want.
@@ -143,7 +158,7 @@ class ZarrCanvas(Canvas):
         self._encoder.finish()
         with output_errors(self._output.path):
             for number, level in enumerate(self._levels[1:], 1):
-                grid = Grid(*level.shape[1:], level.shards[1:])
+                grid = grid_of(level)
                 if self._others is None or not self._others(number, grid.tiles):
                     self._halve(number, grid.tiles)
                     if self._others is not None:

@@ -13,7 +13,7 @@ from .canvas import Grid, Pixels
 from .encode import Seconds
 from .zarr_kept import shard_of
 
-__all__ = ["CONFIG", "halve_shard", "open_levels", "sync_shards", "timed_store"]
+__all__ = ["CONFIG", "grid_of", "halve_shard", "open_levels", "sync_shards", "timed_store"]
 
 CONFIG = {"write_empty_chunks": True}
 
@@ -49,6 +49,11 @@ def timed_store(root: Path, seconds: Seconds) -> Any:
     return TimedStore(root)
 
 
+def grid_of(level: Any) -> Grid:
+    """A level and its shards."""
+    return Grid(level.shape[1], level.shape[2], level.shards[1:])
+
+
 def halve_shard(above: Any, level: Any, index: int, cyclic: tuple[bool, bool]) -> None:
     """Write a shard of a level from the finished level above.
 
@@ -57,7 +62,7 @@ def halve_shard(above: Any, level: Any, index: int, cyclic: tuple[bool, bool]) -
         index: the number of the shard, in row-major order.
         cyclic: whether the picture closes on itself (vertically, horizontally).
     """
-    grid = Grid(*level.shape[1:], level.shards[1:])
+    grid = grid_of(level)
     (top, left), (high, wide, _) = grid.origin(index), grid.shape(index)
     pixels = np.empty((3, high, wide), np.uint8)
     # A quarter is one shard of the level above. Reading all four at once would take twice the memory.
