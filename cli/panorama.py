@@ -1,6 +1,8 @@
 """The verb `zellige panorama`."""
 
 import os
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,7 +114,8 @@ def panorama(
     def status(rate: float) -> str:
         return f"{rate / 1e6:.2f} megapixels/s, {resident_bytes() >> 20} MiB resident"
 
-    with progress("rendering", status) as advance:
+    # Ray prints what it sees of dead nodes to the standard output, which is the report's.
+    with redirect_stdout(sys.stderr), progress("rendering", status) as advance:
         found = generator.panorama(
             out, width, height, memory, seed, progress=advance, region=part, dry_run=dry_run,
             resume=resume, compression=compression, quality=quality, workers=workers, devices=devices, ray=ray,

@@ -70,7 +70,7 @@ def render_file(
         render took seconds_encode for compression and seconds_write for the disk. The report also has the number of
         workers, and the threads of each. With a crew seconds_generate and peak_memory_bytes are sums over all
         processes, and seconds_start is the time in which the crew started, which does not count in seconds. With nodes
-        workers are the tasks that can run at once, the peak is that of this process and the largest of a task, and the
+        workers are the tasks that can run at once, the peak is the largest of a task, and the
         report also has nodes (the bands and seconds of each), bands, and bands_retried.
     Raises:
         BudgetError: the budget is too small for one patch in every worker, or on CUDA for the batches of the picture
@@ -189,7 +189,7 @@ def _rendered(
         "megapixels_per_second": (total - canvas.resumed_pixels) / seconds / 1e6,
         "memory_budget_bytes": budget,
         "predicted_memory_bytes": plan.predicted_bytes,
-        "peak_memory_bytes": peak.bytes + tally.peak,
+        "peak_memory_bytes": tally.peak if nodes else peak.bytes + tally.peak,
     }
 
 

@@ -159,6 +159,9 @@ def _rendered(order: Order, band: Band, node: str) -> Report:
     try:
         with measured_peak(renderer.maker.device, job.memory) as peak:
             for region, tiles, _ in band.chunks:
+                _check(
+                    order, node
+                )  # again, because a driver that was killed may have left this folder to another picture
                 began = time.perf_counter()
                 pixels = renderer.region(job.scene, region).cpu().numpy()
                 generate += time.perf_counter() - began

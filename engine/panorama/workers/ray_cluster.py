@@ -28,6 +28,7 @@ _TRIES = 4  # of a band whose process or node is lost
 _PAUSE = 2.0  # seconds before the second try, then twice as many: Ray gives tasks to a dead node until it notices
 _LOOK = 1.0  # seconds between looks at the cluster
 _CONNECT = 30.0  # seconds for a cluster to answer
+_END = 10.0  # seconds for tasks to end that are asked to, before they are killed
 _ALONE = 120.0  # seconds without any node that can run a task
 _START = 300.0  # seconds for nodes to start a process, which imports torch
 
@@ -173,11 +174,12 @@ class Cluster:
                         continue
                     yield band, report
         finally:
-            for reply in running:
-                with suppress(RayError):
-                    ray.cancel(reply, force=True)
-            if running:  # they must not write any more when the folder is removed
-                ray.wait(list(running), num_returns=len(running), timeout=_CONNECT)
+            rest = list(running)  # they must not write any more when the folder is removed
+            for force in (False, True):
+                for reply in rest:
+                    with suppress(RayError):
+                        ray.cancel(reply, force=force)
+                rest = ray.wait(rest, num_returns=len(rest), timeout=_END)[1] if rest else []
 
     def _lose(self, band: Band, tries: int, error: Exception) -> float:
         """Say that a band is lost; returns the time of its next try, or raises WorkerError if there is none."""
