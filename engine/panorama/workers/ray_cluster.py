@@ -25,7 +25,7 @@ __all__ = ["Cluster"]
 
 logger = logging.getLogger(__name__)
 _TRIES = 4  # of a band whose process or node is lost
-_PAUSE = 2.0  # seconds before the second try, then twice as many: Ray gives tasks to a dead node until it notices
+_PAUSE = 2.0  # seconds before the second try, then twice as many: what took the memory may be gone by then
 _LOOK = 1.0  # seconds between looks at the cluster
 _CONNECT = 30.0  # seconds for a cluster to answer
 _END = 10.0  # seconds for tasks to end that are asked to, before they are killed
