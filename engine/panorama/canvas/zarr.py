@@ -18,7 +18,7 @@ from .canvas import Canvas, Grid, Pixels, Settings
 from .encode import WORKERS, Encoder, Seconds, in_threads
 from .finished import Finished
 from .zarr_kept import Kept, shard_of
-from .zarr_levels import CONFIG, grid_of, halve_shard, open_levels, sync_shards, timed_store
+from .zarr_levels import CONFIG, grid_of, halve_shard, open_levels, require_shards, sync_shards, timed_store
 
 __all__ = ["ZarrCanvas"]
 
@@ -159,10 +159,13 @@ class ZarrCanvas(Canvas):
         with output_errors(self._output.path):
             for number, level in enumerate(self._levels[1:], 1):
                 grid = grid_of(level)
-                if self._others is None or not self._others(number, grid.tiles):
+                if self._others is None:
                     self._halve(number, grid.tiles)
-                    if self._others is not None:
-                        sync_shards(self._root, number, range(grid.tiles), grid.columns)
+                elif not self._others(number, grid.tiles):
+                    above = grid_of(self._levels[number - 1])
+                    require_shards(self._root, number - 1, range(above.tiles), above.columns)
+                    self._halve(number, grid.tiles)
+                    sync_shards(self._root, number, range(grid.tiles), grid.columns)
             if self._others is not None:
                 self._tidy()
 

@@ -1,19 +1,22 @@
 """The levels of an unfinished Zarr: opens them, and makes single shards durable or out of those of the level above."""
 
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from zellige.errors import OutputError
+
 from ...files.atomic import sync
 from .canvas import Grid, Pixels
 from .encode import Seconds
 from .zarr_kept import shard_of
 
-__all__ = ["CONFIG", "grid_of", "halve_shard", "open_levels", "sync_shards", "timed_store"]
+__all__ = ["CONFIG", "grid_of", "halve_shard", "open_levels", "require_shards", "sync_shards", "timed_store"]
 
 CONFIG = {"write_empty_chunks": True}
 
@@ -73,6 +76,23 @@ def halve_shard(above: Any, level: Any, index: int, cyclic: tuple[bool, bool]) -
         rows, columns = (2 * (top + row), 2 * (top + ends[0])), (2 * (left + column), 2 * (left + ends[1]))
         quarter[:] = _halved(_window(above, rows, columns, cyclic))
     level[:, top : top + high, left : left + wide] = pixels
+
+
+def require_shards(root: Path, level: int, indices: Iterable[int], columns: int) -> None:
+    """Refuse to read shards that are not there, because zarr reads a missing one as zeros.
+
+    Args:
+        root, level, indices, columns: as of `sync_shards`.
+    Raises:
+        OutputError: a shard is missing.
+    """
+    for index in indices:
+        shard = shard_of(root, level, index, columns)
+        if not shard.is_file():
+            raise OutputError(
+                f"{shard} is not seen on {socket.gethostname()}, though another process has written it; the folder "
+                "must be shared by all of them."
+            )
 
 
 def sync_shards(root: Path, level: int, indices: range, columns: int) -> None:

@@ -25,8 +25,7 @@ from zellige.version import __version__
 from ...files.atomic import output_errors
 from ..canvas.canvas import Grid, Pixels
 from ..canvas.encode import Encoder, Seconds
-from ..canvas.zarr_kept import shard_of
-from ..canvas.zarr_levels import grid_of, halve_shard, open_levels, sync_shards
+from ..canvas.zarr_levels import grid_of, halve_shard, open_levels, require_shards, sync_shards
 from ..memory import measured_peak
 from ..renderer import Renderer
 from ..scene import Region
@@ -185,20 +184,18 @@ def _halved(order: Order, band: Band, node: str) -> Report:
     above, level = open_levels(order.root, order.levels, seconds)[band.level - 1 : band.level + 1]
     upper, grid = grid_of(above), grid_of(level)
     for index in band.shards:
-        _require(order, band.level - 1, index // grid.columns, index % grid.columns, upper, node)
+        require_shards(order.root, band.level - 1, _above(index, grid, upper), upper.columns)
         halve_shard(above, level, index, order.cyclic)
     sync_shards(order.root, band.level, band.shards, grid.columns)
     return Report(node, encode=time.perf_counter() - began - seconds.write, write=seconds.write)
 
 
-def _require(order: Order, level: int, row: int, column: int, grid: Grid, node: str) -> None:
-    """Refuse to halve shards that this node does not see, because zarr reads a missing one as zeros."""
-    rows = -(-grid.height // grid.tile[0])
-    for down in range(2 * row, min(2 * row + 2, rows)):
-        for across in range(2 * column, min(2 * column + 2, grid.columns)):
-            shard = shard_of(order.root, level, down * grid.columns + across, grid.columns)
-            if not shard.is_file():
-                raise OutputError(f"{node} does not see {shard}, which another node has written; try --resume.")
+def _above(index: int, grid: Grid, upper: Grid) -> Iterator[int]:
+    """The numbers of the up to four shards of the level above whose pixels a shard halves."""
+    row, column = 2 * (index // grid.columns), 2 * (index % grid.columns)
+    for down in range(row, min(row + 2, upper.tiles // upper.columns)):
+        for across in range(column, min(column + 2, upper.columns)):
+            yield down * upper.columns + across
 
 
 def _renderer(order: Order, node: str) -> Renderer:

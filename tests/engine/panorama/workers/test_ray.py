@@ -112,7 +112,7 @@ def test_a_killed_nodes_bands_are_done_again_to_the_bytes_of_one_process(
     assert killed and contents(tmp_path / "a.zarr") == alone
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
     assert report["bands_retried"] > 0 and "were lost with their process or node" in caplog.text
-    assert (report["threads"], len(report["nodes"])) == (1, 3)
+    assert report["threads"] == 1 and len(report["nodes"]) >= 2  # the killed one may have finished none
     assert sum(node["bands"] for node in report["nodes"]) == report["bands"]
     assert told == sorted(told) and told[-1] == (WIDTH * HEIGHT,) * 2
 
