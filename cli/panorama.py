@@ -1,6 +1,8 @@
 """The verb `zellige panorama`."""
 
 import os
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +19,18 @@ from .tasks import offers_of
 __all__ = ["panorama_verb"]
 
 # Options that change no pixel. Without them the same picture keeps the same bytes.
-_NOT_THE_PICTURE = ("out", "memory", "preview", "dry_run", "resume", "overwrite", "as_json", "workers", "devices")
+_NOT_THE_PICTURE = (
+    "out",
+    "memory",
+    "preview",
+    "dry_run",
+    "resume",
+    "overwrite",
+    "as_json",
+    "workers",
+    "devices",
+    "ray",
+)
 
 
 def panorama_verb() -> Verb:
@@ -54,6 +67,9 @@ def panorama(
     devices: Annotated[
         str | None, typer.Option(help="CUDA devices such as cuda:0,cuda:1, with a process each, instead of --device.")
     ] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="host:port of a Ray cluster that shares the folder of a .zarr, or auto.")
+    ] = None,
     overwrite: Overwrite = False,
     runtime: Runtime = "auto",
     device: Device = "auto",
@@ -87,6 +103,8 @@ def panorama(
     refuse_existing([path for paths in outputs.values() for path in paths], overwrite)
     if preview is not None:
         AtomicFile(preview)  # refuses a path that cannot be written, before the rendering
+    if ray is not None:
+        refuse_unused(context, "--ray", ["workers", "devices", "dry_run"])
     if devices is not None:
         refuse_unused(context, "--devices", ["device"])
         device = devices.split(",")[0].strip()
@@ -96,10 +114,11 @@ def panorama(
     def status(rate: float) -> str:
         return f"{rate / 1e6:.2f} megapixels/s, {resident_bytes() >> 20} MiB resident"
 
-    with progress("rendering", status) as advance:
+    # Ray prints what it sees of dead nodes to the standard output, which is the report's.
+    with redirect_stdout(sys.stderr), progress("rendering", status) as advance:
         found = generator.panorama(
             out, width, height, memory, seed, progress=advance, region=part, dry_run=dry_run,
-            resume=resume, compression=compression, quality=quality, workers=workers, devices=devices,
+            resume=resume, compression=compression, quality=quality, workers=workers, devices=devices, ray=ray,
             metadata={"command": command_of(context, _NOT_THE_PICTURE)}, **options.model_dump(exclude_unset=True),
         )  # fmt: skip
     if preview is not None and not dry_run:

@@ -132,6 +132,9 @@ class AtomicFolder:
     It is a context manager that gives a new folder beside the target. When the block ends, the folder's files are
     flushed to the disk and the folder takes the target's name. When the block fails, the folder is removed together
     with the parents that were made for it. Or call `open`, then `commit` or `discard`, as for a file.
+
+    Attributes:
+        durable: whether its writers have made all files durable, so that the end need not read millions of names.
     """
 
     def __init__(self, path: str | os.PathLike[str], replaces: Callable[[Path], bool] = lambda older: False) -> None:
@@ -149,6 +152,7 @@ class AtomicFolder:
         self._temporary = _beside(self._target)
         self._replaces = replaces
         self._made: list[Path] = []
+        self.durable = False
         with output_errors(self.path):
             self._refuse_others()
 
@@ -192,7 +196,8 @@ class AtomicFolder:
         """
         with output_errors(self.path):
             content = self._temporary / part
-            for path in chain([content], content.rglob("*")):  # one after the other, because there may be millions
+            rest = () if self.durable else content.rglob("*")
+            for path in chain([content], rest):  # one after the other, because there may be millions
                 sync(path)
             self._refuse_others()
             older = _beside(self._target) if self._target.is_dir() and any(self._target.iterdir()) else None

@@ -22,6 +22,7 @@ from .renderer import Renderer
 from .scene import Region, Scene
 from .workers import AHEAD, Chunk, Tally
 from .workers.processes import Crew
+from .workers.ray import Nodes
 
 __all__ = ["closed", "predict_render", "render_file"]
 
@@ -42,6 +43,7 @@ def render_file(
     metadata: Mapping[str, str] | None = None,
     journal: Journal | None = None,
     crew: Crew | None = None,
+    nodes: Nodes | None = None,
 ) -> dict[str, Any]:
     """Render a scene, or a region of it, into a file within a memory budget; tiles stream out as they are finished.
 
@@ -59,6 +61,7 @@ def render_file(
             cannot be resumed.
         crew: worker processes that make the patches, among which the budget and torch's threads are divided; None for
             this process.
+        nodes: the nodes of a Ray cluster instead, each of whose tasks has the budget and one thread.
     Returns:
         a report: width, height, patches, block (patches made at once, down and across), batch (in blocks), seconds,
         megapixels_per_second (of those made), memory_budget_bytes, predicted_memory_bytes, peak_memory_bytes, and
@@ -66,7 +69,9 @@ def render_file(
         patches were made and composed, and seconds_waiting, in which the canvas held up the render. Threads beside the
         render took seconds_encode for compression and seconds_write for the disk. The report also has the number of
         workers, and the threads of each. With a crew seconds_generate and peak_memory_bytes are sums over all
-        processes, and seconds_start is the time in which the crew started, which does not count in seconds.
+        processes, and seconds_start is the time in which the crew started, which does not count in seconds. With nodes
+        workers are the tasks that can run at once, the peak is the largest of a task, and the
+        report also has nodes (the bands and seconds of each), bands, and bands_retried.
     Raises:
         BudgetError: the budget is too small for one patch in every worker, or on CUDA for the batches of the picture
             that is resumed.
@@ -87,6 +92,8 @@ def render_file(
             f"{path.name} cannot be resumed, because {path.suffix} is compressed as a whole at the end. "
             f"Name it {resumable()}, or leave out --resume."
         )
+    if nodes:
+        nodes.check(path, canvas)
     with ExitStack() as stack:
         if journal is not None and canvas.partial is not None:
             stack.enter_context(journal.opened(canvas.partial, canvas.facts))
@@ -96,7 +103,7 @@ def render_file(
             maker = stack.enter_context(journal.maker(maker))
         else:
             journal = None
-        return _rendered(maker, scene, whole, canvas, journal, budget, name, advance, crew)
+        return _rendered(maker, scene, whole, canvas, journal, budget, name, advance, crew, nodes)
 
 
 def _rendered(
@@ -109,6 +116,7 @@ def _rendered(
     name: str,
     advance: Callable[[int, int], None],
     crew: Crew | None,
+    nodes: Nodes | None,
 ) -> dict[str, Any]:
     taken = Taken(journal.block, journal.batch, journal.together) if journal is not None and journal.resumed else None
     plan, tiles, scene = plan_render(maker, scene, canvas, budget, name, whole, taken, len(crew) if crew else 0)
@@ -119,6 +127,9 @@ def _rendered(
         # An unfinished picture goes on with the threads that each of its processes had, whatever their number.
         threads = threads if taken else max(1, threads // len(crew))
         crew.begin(maker, scene, name, batch=plan.batch, threads=threads, budget=budget, tile=canvas.tile, tiles=tiles)
+    elif nodes:
+        threads = threads if taken else 1
+        nodes.begin(maker, scene, name, batch=plan.batch, threads=threads, budget=budget)
     elif maker.graph and device.type == "cpu":
         renderer.run, _ = maker.prepared(scene.block, scene.cells, plan.batch, None)
 
@@ -147,6 +158,9 @@ def _rendered(
                 scene.block, renderer.batch // area, tiles, -(-whole.width // canvas.tile[1]), canvas.metadata, threads
             )
         todo = _left(chunks(whole, canvas.tile, tiles), canvas.done)
+        if nodes:
+            nodes.write(canvas, todo, tiles, tally, advance)
+            todo = iter(())
         made = crew.make(todo, tally) if crew else ((chunk, pixels_of(chunk.region)) for chunk in todo)
         for chunk, pixels in made:
             for left, width in chunk.tiles:
@@ -167,7 +181,7 @@ def _rendered(
         "workers": len(crew) if crew else 1,
         "threads": threads,
         "seconds": seconds,
-        **({"seconds_start": crew.seconds_start} if crew else {}),
+        **({"seconds_start": crew.seconds_start} if crew else nodes.report() if nodes else {}),
         "seconds_generate": tally.seconds,
         "seconds_encode": canvas.seconds.encode,
         "seconds_write": canvas.seconds.write,
@@ -175,7 +189,7 @@ def _rendered(
         "megapixels_per_second": (total - canvas.resumed_pixels) / seconds / 1e6,
         "memory_budget_bytes": budget,
         "predicted_memory_bytes": plan.predicted_bytes,
-        "peak_memory_bytes": peak.bytes + tally.peak,
+        "peak_memory_bytes": tally.peak if nodes else peak.bytes + tally.peak,
     }
 
 

@@ -67,6 +67,8 @@ REFUSED = {
     "devices that are no GPUs": (panorama("--devices", "cpu,cpu"), "are CUDA devices such as cuda:0,cuda:1, not cpu"),
     "unknown devices": (panorama("--devices", "gpu0,gpu1"), "there is no device 'gpu0'"),
     "fewer devices than workers": (panorama("--workers", 3, "--devices", "cpu,cpu"), "3 workers do not fit 2 devices"),
+    "a cluster and workers": (panorama("--ray", "auto", "--workers", 2), "--ray does not use --workers"),
+    "a prediction of a cluster": (panorama("--ray", "auto", "--dry-run"), "--ray does not use --dry-run"),
     "a device and devices": (panorama("--devices", "cpu", "--device", "cpu"), "--devices does not use --device"),
     "small budget of workers": (panorama("--workers", 9, "--memory", "64MiB"), "in each of 9 workers; --memory 64MiB"),
     # models

@@ -4,8 +4,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
-from itertools import chain, product
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ from .canvas import Canvas, Grid, Pixels, Settings
 from .encode import WORKERS, Encoder, Seconds, in_threads
 from .finished import Finished
 from .zarr_kept import Kept, shard_of
+from .zarr_levels import CONFIG, grid_of, halve_shard, open_levels, require_shards, sync_shards, timed_store
 
 __all__ = ["ZarrCanvas"]
 
 _LARGEST_CHUNK = 256
 _ZSTD_LEVEL = 3
-_CONFIG = {"write_empty_chunks": True}
 # Halving ends at a level with no side above it, which a viewer shows at once.
 _SMALLEST_LEVEL = 512
 # Whole tiles for each worker. While a level is halved: its two free tiles, four tiles of the level above, the zarr
@@ -55,7 +54,45 @@ class ZarrCanvas(Canvas):
         self._folder = AtomicFolder(path, is_canvas)
         self._folder.check()
         self._kept: Kept | None = None
+        self._others: Callable[[int, int], bool] | None = None
         super().__init__(self._folder, grid, settings, _TILES_A_WORKER * WORKERS * math.prod(grid.tile) * 3)
+
+    @property
+    def grid(self) -> Grid:
+        """The picture and its shards on level 0."""
+        return self._grid
+
+    @property
+    def levels(self) -> int:
+        """The number of its levels, when it is entered."""
+        return len(self._levels)
+
+    @property
+    def cyclic(self) -> tuple[bool, bool]:
+        """Whether the picture closes on itself (vertically, horizontally)."""
+        return self._settings.cyclic
+
+    def hand_over(self, halve: Callable[[int, int], bool]) -> Path:
+        """Let others write the shards, when the canvas is entered: all of level 0, and of other levels what they want.
+
+        Args:
+            halve: is told a level and its number of shards, when the level above is there. It writes the level, or says
+                with False that the canvas shall. Others make what they write durable.
+        Returns:
+            the unfinished folder, with the arrays of all levels.
+        """
+        self._others = halve
+        self._folder.durable = True
+        for path in [self._root, *(self._root / str(k) for k in range(len(self._levels)))]:
+            sync(path / "zarr.json")
+            sync(path)
+        return self._root
+
+    def adopt(self, tiles: int) -> None:
+        """Count the next tiles, whose shards others have written."""
+        self._written += tiles
+        if self._journal is not None and self._journal.due(self._written):
+            self._journal.note(self._written)
 
     def _begin(self) -> None:
         root = self._folder.open(**self._how)
@@ -66,7 +103,7 @@ class ZarrCanvas(Canvas):
             if self._how["resume"]:
                 self._sweep(root)
                 try:
-                    self._levels = _opened(root, len(sizes), self.seconds)
+                    self._levels = open_levels(root, len(sizes), self.seconds)
                 except (OSError, ValueError, KeyError, TypeError):  # JSON that is not zarr's
                     raise self.unresumable("has metadata that cannot be read") from None
             else:
@@ -90,9 +127,7 @@ class ZarrCanvas(Canvas):
         for _ in results:
             count += 1
             if self._journal is not None and self._journal.due(count):
-                shards = [self._shard(self._root, k) for k in range(durable, count)]
-                for path in chain(shards, *_folders(shards)):
-                    sync(path)
+                sync_shards(self._root, 0, range(durable, count), self._grid.columns)
                 self._journal.note(count)
                 durable = count
 
@@ -122,14 +157,21 @@ class ZarrCanvas(Canvas):
     def _finish(self) -> None:
         self._encoder.finish()
         with output_errors(self._output.path):
-            for number in range(1, len(self._levels)):
-                self._halve(number)
+            for number, level in enumerate(self._levels[1:], 1):
+                grid = grid_of(level)
+                if self._others is None:
+                    self._halve(number, grid.tiles)
+                elif not self._others(number, grid.tiles):
+                    above = grid_of(self._levels[number - 1])
+                    require_shards(self._root, number - 1, range(above.tiles), above.columns)
+                    self._halve(number, grid.tiles)
+                    sync_shards(self._root, number, range(grid.tiles), grid.columns)
+            if self._others is not None:
+                self._tidy()
 
-    def _halve(self, number: int) -> None:
+    def _halve(self, number: int, shards: int) -> None:
         """Write a level, shard by shard, from the finished one above."""
         above, level = self._levels[number - 1 : number + 1]
-        _, height, width = level.shape
-        grid = Grid(height, width, level.shards[1:])
         kept = None if self._kept is None else self._kept.of_level(number, self._settings.cyclic)
 
         def shard(index: int) -> None:
@@ -137,19 +179,17 @@ class ZarrCanvas(Canvas):
                 self._kept.copy(number, index)
                 return
             began = time.perf_counter()
-            (top, left), (high, wide, _) = grid.origin(index), grid.shape(index)
-            pixels = np.empty((3, high, wide), np.uint8)
-            # A quarter is one shard of the level above. Reading all four at once would take twice the memory.
-            down, across = (range(0, side, step // 2) for side, step in zip((high, wide), grid.tile, strict=True))
-            for row, column in product(down, across):
-                quarter = pixels[:, row : row + grid.tile[0] // 2, column : column + grid.tile[1] // 2]
-                ends = row + quarter.shape[1], column + quarter.shape[2]
-                rows, columns = (2 * (top + row), 2 * (top + ends[0])), (2 * (left + column), 2 * (left + ends[1]))
-                quarter[:] = _halved(_window(above, rows, columns, self._settings.cyclic))
-            level[:, top : top + high, left : left + wide] = pixels
+            halve_shard(above, level, index, self._settings.cyclic)
             self.seconds.add(encode=time.perf_counter() - began)
 
-        in_threads(shard, grid.tiles)
+        in_threads(shard, shards)
+
+    def _tidy(self) -> None:
+        """Remove what writers that were killed have left beside the shards."""
+        for folder, _, files in os.walk(self._root):
+            for name in files:
+                if name != "zarr.json" and not name.isdecimal():
+                    Path(folder, name).unlink(missing_ok=True)
 
     def _abandon(self) -> None:
         self._encoder.abandon()
@@ -213,7 +253,7 @@ def _arrays(
     import zarr
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
-    group = zarr.create_group(_store(root, seconds), attributes=attributes)
+    group = zarr.create_group(timed_store(root, seconds), attributes=attributes)
     packed = (ZstdCodec(level=_ZSTD_LEVEL),) if compression == "zstd" else ()
     return [
         group.create_array(
@@ -226,63 +266,12 @@ def _arrays(
             filters=None,
             fill_value=0,
             dimension_names=("c", "y", "x"),
-            config=_CONFIG,
+            config=CONFIG,
         )
         for k, (height, width) in enumerate(sizes)
     ]
 
 
-def _opened(root: Path, levels: int, seconds: Seconds) -> list[Any]:
-    """Open the arrays of an unfinished picture."""
-    import zarr
-
-    store = _store(root, seconds)
-    # `open_array` takes a configuration too, and ignores it if the array exists: black shards were left out.
-    return [zarr.open_array(store, path=str(k), mode="r+").with_config(_CONFIG) for k in range(levels)]
-
-
-def _store(root: Path, seconds: Seconds) -> Any:
-    from zarr.storage import LocalStore
-
-    class TimedStore(LocalStore):  # type: ignore[misc]  # zarr is untyped where it is not installed
-        async def set(self, key: str, value: Any) -> None:
-            began = time.perf_counter()
-            await super().set(key, value)
-            spent = time.perf_counter() - began
-            seconds.add(encode=-spent, write=spent)  # the thread that encodes waits for it
-
-    return TimedStore(root)
-
-
-def _folders(shards: list[Path]) -> Iterator[list[Path]]:
-    """The folders whose names must be durable with those of new shards: of the row, and of the rows."""
-    for level in (0, 1, 2, 3):
-        yield sorted({path.parents[level] for path in shards})
-
-
 def _chunk(side: int) -> int:
     """The largest divisor of a shard's side, which is a multiple of 16, that is no larger than a chunk may be."""
     return next(chunk for chunk in range(min(side, _LARGEST_CHUNK), 0, -1) if side % chunk == 0)
-
-
-def _window(level: Any, rows: tuple[int, int], columns: tuple[int, int], cyclic: tuple[bool, bool]) -> Pixels:
-    """Pixels [3, h, w] of a level; the window may reach one row or column beyond its end."""
-    _, height, width = level.shape
-    inside = slice(rows[0], min(rows[1], height))
-    pixels: Pixels = level[:, inside, columns[0] : min(columns[1], width)]
-    if columns[1] > width:
-        pixels = np.concatenate([pixels, level[:, inside, :1] if cyclic[1] else pixels[:, :, -1:]], axis=2)
-    if rows[1] > height:
-        beyond = _window(level, (0, 1), columns, cyclic) if cyclic[0] else pixels[:, -1:]
-        pixels = np.concatenate([pixels, beyond], axis=1)
-    return pixels
-
-
-def _halved(pixels: Pixels) -> Pixels:
-    """Rounded means of 2 x 2 pixels, [3, 2h, 2w] to [3, h, w]."""
-    sums = pixels[:, ::2, ::2].astype(np.uint16)
-    for row, column in list(product((0, 1), repeat=2))[1:]:
-        sums += pixels[:, row::2, column::2]
-    sums += 2
-    sums >>= 2
-    return sums.astype(np.uint8)

@@ -1,5 +1,6 @@
 """Makes pictures of micro patches: images, panoramas, regions, interpolations, and images beyond the boundary."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,6 +25,7 @@ from ...panorama.renderer import Renderer
 from ...panorama.scene import LatentField, Region, Scene, turns
 from ...panorama.workers import devices_of
 from ...panorama.workers.processes import Crew
+from ...panorama.workers.ray import Nodes
 from ...rewrite.plan import Choice
 from ...runtimes import As, checked_as, converted
 from .editing import Asked, edit_file, noted
@@ -203,6 +205,7 @@ class PatchPictures:
         blend: Blend | None = None,
         workers: int = 1,
         devices: str | Sequence[str] | None = None,
+        ray: str | None = None,
     ) -> dict[str, Any]:
         """Render a panorama of any size into a file, within a memory budget.
 
@@ -240,6 +243,9 @@ class PatchPictures:
                 give the bytes of one process with as many threads as each has; with dense places any number does.
             devices: a CUDA device for each worker, such as ["cuda:0", "cuda:1"]; 1 worker then means as many as there
                 are.
+            ray: "host:port" of a Ray cluster whose nodes make the picture, a .zarr in a folder that all of them share,
+                or "auto" for the cluster of this machine. The memory then is that of each task, and None takes half of
+                the free memory of this machine, divided by its cores.
         Returns:
             a report with the keys of `render_file`, or of `predict_render`, and device, precision, seed, out, turns;
             with a region it too; with a map also map, legend, soften, vary, regions (colour, latent and share of each)
@@ -247,10 +253,12 @@ class PatchPictures:
         Raises:
             SizeError: the model makes no panorama of this size, the region is not inside it, or `soften` or `vary` is
                 out of bounds.
-            TaskError: a map without a legend, or `legend`, `soften` or `vary` without a map.
+            TaskError: a map without a legend, or `legend`, `soften` or `vary` without a map; or `ray` with workers or
+                devices or for a prediction.
             DataError, MapError: the map or its legend cannot be read, or a colour has no latent.
             BudgetError: not one patch fits.
-            WorkerError, DeviceError: there cannot be such workers, or one of them was killed.
+            WorkerError, DeviceError: there cannot be such workers, or one of them was killed; no Ray cluster answers,
+                or it lost a part of the picture too often.
             OutputError: the file cannot be written, or its format cannot be resumed.
             ResumeError: the unfinished picture was begun otherwise, or is damaged.
             MissingExtraError: a package that writes the format is not installed.
@@ -258,11 +266,16 @@ class PatchPictures:
         """
         if self.config.channels != 3:
             raise TaskError(f"panorama files hold RGB, not the {self.config.channels} channels of {self.name}")
+        if ray is not None and (workers != 1 or devices is not None):
+            raise TaskError("a Ray cluster has workers of its own; leave out workers and devices, or leave out ray")
+        if ray is not None and dry_run:
+            raise TaskError("a prediction is made by this machine alone; leave out ray")
         crew_devices = devices_of(workers, devices, self.device)
         if self.patches.graph and any(device.type == "cuda" for device in crew_devices):
             raise TaskError(f"workers on CUDA devices run models by torch, and {self.name} runs by {self.runtime}")
         free = sum(available_memory(device) for device in {*crew_devices} or {self.device})
-        budget = free // 2 if memory is None else parse_bytes(memory)
+        cores = (os.cpu_count() or 1) if ray is not None and self.device.type == "cpu" else 1
+        budget = free // 2 // cores if memory is None else parse_bytes(memory)
         regions = self._regions(map, {"legend": legend, "soften": soften, "vary": vary})
         soften = _SOFTEN * self.config.patch if soften is None else soften
         vary = _VARY if vary is None else vary
@@ -275,7 +288,10 @@ class PatchPictures:
         asked: dict[str, Any] = {
             "budget": budget, "name": self.name, "region": region, "compression": compression, "quality": quality,
         }  # fmt: skip
-        with Crew(crew_devices) if crew_devices else nullcontext() as crew:
+        with (
+            Crew(crew_devices) if crew_devices else nullcontext() as crew,
+            nullcontext() if ray is None else Nodes(ray) as nodes,
+        ):
             if dry_run:
                 report = predict_render(self.patches, scene, Path(out), crew=crew, **asked)
             else:
@@ -284,7 +300,7 @@ class PatchPictures:
                 journal = self._journal(Path(out), scene, seed, region, regions, soften, vary, resume=resume)
                 report = render_file(
                     self.patches, scene, Path(out), advance=progress, metadata=known | dict(metadata or {}),
-                    journal=journal, crew=crew, **asked,
+                    journal=journal, crew=crew, nodes=nodes, **asked,
                 )  # fmt: skip
         context = {"device": str(self.device), "precision": self.precision, "seed": seed, "out": str(out)}
         rows, columns = self.config.size

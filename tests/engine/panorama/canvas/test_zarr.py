@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 import tracemalloc
 from pathlib import Path
@@ -43,6 +44,39 @@ def test_every_level_is_the_mean_of_2x2_of_the_level_above(
         assert (level(tmp_path / "a.zarr", k) == picture).all()
         assert (max(picture.shape[:2]) <= 512) == (k == levels - 1)
         picture = halved(picture, cyclic)
+
+
+@pytest.mark.parametrize("smaller", [False, True])
+def test_shards_may_be_written_by_others(tmp_path: Path, smaller: bool) -> None:
+    """Of level 0, or of the smaller levels too."""
+    picture = noise(1031, 1601)
+    paint(tmp_path / "a.zarr", picture)
+    with open_canvas(tmp_path / "b.zarr", 1601, 1031, patch=64) as canvas:
+
+        def write(level: int, shards: int) -> bool:
+            if smaller or level == 0:
+                shutil.copytree(tmp_path / "a.zarr" / str(level) / "c", root / str(level) / "c")
+            return smaller
+
+        root = canvas.hand_over(write)
+        write(0, 12)
+        (root / "0/c/0/0/0.1234.partial").touch()  # of a writer that was killed
+        canvas.adopt(12)
+    found = []
+    for top in (tmp_path / "a.zarr", tmp_path / "b.zarr"):
+        (top / "zarr.json").unlink()  # which has the picture's name
+        found.append({path.relative_to(top): path.is_file() and path.read_bytes() for path in top.rglob("*")})
+    assert found[0] == found[1] and len(found[0]) > 12
+
+
+def test_a_shard_that_others_have_not_written_is_not_taken_for_black(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match="0/c/0/0/0 is not seen on .*; the folder must be shared by all of them"),
+        open_canvas(tmp_path / "a.zarr", 1601, 1031, patch=64) as canvas,
+    ):
+        canvas.hand_over(lambda level, shards: False)
+        canvas.adopt(12)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_last_column_of_a_ring_knows_the_first(tmp_path: Path) -> None:
