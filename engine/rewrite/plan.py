@@ -25,8 +25,9 @@ from ..layers.ambient import own_modes
 from .fold_norm import fold_norms
 from .forms import forms
 from .plan_cache import Times, keep, read
+from .winograd import take_in_activations
 
-__all__ = ["AS_TRAINED", "Choice", "apply", "plan", "rewritten", "rewritten_as"]
+__all__ = ["AS_TRAINED", "Choice", "apply", "fold", "plan", "rewritten", "rewritten_as"]
 
 logger = logging.getLogger(__name__)
 
@@ -102,9 +103,18 @@ def plan(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
     return found
 
 
+def fold(network: nn.Module) -> None:
+    """Fold norms, and let networks join the layers that they have a method `join_layers` for."""
+    fold_norms(network)
+    for part in list(network.modules()):
+        join = getattr(part, "join_layers", None)
+        if join is not None:
+            join()
+
+
 def rewritten(network: nn.Module, run: Callable[[], Any]) -> list[Choice]:
     """Fold norms, choose forms and put them in the network; arguments and result are those of `plan`."""
-    fold_norms(network)
+    fold(network)
     choices = plan(network, run)
     apply(network, choices)
     return choices
@@ -119,7 +129,7 @@ def rewritten_as(network: nn.Module, chosen: Mapping[str, str]) -> None:
     Raises:
         ConfigError: the network has no such layer, or the layer no such form.
     """
-    fold_norms(network)
+    fold(network)
     layers = dict(network.named_modules())
     for path, form in chosen.items():
         if path not in layers or form not in {AS_TRAINED, *forms(layers[path])}:
@@ -139,6 +149,7 @@ def _put(network: nn.Module, chosen: Mapping[str, str]) -> None:
             parent, _, name = path.rpartition(".")
             owner = network.get_submodule(parent)
             setattr(owner, name, forms(getattr(owner, name))[form]())
+    take_in_activations(network)
 
 
 def _given(layers: dict[str, nn.Module], run: Callable[[], Any]) -> dict[str, tuple[Tensor, ...]]:

@@ -38,7 +38,7 @@ from .convolution import read_conv, require_plain
 from .fold_weight import fold_weight
 from .up_conv import doubles
 
-__all__ = ["JoinedWinogradConv", "WinogradConv", "halves", "strided_winograd", "winograd"]
+__all__ = ["JoinedWinogradConv", "WinogradConv", "halves", "strided_winograd", "take_in_activations", "winograd"]
 
 
 @torch.no_grad()
@@ -95,6 +95,37 @@ def strided_winograd(layer: nn.Conv2d | nn.ConvTranspose2d, cells: Literal[1, 2,
     return kind(matrices, trained.out_channels, bias, None, "zeros", 0)
 
 
+def take_in_activations(network: nn.Module) -> None:
+    """Let the kernel compute each ReLU that follows it in an `nn.Sequential`, where nothing else can take its result.
+
+    This saves a pass over the map. It is exact, except that the result is rounded once and not twice.
+
+    Args:
+        network: in evaluation; it is changed, and the activation leaves the sequence.
+    """
+    for part in network.modules():
+        if type(part) is not nn.Sequential:
+            continue
+        steps: list[nn.Module] = []
+        for step in part:
+            before = steps[-1] if steps else None
+            slope = _slope(step)
+            if isinstance(before, WinogradConv) and before.slope == 1 and slope is not None:
+                before.slope = slope
+            else:
+                steps.append(step)
+        if len(steps) < len(part):
+            del part[:]
+            part.extend(steps)
+
+
+def _slope(step: nn.Module) -> float | None:
+    """By what numbers below 0 are multiplied; None if it is no activation that the kernel computes."""
+    if type(step) is nn.ReLU:
+        return 0.0
+    return step.negative_slope if type(step) is nn.LeakyReLU and 0 <= step.negative_slope < 1 else None
+
+
 def halves(layer: nn.Conv2d) -> bool:
     """Whether a convolution is one that `strided_winograd` takes."""
     shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
@@ -117,6 +148,7 @@ class WinogradConv(nn.Module):
         self.register_buffer("matrices", matrices)
         self.register_buffer("bias", bias)
         self.outputs, self.constant, self.crop = outputs, constant, crop
+        self.slope = 1.0  # of an activation that was taken in
         self.padding: Literal["zeros", "replicate"] = "replicate" if mode == "replicate" else "zeros"
         self.eval()
 
@@ -127,7 +159,9 @@ class WinogradConv(nn.Module):
             assert code is not None
             tile = code.to(self.constant.weight.dtype)[:, :, None, None].expand(-1, -1, 3, 3)
             bias = self.constant(tile)  # [N, K, 3, 3]: a vector for each place
-        return winograd_conv(x, self.matrices, self.outputs, bias, padding=self.padding, crop=self.crop)
+        return winograd_conv(
+            x, self.matrices, self.outputs, bias, padding=self.padding, crop=self.crop, slope=self.slope
+        )
 
 
 class JoinedWinogradConv(WinogradConv):
@@ -135,4 +169,4 @@ class JoinedWinogradConv(WinogradConv):
 
     def forward(self, *maps: Tensor) -> Tensor:  # type: ignore[override]
         """Convolve maps [N, C, H, W] of one size; the result is channels-last."""
-        return winograd_conv(maps, self.matrices, self.outputs, self.bias)
+        return winograd_conv(maps, self.matrices, self.outputs, self.bias, slope=self.slope)

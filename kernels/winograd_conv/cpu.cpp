@@ -175,14 +175,14 @@ void convolve_any(const Shape &shape, const std::vector<Values> &maps, const Mat
 
 // op.py has checked shapes and dtypes. Maps are [N, H, W, C]; bias is [1, K] or, for each of nine places, [9 N, K].
 void winograd_conv(const std::vector<Values> &x, const Matrices &u, const std::optional<Factors> &bias, const Result &y,
-                   int kind, int made, bool replicate, std::int64_t crop) {
+                   int kind, int made, bool replicate, std::int64_t crop, float slope) {
     const auto extent = [](const auto &map, std::size_t axis) { return static_cast<std::int64_t>(map.shape(axis)); };
     if (x.empty() || x.size() > most_sources) throw std::invalid_argument("one to four maps can be joined");
     Shape shape{};
     shape.kind = static_cast<Kind>(kind), shape.made = made;
     shape.rows = extent(x[0], 1), shape.columns = extent(x[0], 2), shape.outputs = extent(y, 3);
     for (const Values &map : x) shape.from_source[shape.sources++] = extent(map, 3);
-    shape.crop = crop, shape.replicate = replicate;
+    shape.crop = crop, shape.replicate = replicate, shape.slope = slope;
     shape.first = shape.kind == Kind::upsampled ? crop / 2 * 2 : crop;
     // The cells of a doubled map are those of the map and one more; each pixel is a cell of one phase.
     const auto tiles = [&](std::size_t axis) {
@@ -206,7 +206,7 @@ void winograd_conv(const std::vector<Values> &x, const Matrices &u, const std::o
 ZELLIGE_BINDINGS(module) {
     using namespace nb::literals;
     module.def("winograd_conv", &winograd_conv, "x"_a, "u"_a, "bias"_a.none(), "y"_a, "kind"_a, "made"_a, "replicate"_a,
-               "crop"_a);
+               "crop"_a, "slope"_a);
     module.def("has_bfloat16_dot", &winograd::has_dot);
 }
 

@@ -27,6 +27,7 @@ def winograd_conv(
     *,
     padding: Literal["zeros", "replicate"] = "zeros",
     crop: int = 0,
+    slope: float = 1.0,
     backend: Backend | None = None,
 ) -> Tensor:
     """Convolve in fewer multiplications: 3x3, 3x3 on the map up-sampled by 2, or 4x4 of stride 2, transposed too.
@@ -68,6 +69,8 @@ def winograd_conv(
             transposed convolution with a padding of 1 cuts one pixel off every side, as in torch.
         crop: pixels to cut off every side of the result; without up-sampling, 1 is a convolution without padding.
             At least one pixel must be left. 0 for 4x4 kernels.
+        slope: numbers below 0 are multiplied by it at last, before the result is rounded: 0 for a ReLU, 0.2 for a
+            leaky one, 1 for none; from 0 to 1.
         backend: forces "native" (float32, and bfloat16 if the processor multiplies in it) or "reference"; None
             takes the best one.
 
@@ -120,15 +123,17 @@ def winograd_conv(
         raise ShapeError(f"padding is {padding!r} and crop is {crop}; they must be 'zeros' and 0 for a 4x4 kernel.")
     if not 0 <= 2 * crop < min(high, wide):
         raise ShapeError(f"crop is {crop}; it must be 0 or more, and leave at least one of {high}x{wide} pixels.")
+    if not 0 <= slope <= 1:
+        raise ShapeError(f"slope is {slope}; it must be from 0 to 1.")
     if differentiated(*maps, matrices, bias):
         refuse_derivative("winograd_conv")
-    return _winograd_conv(maps, matrices, bias, outputs, padding, crop, backend)
+    return _winograd_conv(maps, matrices, bias, outputs, padding, crop, slope, backend)
 
 
 @torch.library.custom_op("zellige::winograd_conv", mutates_args=())
 def _winograd_conv(
     maps: list[Tensor], matrices: Tensor, bias: Tensor | None, outputs: int, padding: str, crop: int,
-    backend: str | None,
+    slope: float, backend: str | None,
 ) -> Tensor:  # fmt: skip
     # The choice is made here because torch.compile would trace the search for backends in the public function.
     x = maps[0]
@@ -139,7 +144,7 @@ def _winograd_conv(
         return y
     if backend == "reference":
         joined = torch.cat(maps, 1)
-        return y.copy_(winograd_conv_reference(joined, matrices, bias, outputs, form, padding, crop))
+        return y.copy_(winograd_conv_reference(joined, matrices, bias, outputs, form, padding, crop, slope))
     from .. import _native
 
     factors = None
@@ -150,7 +155,7 @@ def _winograd_conv(
     weights = matrices.detach().contiguous()
     replicate = padding == "replicate"
     _native.winograd_conv(
-        packed_maps, weights, factors, in_memory_order(y, True), form.kind, form.made, replicate, crop
+        packed_maps, weights, factors, in_memory_order(y, True), form.kind, form.made, replicate, crop, slope
     )
     return y
 
@@ -158,7 +163,7 @@ def _winograd_conv(
 @_winograd_conv.register_fake
 def _(
     maps: list[Tensor], matrices: Tensor, bias: Tensor | None, outputs: int, padding: str, crop: int,
-    backend: str | None,
+    slope: float, backend: str | None,
 ) -> Tensor:  # fmt: skip
     return _result(maps, matrices, outputs, crop)
 

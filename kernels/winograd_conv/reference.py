@@ -9,8 +9,9 @@ from .weight import LANES, Form, unpacked
 
 
 def winograd_conv_reference(
-    x: Tensor, matrices: Tensor, bias: Tensor | None, outputs: int, form: Form, padding: str, crop: int
-) -> Tensor:
+    x: Tensor, matrices: Tensor, bias: Tensor | None, outputs: int, form: Form, padding: str, crop: int,
+    slope: float = 1.0,
+) -> Tensor:  # fmt: skip
     """Convolve in float32 or wider; arguments are those of op.py, validated."""
     wide = torch.promote_types(x.dtype, torch.float32)
     inputs, h, w = x.shape[1:]
@@ -34,7 +35,8 @@ def winograd_conv_reference(
     y = _interleaved(y, (h, w)) if form.phases > 1 else y[:, 0, :, :high, :across]
     if bias is not None:
         y = y + (bias.to(wide)[:, None, None] if bias.dim() == 1 else _nine_places(bias.to(wide), high, across))
-    return y[:, :, crop : high - crop, crop : across - crop].to(x.dtype)
+    y = y[:, :, crop : high - crop, crop : across - crop]
+    return (y if slope == 1 else torch.where(y > 0, y, slope * y)).to(x.dtype)
 
 
 def _cells(ring: Tensor, size: tuple[int, int]) -> Tensor:

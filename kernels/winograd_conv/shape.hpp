@@ -28,6 +28,7 @@ struct Shape {
     std::int64_t crop;                            // pixels cut off every side of the result
     std::int64_t first, tile_rows, tile_columns;  // tiles start at pixel `first` of both axes, before the crop
     bool replicate, border;                       // border: one bias for each of nine places
+    float slope;                                  // numbers below 0 are multiplied by it; 1 changes nothing
 
     // Groups of inputs: the four pixels of a cell, each with its channels, if the sides are halved.
     std::int64_t groups() const { return kind == Kind::halved ? 4 : 1; }

@@ -243,6 +243,7 @@ ZELLIGE_INLINE void multiply_body(const Shape &shape, const T *v, const Target *
                     const std::int64_t cell = i * made + j, pixel = target.pixels[cell];
                     if (bias != nullptr)
                         found[j] += read<Wide>(bias + target.places[cell] * shape.outputs + channel + c, left - c);
+                    if (shape.slope != 1) found[j] = found[j] > 0 ? found[j] : found[j] * shape.slope;
                     if (pixel >= 0) write<Storage>(found[j], y + pixel * shape.outputs + channel + c, left - c);
                 }
             }

@@ -241,6 +241,19 @@ def test_biases_of_any_dtype_and_strides_are_added(form, backend, dtype):
 
 @backends
 @each_form
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+def test_numbers_below_zero_are_multiplied_at_last(form: Form, backend: Any, slope: float) -> None:
+    x, weight = arguments(form, wider(form, SHALLOW))
+    matrices, k = winograd_weight(weight, **form.options), form.outputs(weight)
+    bias = torch.linspace(-1, 1, k)
+    plain = winograd_conv(x, matrices, k, bias, backend=backend)
+    assert (plain < 0).any() and (plain > 0).any()
+    y = winograd_conv(x, matrices, k, bias, slope=slope, backend=backend)
+    assert_same_bits(y + 0, F.leaky_relu(plain, slope) + 0)  # + 0: a product with 0 may be -0
+
+
+@backends
+@each_form
 @native_dtypes
 @pytest.mark.parametrize("channels", [(5,), (16, 3), (32, 16), (3, 5), (16, 5, 16), (16, 32, 16, 1)], ids=str)
 def test_joined_maps_have_the_bits_of_one_map_and_are_read_apart(form, backend, dtype, channels):

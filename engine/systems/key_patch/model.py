@@ -261,11 +261,7 @@ class KeyPatch:
             if k + step >= given:
                 patches = noisy(patches, noise, seed, numbers)
             part = self.networks.encode(patches, counts[:, k : k + step])
-            if total is None:
-                total = part
-            else:
-                maps = tuple(a + b for a, b in zip(total.maps, part.maps, strict=True))
-                total = Parts(maps, total.encoding + part.encoding)
+            total = part if total is None else total + part
         assert total is not None  # a set has one patch or more
         return total
 

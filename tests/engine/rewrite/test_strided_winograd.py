@@ -11,7 +11,7 @@ from torch.export import Dim
 from torch.nn.utils.parametrizations import spectral_norm
 
 from zellige.engine.layers.convolutions import JoinedConvTranspose2d
-from zellige.engine.rewrite.winograd import strided_winograd
+from zellige.engine.rewrite.winograd import strided_winograd, take_in_activations
 from zellige.errors import ShapeError
 
 from .judge import SIDES, assert_exact, layer, random
@@ -152,3 +152,21 @@ def test_refuses_what_is_no_convolution_of_torch() -> None:
             strided_winograd(other)
         allowed = "nn.Conv2d or nn.ConvTranspose2d, without a forward of its own"
         assert str(error.value) == f"The layer is {type(other).__name__}; it must be {allowed}."
+
+
+@each_kind
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU(inplace=True), nn.LeakyReLU(0.2)], ids=str)
+def test_an_activation_behind_it_is_taken_in(kind: Kind, activation: nn.Module) -> None:
+    conv, x = strided(kind), random(2, 3, 8, 6).float()
+    step = nn.Sequential(strided_winograd(conv), activation, nn.ReLU())  # type: ignore[arg-type]
+    expected = step(x)
+    take_in_activations(step)
+    assert len(step) == 2  # one activation goes in, and the next stays
+    torch.testing.assert_close(step(x), expected)
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh(), nn.LeakyReLU(-0.1), nn.LeakyReLU(1.5)], ids=str)
+def test_other_activations_stay(activation: nn.Module) -> None:
+    step = nn.Sequential(strided_winograd(strided(nn.Conv2d)), activation)  # type: ignore[arg-type]
+    take_in_activations(step)
+    assert len(step) == 2

@@ -80,7 +80,7 @@ def test_a_patch_twice_is_added_twice() -> None:
     first, second = (net.encode(patches[:, k : k + 1]) for k in (0, 1))
     twice = net.encode(patches[:, [0, 1, 1]])
     torch.testing.assert_close(twice.encoding, first.encoding + 2 * second.encoding)
-    for whole, a, b in zip(twice.maps, first.maps, second.maps, strict=True):
+    for (whole,), (a,), (b,) in zip(twice.maps, first.maps, second.maps, strict=True):
         torch.testing.assert_close(whole, a + 2 * b)
 
 
@@ -109,3 +109,14 @@ def test_baselines_have_no_mask_and_fewer_inputs(wiring: str, shares: int) -> No
 def test_what_cannot_be_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="."):
         config(**wrong)
+
+
+@pytest.mark.parametrize("wiring", ["mask", "encoder"])
+def test_joined_heads_compute_the_same(wiring: str) -> None:
+    net, patches = networks(wiring=wiring), torch.randn(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = net(patches)
+    net.join_layers()
+    found = net(patches)
+    assert (net.heads is not None) == (wiring == "mask")
+    torch.testing.assert_close(found.image, expected.image)
+    torch.testing.assert_close(found.mask, expected.mask)
