@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     *(f"docs/systems/{page.name}" for page in sorted((ROOT / "docs/systems").glob("*.md"))),
     "docs/panoramas.md",
+    "docs/reliability.md",
     "docs/terapixel.md",
     "docs/training.md",
     "docs/generating.md",
