@@ -152,6 +152,11 @@ class Canvas(ABC):
         return known | {"tile": list(self.tile), "closed": [int(axis) for axis in self._settings.cyclic]}
 
     @property
+    def stored_pixels(self) -> int:
+        """Pixels of the file, with those of levels that a small picture has fewer of."""
+        return self._grid.height * self._grid.width
+
+    @property
     def path(self) -> Path:
         """The picture's file or folder."""
         return self._output.path

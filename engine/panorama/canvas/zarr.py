@@ -63,6 +63,11 @@ class ZarrCanvas(Canvas):
         return self._grid
 
     @property
+    def stored_pixels(self) -> int:
+        """Pixels of all levels."""
+        return sum(height * width for height, width in _sizes(self._grid.height, self._grid.width))
+
+    @property
     def levels(self) -> int:
         """The number of its levels, when it is entered."""
         return len(self._levels)
