@@ -176,14 +176,6 @@ def test_a_dry_run_predicts_and_writes_nothing(run: Run, folder: Path) -> None:
     refused(run, panorama("--dry-run", "--region", "0,0,0,1", out="other.tif"), "is empty")
 
 
-def test_a_prediction_counts_the_levels_of_a_zarr(run: Run) -> None:
-    pytest.importorskip("zarr")
-    said = one_object(run(*panorama("--size", "12288x", "--dry-run", "--json", out="a.zarr")))
-    assert run(*panorama("--size", "12288x", "--json", out="a.zarr"))[0] == 0
-    written = sum(file.stat().st_size for file in Path("a.zarr").rglob("*") if file.is_file())
-    assert abs(said["predicted_file_bytes"] / written - 1) < 0.2
-
-
 def test_a_map_says_what_lies_where(run: Run) -> None:
     Path("map.toml").write_text('["#ff0000"]\nseed = 7\n')
     report = one_object(run(*panorama("--map", "pictures/red.png", "--legend", "map.toml", "--soften", 0, "--json")))

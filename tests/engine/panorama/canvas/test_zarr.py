@@ -133,6 +133,14 @@ def test_each_shard_is_written_once_and_whole(tmp_path: Path, monkeypatch: pytes
     assert len(shards) == len(set(shards)) == 9 + 4 + 1
 
 
+def test_pixels_of_all_levels_are_counted(tmp_path: Path) -> None:
+    paint(tmp_path / "a.zarr", noise(1031, 1517))
+    shapes = [zarr.open_array(tmp_path / "a.zarr" / str(k)).shape for k in range(3)]
+    canvas = open_canvas(tmp_path / "b.zarr", 1517, 1031)
+    assert canvas.stored_pixels == sum(height * width for _, height, width in shapes) > 1.3 * 1031 * 1517
+    assert open_canvas(tmp_path / "b.tif", 1517, 1031).stored_pixels == 1031 * 1517
+
+
 def test_black_shards_are_written_too(tmp_path: Path) -> None:
     paint(tmp_path / "a.zarr", np.zeros((600, 700, 3), np.uint8))
     assert len([path for path in (tmp_path / "a.zarr" / "0" / "c").rglob("*") if path.is_file()]) == 4
