@@ -8,13 +8,14 @@ from torch import Tensor
 
 from ...kernels.op import plain
 
-__all__ = ["WIDEST_CPU_MAP", "WIDEST_CPU_PIECE", "is_written", "joined", "part_sizes", "parts_of", "piece_size"]
+__all__ = ["WIDEST_CPU_MAP", "WIDEST_CPU_PIECE", "bands", "is_written", "joined", "on_cpu", "part_sizes", "parts_of", "piece_size"]
 
 # Bytes of a layer's widest map in one part. Larger maps spill from the caches, and the C heap then returns their pages
 # to the system and takes them again.
 WIDEST_CPU_MAP = 3 * 2**20
 # The same of one sample that is cut into pieces. These overlap, and each takes a fixed time, so they are larger.
 WIDEST_CPU_PIECE = 4 * 2**20
+_BAND = 2**18
 
 
 def is_written() -> bool:
@@ -35,7 +36,7 @@ def part_sizes(x: Tensor, widest: int, training: bool, least: int = 1, step: int
         step: every part but the last is a multiple of it; no part is smaller.
     """
     count = x.shape[0]  # len(x) would fix the batch size of an exported graph
-    if _as_one(x, training):
+    if not on_cpu(x, training):
         return [count]
     most = max(WIDEST_CPU_MAP // widest, least)
     parts = max(min(-(-count // most), count // max(least, step)), 1)
@@ -55,14 +56,27 @@ def piece_size(x: Tensor, widest: int, training: bool, count: int, least: int) -
     Returns:
         the number of smallest pieces in each; `count` if the sample is one piece.
     """
-    if _as_one(x, training) or x.shape[0] != 1:
+    if not on_cpu(x, training) or x.shape[0] != 1:
         return count
     parts = min(-(-widest // WIDEST_CPU_PIECE), count)
     return min(max(-(-count // max(parts, 1)), least), count)
 
 
-def _as_one(x: Tensor, training: bool) -> bool:
-    return training or is_written() or x.device.type != "cpu"
+def bands(x: Tensor, training: bool) -> list[tuple[int, int]]:
+    """The bands of rows, first and behind the last, in which to change a map [N, C, H, W] with a temporary of its size.
+
+    They have up to 256 KiB. A batch is one band, because the rows of several samples do not lie together in memory.
+    """
+    rows = x.shape[2]
+    if not on_cpu(x, training) or x.shape[0] != 1:
+        return [(0, rows)]
+    step = max(_BAND // (x[:, :, :1].numel() * x.element_size()), 1)
+    return [(first, min(first + step, rows)) for first in range(0, rows, step)]
+
+
+def on_cpu(x: Tensor, training: bool) -> bool:
+    """Whether a network may run in parts: on a CPU, but not in training and while it is exported or compiled."""
+    return not training and not is_written() and x.device.type == "cpu"
 
 
 def parts_of(sizes: Sequence[int], *batches: Tensor) -> list[tuple[Tensor, ...]]:
