@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ....kernels import affine_relu, affine_relu_rows
 from ...layers.batch_invariance import BatchInvariantLinear, BatchInvariantPointConv
-from ...layers.batch_parts import bands, on_cpu, part_sizes, piece_size
+from ...layers.batch_parts import bands, on_cpu, part_sizes, piece_block
 from ...layers.convolutions import PaddedConv, UpConv, trim
 from ...layers.spectral import initialise
 from .config import CocoGanConfig
@@ -21,7 +21,7 @@ from .spread import Cells, Window, steady
 
 __all__ = ["ConditionalNorm", "Generator"]
 
-_PIECE = 4  # the fewest patches, along a side, of a piece of a dense map; the margin of fewer would cost too much
+_PIECE = 128  # the fewest cells along a side of a piece of a dense map; margins of smaller pieces would cost too much
 
 
 class ConditionalNorm(nn.Module):
@@ -162,7 +162,7 @@ class GeneratorBlock(nn.Module):
         return self._with_shortcut(self.conv2(y), x)
 
     def _with_shortcut(self, y: Tensor, x: Tensor) -> Tensor:
-        """Add the shortcut, which is doubled a band of rows at a time, because the whole map would double the memory."""
+        """Add the shortcut; it is doubled a band of rows at a time, because a whole map of its own is much memory."""
         cut = self.spare + 2 if self.place is not None else 0
         if not self.up:
             return y.add_(trim(x, cut))
@@ -259,18 +259,13 @@ class Generator(nn.Module):
                     self._finish(x[start : start + size], sample, into[start : start + size], number)
                     start += size
                 return into
-            axis = 0 if window.block[0] > window.block[1] else 1
-            count = window.block[axis]
-            size = piece_size(x, widest, self.training, count, _PIECE) if self.config.dense else count
-            if into is not None and size < count:
-                for start in range(0, count, size):
-                    patches = min(size, count - start)
+            pieces = self._pieces(x, window, number) if into is not None else [window]
+            if into is not None and len(pieces) > 1:
+                for piece in pieces:
                     self._finish(
-                        x.narrow(2 + axis, start * part.side, patches * part.side + 2 * part.margin).contiguous(
-                            memory_format=torch.channels_last
-                        ),
-                        window.piece(axis, start, patches),
-                        into.narrow(2 + axis, start * self.config.patch, patches * self.config.patch),
+                        _cut(x, window, piece, part.side, part.margin).contiguous(memory_format=torch.channels_last),
+                        piece,
+                        _cut(into, window, piece, self.config.patch),
                         number,
                     )
                 return into
@@ -282,3 +277,19 @@ class Generator(nn.Module):
             del y
         x = torch.tanh(self.to_image(F.relu(self.norm(x), inplace=True)))
         return x if into is None else into.copy_(x)
+
+    def _pieces(self, x: Tensor, window: Window, number: int) -> list[Window]:
+        """The pieces in which to run a block of the generator on a map; only a single dense sample is cut."""
+        if not self.config.dense or len(x) > 1:
+            return [window]
+        part: Any = self.blocks[number]
+        up = 1 + part.up
+        made = up**2 * self.config.generator_blocks[number][0] * x[0, 0].numel() * x.element_size()
+        return window.pieces(piece_block(made, window.block, -(-_PIECE // (up * part.side))))
+
+
+def _cut(x: Tensor, window: Window, piece: Window, side: int, margin: int = 0) -> Tensor:
+    """The part of a window's map [N, C, H, W] that a piece shows; patches have `side` cells, the map a margin."""
+    for axis, (whole, own, patches) in enumerate(zip(window.offset, piece.offset, piece.block, strict=True)):
+        x = x.narrow(2 + axis, (own - whole) * side, patches * side + 2 * margin)
+    return x
