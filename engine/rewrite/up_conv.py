@@ -24,6 +24,7 @@ float32, 64 to 64 channels, 128 pixels, batch 8. Source: Shi et al. 2016 (sub-pi
 """
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Literal
 
 import torch
@@ -32,6 +33,7 @@ from torch import Tensor, nn
 from zellige.errors import ShapeError
 
 from ...kernels.op.layout import is_channels_last
+from ..layers.batch_parts import is_written
 from ..layers.convolutions import JoinedConvTranspose2d
 from .convolution import Convolution, Mode, bordered, conv2d, fill, read_conv, require_plain
 from .fold_weight import fold_weight
@@ -129,9 +131,16 @@ class PhaseUpConv(nn.Module):
                 return parts[2 * (1 - i) + (1 - j)]
             return parts[2 * i + j].narrow(down, i, height).narrow(across, j, width)
 
-        # Strided copies into the result would take 0.6 to 0.8 of the time on a CPU, but they become scatters in ONNX.
-        rows = [torch.stack([pixels(i, 0), pixels(i, 1)], dim=across + 1) for i in (0, 1)]
-        y = torch.stack(rows, dim=down + 1).flatten(across + 1, across + 2).flatten(down, down + 1)
+        if not is_written() and not phases.requires_grad:  # 0.6 to 0.8 of the time on a CPU, and less memory
+            first = pixels(0, 0)
+            sides = list(first.shape)
+            sides[down], sides[across] = 2 * sides[down], 2 * sides[across]
+            y = first.new_empty(sides)
+            for i, j in product((0, 1), repeat=2):
+                (y[:, i::2, j::2] if last else y[:, :, i::2, j::2]).copy_(pixels(i, j))
+        else:  # strided copies become scatters in ONNX
+            rows = [torch.stack([pixels(i, 0), pixels(i, 1)], dim=across + 1) for i in (0, 1)]
+            y = torch.stack(rows, dim=down + 1).flatten(across + 1, across + 2).flatten(down, down + 1)
         return y.permute(0, 3, 1, 2) if last else y
 
     def phases(self, x: Tensor) -> Tensor:

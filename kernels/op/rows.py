@@ -29,8 +29,8 @@ def between(values: Tensor, axis: int, count: int, every: int, first: int) -> Te
     before, share = places(values, count, every, first)
     share = share.view(-1, *[1] * (values.dim() - axis - 1))
     here = values.index_select(axis, before)
-    step = values.index_select(axis, (before + 1).clamp(max=values.shape[axis] - 1)) - here
-    between = here + step * share
+    between = values.index_select(axis, (before + 1).clamp(max=values.shape[axis] - 1))
+    between = between.sub_(here).mul_(share).add_(here)  # in place, because factors of fine maps are large
     # Places are given ones only if `every` is odd. There 0 times infinity would be NaN.
     return torch.where(share == 0, here, between) if every % 2 else between
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ....kernels import affine_relu, affine_relu_rows
 from ...layers.batch_invariance import BatchInvariantLinear, BatchInvariantPointConv
-from ...layers.batch_parts import joined, part_sizes, piece_size
+from ...layers.batch_parts import bands, on_cpu, part_sizes, piece_block
 from ...layers.convolutions import PaddedConv, UpConv, trim
 from ...layers.spectral import initialise
 from .config import CocoGanConfig
@@ -21,7 +21,7 @@ from .spread import Cells, Window, steady
 
 __all__ = ["ConditionalNorm", "Generator"]
 
-_PIECE = 4  # the fewest patches, along a side, of a piece of a dense map; the margin of fewer would cost too much
+_PIECE = 128  # the fewest cells along a side of a piece of a dense map; margins of smaller pieces would cost too much
 
 
 class ConditionalNorm(nn.Module):
@@ -131,6 +131,13 @@ class GeneratorBlock(nn.Module):
 
     def forward(self, x: Tensor, window: Window) -> Tensor:
         """Run on maps [N, C, S, T], which show a window."""
+        y, x = self.opened(x, window)
+        y = self.conv1(y)
+        y = self.middle(y, window)
+        return self.closed(y, x)
+
+    def opened(self, x: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+        """The map that the convolutions take, and the shortcut before it is doubled; the block's input is then free."""
         condition = window.condition
         if self.place is None:
             y = self.norm1.relu(x, condition)
@@ -143,15 +150,28 @@ class GeneratorBlock(nn.Module):
             else:
                 y = self.norm1.relu(x, condition, window.cells(self.side, self.margin), field)
         # A 1x1 convolution and nearest x2 commute exactly; this order does a quarter of the work.
-        x = self.shortcut(x)
-        if self.up:
-            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        if self.place is not None:
-            x = trim(x, self.spare + 2)
-        y = self.conv1(y)
-        y = self.norm2.relu(y, condition, window.cells((1 + self.up) * self.side, self.beyond + 1))
-        made: Tensor = self.conv2(y).add_(x)
-        return made
+        return y, self.shortcut(x)
+
+    def middle(self, y: Tensor, window: Window) -> Tensor:
+        """Between the two convolutions."""
+        cells = window.cells((1 + self.up) * self.side, self.beyond + 1)
+        return self.norm2.relu(y, window.condition, cells)
+
+    def closed(self, y: Tensor, x: Tensor) -> Tensor:
+        """The result, from the map of the second convolution and the shortcut."""
+        return self._with_shortcut(self.conv2(y), x)
+
+    def _with_shortcut(self, y: Tensor, x: Tensor) -> Tensor:
+        """Add the shortcut; it is doubled a band of rows at a time, because a whole map of its own is much memory."""
+        cut = self.spare + 2 if self.place is not None else 0
+        if not self.up:
+            return y.add_(trim(x, cut))
+        for first, last in bands(y, self.training):
+            top, stop = (cut + first) // 2, (cut + last + 1) // 2
+            part = F.interpolate(x[:, :, top:stop], scale_factor=2.0, mode="nearest")
+            begin, width = cut + first - 2 * top, y.shape[3]
+            y[:, :, first:last].add_(part[:, :, begin : begin + last - first, cut : cut + width])
+        return y
 
 
 class Generator(nn.Module):
@@ -197,40 +217,79 @@ class Generator(nn.Module):
         config = self.config
         condition = latent if config.dense else torch.cat([latent, coordinates], dim=1)
         window = Window(condition, coordinates, block, reach=self.margin + 1)
+        into = None
+        if on_cpu(latent, self.training):  # made first, so that no part of it lies between the maps that come and go
+            height, width = (n * config.patch for n in block)
+            into = latent.new_empty((len(latent), config.channels, height, width), dtype=self.to_image.weight.dtype)
+        return self._finish(self._stem(window), window, into)
+
+    def _stem(self, window: Window) -> Tensor:
+        """The first map of a window."""
+        condition, dtype = window.condition, self.to_image.weight.dtype
         with torch.autocast(condition.device.type, enabled=False):
             x = self.stem(condition.flatten(0, -2))
-        if config.dense:
-            rows, columns = (2 * n + 2 * self.margin for n in block)
+        if self.config.dense:
+            rows, columns = (2 * n + 2 * self.margin for n in window.block)
             cells = Cells(1, 1, (rows, columns))
             x = cells.down(cells.across(steady(x.unflatten(0, condition.shape[:-1]))))
             x = x.permute(0, 3, 1, 2).expand(-1, -1, rows, columns)
         else:
             x = x.unflatten(1, (-1, 2, 2))
-        assert self.to_image.bias is not None
-        return self._finish(x.to(self.to_image.bias.dtype, memory_format=torch.channels_last), window)
+        return x.to(dtype, memory_format=torch.channels_last)
 
-    def _finish(self, x: Tensor, window: Window, first: int = 0) -> Tensor:
+    def _finish(self, x: Tensor, window: Window, into: Tensor | None, first: int = 0) -> Tensor:
         """Run the blocks from `first` on; on a CPU wide maps run in parts that stay in its caches.
 
-        The parts of a batch are some of its samples, and those of a single dense sample are some of its patches.
+        The parts of a batch are some of its samples, and those of a single dense sample are some of its patches. A map
+        is freed when it has been read, so a caller must not keep it.
+
+        Args:
+            x: the map before the block `first`.
+            window: what it shows.
+            into: memory for the pixels; None makes it.
+            first: number of the first block.
         """
         for number in range(first, len(self.blocks)):
             part: Any = self.blocks[number]
             widest = (4 if part.up else 1) * x.shape[1:].numel() * x.element_size()
             sizes = part_sizes(x, widest, self.training)
-            if len(sizes) > 1:
-                parts = zip(x.split(sizes), window.samples(sizes), strict=True)
-                return joined([self._finish(*sample, number) for sample in parts])
-            axis = 0 if window.block[0] > window.block[1] else 1
-            count = window.block[axis]
-            size = piece_size(x, widest, self.training, count, _PIECE) if self.config.dense else count
-            if size < count:
-                made = []
-                for start in range(0, count, size):
-                    patches = min(size, count - start)
-                    piece = x.narrow(2 + axis, start * part.side, patches * part.side + 2 * part.margin)
-                    piece = piece.contiguous(memory_format=torch.channels_last)
-                    made.append(self._finish(piece, window.piece(axis, start, patches), number))
-                return torch.cat(made, dim=2 + axis)
-            x = part(x, window)
-        return torch.tanh(self.to_image(F.relu(self.norm(x), inplace=True)))
+            if into is not None and len(sizes) > 1:
+                start = 0
+                for size, sample in zip(sizes, window.samples(sizes), strict=True):
+                    self._finish(x[start : start + size], sample, into[start : start + size], number)
+                    start += size
+                return into
+            pieces = self._pieces(x, window, number) if into is not None else [window]
+            if into is not None and len(pieces) > 1:
+                for piece in pieces:
+                    self._finish(
+                        _cut(x, window, piece, part.side, part.margin).contiguous(memory_format=torch.channels_last),
+                        piece,
+                        _cut(into, window, piece, self.config.patch),
+                        number,
+                    )
+                return into
+            # Step by step, because a function's caller would keep the map that the function was given.
+            y, x = part.opened(x, window)
+            y = part.conv1(y)
+            y = part.middle(y, window)
+            x = part.closed(y, x)
+            del y
+        x = torch.tanh(self.to_image(F.relu(self.norm(x), inplace=True)))
+        return x if into is None else into.copy_(x)
+
+    def _pieces(self, x: Tensor, window: Window, number: int) -> list[Window]:
+        """The pieces in which to run a block of the generator on a map; only a single dense sample is cut."""
+        if not self.config.dense or len(x) > 1:
+            return [window]
+        part: Any = self.blocks[number]
+        up = 1 + part.up
+        made = up**2 * self.config.generator_blocks[number][0] * x[0, 0].numel() * x.element_size()
+        return window.pieces(piece_block(made, window.block, -(-_PIECE // (up * part.side))))
+
+
+def _cut(x: Tensor, window: Window, piece: Window, side: int, margin: int = 0) -> Tensor:
+    """The part of a window's map [N, C, H, W] that a piece shows; patches have `side` cells, the map a margin."""
+    for axis, (whole, own, patches) in enumerate(zip(window.offset, piece.offset, piece.block, strict=True)):
+        x = x.narrow(2 + axis, (own - whole) * side, patches * side + 2 * margin)
+    return x

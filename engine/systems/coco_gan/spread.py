@@ -62,15 +62,22 @@ class Window:
         parts = zip(self.condition.split(list(sizes)), self.coordinates.split(list(sizes)), strict=True)
         return [replace(self, condition=condition, coordinates=coordinates) for condition, coordinates in parts]
 
-    def piece(self, axis: int, start: int, count: int) -> "Window":
-        """A part of the blocks: `count` patches along an axis from number `start` on."""
+    def pieces(self, size: tuple[int, int]) -> list["Window"]:
+        """Parts of the blocks of up to `size` patches, row by row."""
+        (down, across), (high, wide) = self.block, size
+        return [
+            self._piece((top, left), (min(high, down - top), min(wide, across - left)))
+            for top in range(0, down, high)
+            for left in range(0, across, wide)
+        ]
+
+    def _piece(self, first: tuple[int, int], block: tuple[int, int]) -> "Window":
         condition = self.condition
-        if condition.dim() == 4 and condition.shape[1 + axis] > 1:
-            condition = condition.narrow(1 + axis, 2 * start, 2 * count + 2 * self.reach)
-        (down, across), (top, left) = self.block, self.offset
-        if axis == 0:
-            return replace(self, condition=condition, block=(count, across), offset=(top + start, left))
-        return replace(self, condition=condition, block=(down, count), offset=(top, left + start))
+        for axis in range(condition.dim() - 2):  # not of those that are the same for all cells
+            if condition.shape[1 + axis] > 1:
+                condition = condition.narrow(1 + axis, 2 * first[axis], 2 * block[axis] + 2 * self.reach)
+        offset = self.offset[0] + first[0], self.offset[1] + first[1]
+        return replace(self, condition=condition, block=block, offset=offset)
 
     def cells(self, side: int, margin: int) -> Cells | None:
         """Where cells of a map lie among those of the stem, if conditions are for these.

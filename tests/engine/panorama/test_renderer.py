@@ -99,7 +99,7 @@ def test_wide_maps_in_parts_make_the_same_picture(
     scene = picture_of(loaded)
     whole = Renderer(loaded.patches, 128).region(scene, all_of(scene), "float")
     calls: list[int] = []
-    last = loaded.generator.blocks[-1]
+    last = loaded.generator.blocks[-1].conv2
     monkeypatch.setattr("zellige.engine.layers.batch_parts.WIDEST_CPU_MAP", 2**12)
     with last.register_forward_pre_hook(lambda _, arguments: calls.append(len(arguments[0]))):
         for batch in (16, 33, 49, 128):
