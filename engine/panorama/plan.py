@@ -20,8 +20,8 @@ __all__ = ["Plan", "Taken", "block_bytes", "fixed_bytes", "plan_batch", "plan_re
 _PATCHES_A_CHUNK, _PATCHES_A_BATCH = 1024, 128
 _CHUNKS_A_WORKER = 4  # at least, because all wait for the last one
 # Memory beyond live tensors: thread stacks, pages of the libraries, heap pages between live blocks, reordered weights.
-# Peaks were 0.7 to 0.93 times the prediction on a CPU, for widths 32 and 64 in float32 and bfloat16.
-_CPU_FACTOR, _CPU_WORKSPACE = 2.0, 24 * 2**20
+# Peaks were 0.5 to 0.85 times the prediction on a CPU, for budgets of 32 MiB and more in float32 and bfloat16.
+_CPU_FACTOR, _CPU_WORKSPACE = 2.0, 16 * 2**20
 # ONNX Runtime does not split the batch, and reorders maps for its convolutions. Peaks were 0.8 to 0.95 times the
 # prediction.
 _GRAPH_FACTOR = 2.5

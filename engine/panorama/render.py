@@ -242,7 +242,7 @@ def predict_render(
             started = max(started, report.get("seconds_start", 0.0))
             found.append((report["seconds"], report["patches"], _bytes_of(into)))
     pixels, sample = whole.width * whole.height, height * width
-    part = open_canvas(path, width, height, patch=scene.patch, compression=compression, quality=quality)
+    small = open_canvas(path, width, height, patch=scene.patch, compression=compression, quality=quality)
     # The first part pays for the first calls, so it tells no time if there is another one.
     seconds = [one[0] for one in found[1:]] or [found[0][0]]
     patches, size = (sum(one[k] for one in found) / len(found) for k in (1, 2))
@@ -257,7 +257,7 @@ def predict_render(
         "memory_budget_bytes": budget,
         "predicted_memory_bytes": plan.predicted_bytes,
         "predicted_seconds": sum(seconds) / len(seconds) / sample * pixels + started,
-        "predicted_file_bytes": round(size / part.stored_pixels * canvas.stored_pixels),
+        "predicted_file_bytes": round(size / small.stored_pixels * canvas.stored_pixels),
     }
 
 

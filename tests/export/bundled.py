@@ -20,10 +20,10 @@ MODELS = {row["name"]: system_of(row["system"]).measured for row in list_models(
 BATCHES = (1, 3)  # of the verification
 # (flavour, model, precision) of the files that are judged. Weights matter by precision, and graphs by flavour and
 # precision: so each model is judged in every precision, and each family of graphs in both flavours and every precision.
-# Those of planet and terrain differ in one Gather.
+# Those of planet and terrain differ in one Gather, and those of keys have no fused node.
 FILES = [
     *product(("fused", "portable"), ["emoji"], DTYPES),
-    *product(["fused"], ["terrain"], DTYPES), *product(["portable"], ["planet"], DTYPES),
+    *product(["fused"], ["terrain"], DTYPES), *product(["portable"], ["planet", "keys"], DTYPES),
 ]  # fmt: skip
 
 

@@ -141,8 +141,8 @@ class KeyPatchNetworks(nn.Module):
         """
         if self.mask is None:
             return
-        (image,), (mask,) = (decoder.steps[-1] for decoder in (self.image, self.mask))
-        joined = JoinedConvTranspose2d(
+        image, mask = (decoder.steps[-1][0] for decoder in (self.image, self.mask))  # type: ignore[index]
+        joined: Any = JoinedConvTranspose2d(
             image.parts, 4, image.kernel_size[0], 2, image.padding[0], image.output_padding[0]
         )
         joined.to(image.weight.device, image.weight.dtype)
