@@ -162,12 +162,14 @@ def test_openvino_opens_the_portable_file(bundled: Bundled) -> None:
     for file in map(bundled, sorted(MODELS)):
         compiled = openvino.Core().compile_model(file.path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         random = np.random.default_rng(0)
-        inputs = {
-            value["name"]: np.zeros(3, np.int64)
-            if value["dtype"] == "int64"
-            else random.uniform(-1, 1, (3, *value["shape"][1:])).astype(np.float32)
-            for value in file.report["inputs"]
+        made = {
+            "int64": lambda shape: np.zeros(shape, np.int64),
+            "uint8": lambda shape, random=random: random.integers(0, 256, shape, np.uint8),
+            "float32": lambda shape, random=random: random.uniform(-1, 1, shape).astype(np.float32),
         }
+        inputs = {
+            value["name"]: made[value["dtype"]]((3, *value["shape"][1:])) for value in file.report["inputs"]
+        }  # fmt: skip
         right = onnxruntime.InferenceSession(file.path).run(None, inputs)[0]
         found = compiled(inputs)[0]
         assert found.shape == right.shape and np.abs(found.astype(int) - right.astype(int)).max() <= 1
