@@ -276,8 +276,8 @@ def _summed(x: Tensor, counts: Tensor | None) -> Tensor:
         return x.sum(dim=1)
     counts = counts.to(x.dtype)
     if x.dim() == 5 and not is_written() and not x.requires_grad:
-        # Bags of rows read the maps once, and add in float32: up to 20 times as fast on CPUs as a product of matrices in
-        # bfloat16, and as multiplying and adding.
+        # Bags of rows read the maps once, and add in float32: up to 20 times as fast on CPUs as a product of matrices
+        # in bfloat16, and as multiplying and adding.
         (number, among), high = counts.shape, x.shape[3]
         rows = torch.arange(counts.numel() * high, device=x.device).view(number, among, high).transpose(1, 2)
         pixels = x.permute(0, 1, 3, 4, 2)  # [N, K, H, W, C], contiguous in channels-last
