@@ -99,4 +99,5 @@ def winograd_conv(
     made: int,
     replicate: bool,
     crop: int,
+    slope: float,
 ) -> None: ...
