@@ -14,22 +14,28 @@ It is exact. It loses one pass over each map if the maps are larger than the wei
 In float16 the product s x may pass 65504 although s w does not; then divide s by its largest number, which cancels
 in d.
 
-The system `stylegan2` uses it, and so does the rearranger, whose generator is a StyleGAN2.
+The system `stylegan2` uses it, and so does the rearranger, whose generator is a StyleGAN2. `StyledConv` and `ToRgb` are
+its layers as they are trained; `scaled` makes the layers of inference out of them.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zellige.errors import ShapeError
 
+from ...kernels import bias_noise_act
 from ...kernels.op.validation import FLOATING, refuse, require
+from .equalised import EqualisedLinear
+from .resampling import blur
 
-__all__ = ["modulated_conv"]
+__all__ = ["EPSILON", "BlurredUpConv", "ScaledConv", "ScaledRgb", "StyledConv", "ToRgb", "modulated_conv"]
+
+EPSILON = 1e-8  # of demodulation
 
 
 def modulated_conv(
-    x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bool = True, upsample: bool = False, eps: float = 1e-8
+    x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bool = True, upsample: bool = False, eps: float = EPSILON
 ) -> Tensor:
     """Convolve maps with weights that a style scales per input channel and demodulation norms per output channel.
 
@@ -67,3 +73,156 @@ def modulated_conv(
     squares = weight.to(wide).square().sum((2, 3))  # [K, C]
     demodulation = torch.rsqrt(F.linear(style.to(wide).square(), squares) + eps)  # [N, K]
     return y * demodulation.to(y.dtype)[:, :, None, None]
+
+
+class StyledConv(nn.Module):
+    """A 3x3 convolution of StyleGAN2 as it is trained: modulate, convolve, demodulate, add noise and bias, activate.
+
+    Args:
+        inputs, outputs: channels.
+        side: of the result.
+        w_dim: length of a style vector.
+        up: double the side, by a transposed convolution and a filter behind it.
+        clamp: bound of the result; None for none.
+        raw_epsilon: whether demodulation adds its epsilon to squares of the kept weights, or to those with the gain.
+    """
+
+    noise: Tensor
+
+    def __init__(
+        self, inputs: int, outputs: int, side: int, w_dim: int, *, up: bool = False, clamp: float | None = None,
+        raw_epsilon: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.up, self.clamp = up, clamp
+        self.gain = 1 / (3 * inputs**0.5)
+        self.eps = EPSILON * self.gain**2 if raw_epsilon else EPSILON
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.style = EqualisedLinear(w_dim, inputs, bias=1.0)
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.register_buffer("noise", torch.randn(side, side))
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Convolve [N, C, H, W] to [N, K, S, S] under style vectors [N, w_dim].
+
+        `noise` is a map [N, 1, S, S] or [1, 1, S, S]; None takes the stored one.
+        """
+        weight = (self.weight * self.gain).to(x.dtype)
+        y = modulated_conv(x, weight, self.style(w), upsample=self.up, eps=self.eps)
+        if self.up:
+            y = blur(y, 1, 4)
+        y = bias_noise_act(y, self.bias, self.noise[None, None] if noise is None else noise, self.noise_strength)
+        return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)
+
+    def scaled(self) -> "ScaledConv":
+        """The layer for inference."""
+        return ScaledConv(self)
+
+
+class ToRgb(nn.Module):
+    """A modulated 1x1 convolution to RGB in float32, without demodulation, noise or activation.
+
+    Args:
+        inputs: channels.
+        w_dim: length of a style vector.
+        clamp: bound of the result; None for none.
+    """
+
+    def __init__(self, inputs: int, w_dim: int, *, clamp: float | None = None) -> None:
+        super().__init__()
+        self.clamp, self.gain = clamp, inputs**-0.5
+        self.weight = nn.Parameter(torch.randn(3, inputs, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(3))
+        self.style = EqualisedLinear(w_dim, inputs, bias=1.0)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Colour [N, C, S, S] under style vectors [N, w_dim]: [N, 3, S, S]."""
+        weight = (self.weight * self.gain).to(x.dtype)
+        y = modulated_conv(x, weight, self.style(w), demodulate=False).float() + self.bias[:, None, None]
+        return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)
+
+    def scaled(self) -> "ScaledRgb":
+        """The layer for inference."""
+        return ScaledRgb(self)
+
+
+class BlurredUpConv(nn.ConvTranspose2d):
+    """A transposed 3x3 convolution of stride 2 and the low-pass filter behind it: sides H to 2 H.
+
+    Args:
+        inputs, outputs: channels.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """Convolve [N, C, H, W] to [N, K, 2H, 2W]."""
+        return blur(F.conv_transpose2d(x, self.weight, stride=2), 1, 4)
+
+
+class ScaledConv(nn.Module):
+    """A `StyledConv` for inference: gains are multiplied in, and its convolution is a layer that rewrites can replace.
+
+    Args:
+        trained: the layer; it is not changed.
+    """
+
+    squares: Tensor
+    noise: Tensor
+
+    @torch.no_grad()
+    def __init__(self, trained: StyledConv) -> None:
+        super().__init__()
+        self.style, self.eps, self.clamp = trained.style.folded(), trained.eps, trained.clamp
+        outputs, inputs = trained.weight.shape[:2]
+        with torch.device("meta"):
+            conv = BlurredUpConv(inputs, outputs) if trained.up else nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        weight = trained.weight.double() * trained.gain
+        self.register_buffer("squares", weight.square().sum((2, 3)).float())  # [K, C]
+        weight = (weight.transpose(0, 1) if trained.up else weight).to(trained.weight.dtype)
+        conv.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
+        self.conv = conv
+        self.bias, self.noise_strength = (
+            nn.Parameter(t.detach().clone(), requires_grad=False) for t in (trained.bias, trained.noise_strength)
+        )
+        self.register_buffer("noise", trained.noise.clone())
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Convolve [N, C, H, W] to [N, K, S, S]; arguments as of `StyledConv`."""
+        style = self.style(w)
+        if x.dtype == torch.float16:  # so that no product overflows; the factor cancels in the demodulation
+            style = style / style.abs().amax(1, keepdim=True)
+        factor = torch.rsqrt(F.linear(style.square(), self.squares) + self.eps)
+        y = self.conv(x * style.to(x.dtype)[:, :, None, None])
+        y = y * factor.to(y.dtype)[:, :, None, None]
+        y = bias_noise_act(y, self.bias, self.noise[None, None] if noise is None else noise, self.noise_strength)
+        return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)
+
+
+class ScaledRgb(nn.Module):
+    """A `ToRgb` for inference.
+
+    The weights are scaled, because three outputs have fewer weights than the map has numbers.
+
+    Args:
+        trained: the layer; it is not changed.
+    """
+
+    weight: Tensor
+
+    @torch.no_grad()
+    def __init__(self, trained: ToRgb) -> None:
+        super().__init__()
+        self.style, self.clamp = trained.style.folded(), trained.clamp
+        self.register_buffer("weight", (trained.weight * trained.gain)[:, :, 0, 0].clone())  # [3, C]
+        self.bias = nn.Parameter(trained.bias.detach().clone(), requires_grad=False)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Colour [N, C, S, S]: [N, 3, S, S] float32; arguments as of `ToRgb`."""
+        weight = (self.style(w)[:, None] * self.weight).to(x.dtype)  # [N, 3, C]
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # [N, S S, C], dense in a channels-last map
+        y = (pixels @ weight.mT).float() + self.bias
+        y = y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)

@@ -1,0 +1,86 @@
+"""Layers of equalised learning rate: weights are kept as N(0, 1) and multiplied by their gain whenever they are used.
+
+Adam moves every kept number by about the same step, so layers of any width learn at one rate. `folded`
+multiplies the gains in for inference. Source: Karras et al. 2018; its form is StyleGAN2's.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...kernels import bias_noise_act
+
+__all__ = ["EqualisedConv", "EqualisedLinear", "activated"]
+
+
+class EqualisedLinear(nn.Linear):
+    """y = x (m / sqrt(inputs) W)^T + m b, in float32, where m is a multiplier of the learning rate.
+
+    Args:
+        inputs, outputs: features.
+        rate: m; weights are kept as N(0, 1) / m.
+        bias: value of m b at the start.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, rate: float = 1.0, bias: float = 0.0) -> None:
+        super().__init__(inputs, outputs)
+        self.gain, self.bias_gain = rate / math.sqrt(inputs), rate
+        nn.init.normal_(self.weight, std=1 / rate)
+        nn.init.constant_(self.bias, bias / rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, outputs] of [N, inputs]."""
+        bias = self.bias if self.bias_gain == 1 else self.bias * self.bias_gain
+        return F.linear(x.float(), self.weight * self.gain, bias)
+
+    @torch.no_grad()
+    def folded(self) -> nn.Linear:
+        """A plain layer of the same arithmetic, with the gains multiplied in; for inference."""
+        with torch.device("meta"):
+            plain = nn.Linear(self.in_features, self.out_features)
+        plain.weight = nn.Parameter((self.weight.double() * self.gain).float(), requires_grad=False)
+        plain.bias = nn.Parameter((self.bias.double() * self.bias_gain).float(), requires_grad=False)
+        return plain.eval()
+
+
+class EqualisedConv(nn.Conv2d):
+    """A convolution in its input's dtype, whose weights are multiplied by 1 / sqrt(inputs * side^2).
+
+    Args:
+        inputs, outputs: channels.
+        side: of the kernel.
+        stride: of the convolution.
+        padding: cells of zeros on every side.
+        bias: whether it has one.
+    """
+
+    bias_gain = 1.0
+
+    def __init__(
+        self, inputs: int, outputs: int, side: int = 3, *, stride: int = 1, padding: int = 0, bias: bool = True
+    ) -> None:
+        super().__init__(inputs, outputs, side, stride, padding, bias=bias)
+        self.gain = 1 / math.sqrt(inputs * side**2)
+        nn.init.normal_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve [N, C, H, W] with the bias."""
+        return self._conv_forward(x, self.scaled(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+    def scaled(self, dtype: torch.dtype) -> Tensor:
+        """The weight with its gain."""
+        return (self.weight * self.gain).to(dtype)
+
+    def without_bias(self, x: Tensor) -> Tensor:
+        """Convolve without the bias, which `activated` adds in a pass of its own."""
+        return self._conv_forward(x, self.scaled(x.dtype), None)
+
+
+def activated(conv: EqualisedConv, x: Tensor) -> Tensor:
+    """sqrt(2) lrelu(conv(x) + bias) at a slope of 0.2; bias and activation are one kernel."""
+    assert conv.bias is not None
+    return bias_noise_act(conv.without_bias(x), conv.bias)

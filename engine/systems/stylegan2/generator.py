@@ -1,0 +1,177 @@
+"""StyleGAN2's generator: mapping network and synthesis network with skip connections of RGB.
+
+It can be split: `begin` runs up to the second convolution of a block, `finish` from that block's toRGB on.
+
+Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ....kernels import fir_resample
+from ...layers.equalised import EqualisedLinear
+from ...layers.modulated import StyledConv, ToRgb
+from .config import StyleGan2Config
+
+__all__ = ["Features", "Generator"]
+
+_EPS = 1e-8  # under the root of the latents' norm
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the first half of a synthesis network hands to the second.
+
+    Attributes:
+        map: what the second convolution of a block gives, [N, C, S, S].
+        rgb: the image of the blocks before it, [N, 3, S / 2, S / 2] float32; None before the first block.
+    """
+
+    map: Tensor
+    rgb: Tensor | None
+
+
+class Block(nn.Module):
+    """The layers of one resolution: `up` (none in the first block), `conv` and `rgb`."""
+
+    up: StyledConv | None
+
+    def __init__(self, config: StyleGan2Config, level: int) -> None:
+        super().__init__()
+        side, width = config.sides[level], config.channels[level]
+        styled = partial(
+            StyledConv, side=side, w_dim=config.w_dim, clamp=config.clamp, raw_epsilon=config.raw_epsilon
+        )
+        self.up = styled(config.channels[level - 1], width, up=True) if level else None
+        self.conv = styled(width, width)
+        self.rgb = ToRgb(width, config.w_dim, clamp=config.clamp)
+
+
+class Generator(nn.Module):
+    """Latents to images.
+
+    Args:
+        config: widths and arithmetic.
+    """
+
+    w_avg: Tensor
+
+    def __init__(self, config: StyleGan2Config) -> None:
+        super().__init__()
+        self.config = config
+        inputs = [config.z_dim, *[config.w_dim] * (config.mapping_layers - 1)]
+        self.mapping = nn.ModuleList(EqualisedLinear(n, config.w_dim, rate=config.mapping_rate) for n in inputs)
+        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+        self.const = nn.Parameter(torch.randn(config.channels[0], 4, 4))
+        for level, side in enumerate(config.sides):
+            self.add_module(f"b{side}", Block(config, level))
+
+    def forward(
+        self, z: Tensor, psi: Tensor | float = 1.0, *, cutoff: int | None = None,
+        noise: Sequence[Tensor] | None = None, dtype: torch.dtype = torch.float32,
+    ) -> Tensor:  # fmt: skip
+        """Images [N, 3, R, R] in [-1, 1], or a little beyond, of latents [N, z_dim]; arguments as of the parts."""
+        return self.synthesise(self.styles(self.map(z), psi, cutoff), noise, dtype)
+
+    def map(self, z: Tensor) -> Tensor:
+        """Style vectors w [N, w_dim] of latents [N, z_dim], float32."""
+        w = z.float()
+        w = w * torch.rsqrt(w.square().mean(1, keepdim=True) + _EPS)
+        for layer in self.mapping:
+            w = activated_rows(layer(w))
+        return w
+
+    def styles(self, w: Tensor, psi: Tensor | float = 1.0, cutoff: int | None = None) -> Tensor:
+        """The style vectors of all layers, [N, L, w_dim]: w_avg + psi (w - w_avg).
+
+        Args:
+            w: [N, w_dim].
+            psi: 1 leaves w, 0 gives the mean; a number, or one for each row [N].
+            cutoff: number of layers, from the first, that are truncated; None for all.
+        """
+        count = self.config.style_count
+        if isinstance(psi, float | int) and psi == 1:
+            return w[:, None].expand(-1, count, -1)
+        share = psi[:, None] if isinstance(psi, Tensor) else psi
+        near = self.w_avg + share * (w - self.w_avg)
+        cut = count if cutoff is None else min(cutoff, count)
+        parts = [near[:, None].expand(-1, cut, -1), w[:, None].expand(-1, count - cut, -1)]
+        return torch.cat(parts, 1) if cut < count else parts[0]
+
+    def synthesise(
+        self, styles: Tensor, noise: Sequence[Tensor] | None = None, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Images [N, 3, R, R] float32 of style vectors [N, L, w_dim].
+
+        Args:
+            styles: one vector for each layer.
+            noise: a map [N, 1, S, S] or [1, 1, S, S] for each 3x3 convolution; None takes the stored ones.
+            dtype: of the maps.
+        """
+        return self.finish(self.begin(styles, noise, dtype=dtype), styles, noise)
+
+    def begin(
+        self, styles: Tensor, noise: Sequence[Tensor] | None = None, *, side: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Features:  # fmt: skip
+        """The features of a block, of the image's own one if `side` is left out; other arguments as of `synthesise`."""
+        x, rgb, last = self._start(len(styles), dtype), None, side or self.config.resolution
+        for level, block_side in enumerate(self.config.sides):
+            if block_side > last:
+                break
+            if level:
+                rgb = self._coloured(level - 1, x, rgb, styles)
+            x = self._layers(level, x, styles, noise)
+        return Features(x, rgb)
+
+    def finish(self, features: Features, styles: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
+        """Images of the features that a block gave; other arguments as of `synthesise`."""
+        x, rgb = features.map, features.rgb
+        first = self.config.sides.index(x.shape[2])
+        for level in range(first, len(self.config.sides)):
+            if level > first:
+                x = self._layers(level, x, styles, noise)
+            rgb = self._coloured(level, x, rgb, styles)
+        assert rgb is not None
+        return rgb
+
+    @torch.no_grad()
+    def scale_activations(self) -> None:
+        """Replace all layers by those of inference, which scale activations and hold their gains; they do not train."""
+        for block in (self._block(level) for level in range(len(self.config.sides))):
+            for name, layer in list(block.named_children()):
+                if isinstance(layer, StyledConv | ToRgb):
+                    setattr(block, name, layer.scaled())
+        self.mapping = nn.ModuleList(
+            layer.folded() if isinstance(layer, EqualisedLinear) else layer for layer in self.mapping
+        )
+
+    def _start(self, count: int, dtype: torch.dtype) -> Tensor:
+        return self.const.to(dtype).expand(count, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+
+    def _block(self, level: int) -> Block:
+        block = getattr(self, f"b{self.config.sides[level]}")
+        assert isinstance(block, Block)
+        return block
+
+    def _layers(self, level: int, x: Tensor, styles: Tensor, noise: Sequence[Tensor] | None) -> Tensor:
+        """Both convolutions of a block; their noises and styles have the same numbers."""
+        block, number = self._block(level), max(2 * level - 1, 0)
+        if block.up is not None:
+            x = block.up(x, styles[:, number], None if noise is None else noise[number])
+            number += 1
+        x = block.conv(x, styles[:, number], None if noise is None else noise[number])
+        return x
+
+    def _coloured(self, level: int, x: Tensor, rgb: Tensor | None, styles: Tensor) -> Tensor:
+        own: Tensor = self._block(level).rgb(x, styles[:, 2 * level + 1])
+        return own if rgb is None else fir_resample(rgb, up=True) + own
+
+
+def activated_rows(rows: Tensor) -> Tensor:
+    """sqrt(2) lrelu(x) at a slope of 0.2, of rows [N, C]."""
+    return torch.nn.functional.leaky_relu(rows, 0.2) * 2**0.5
