@@ -57,11 +57,13 @@ class Discriminator(nn.Module):
 
     Args:
         config: of the generator whose images it judges; it has the same widths.
+    Attributes:
+        map_dtype: dtype of the maps, float32 unless it is set; logits are float32.
     """
 
     def __init__(self, config: StyleGan2Config) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.map_dtype = config, torch.float32
         last = config.sides[-1]
         for level in range(len(config.sides) - 1, 0, -1):
             block = Halving(config.channels[level], config.channels[level - 1])
@@ -69,9 +71,9 @@ class Discriminator(nn.Module):
         self.add_module("b4", Last(config.channels[0]))
         getattr(self, f"b{last}").add_module("rgb", EqualisedConv(3, config.channels[-1], 1))
 
-    def forward(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Logits [N], float32, of images [N, 3, R, R]; `dtype` is that of the maps."""
-        x = images.to(dtype).contiguous(memory_format=torch.channels_last)
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N] of images [N, 3, R, R]."""
+        x = images.to(self.map_dtype).contiguous(memory_format=torch.channels_last)
         x = activated(getattr(self, f"b{self.config.resolution}").rgb, x)
         for side in reversed(self.config.sides):
             x = getattr(self, f"b{side}")(x)

@@ -56,13 +56,15 @@ class Generator(nn.Module):
 
     Args:
         config: widths and arithmetic.
+    Attributes:
+        map_dtype: dtype of the maps, float32 unless it is set; images and styles are float32.
     """
 
     w_avg: Tensor
 
     def __init__(self, config: StyleGan2Config) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.map_dtype = config, torch.float32
         inputs = [config.z_dim, *[config.w_dim] * (config.mapping_layers - 1)]
         self.mapping = nn.ModuleList(EqualisedLinear(n, config.w_dim, rate=config.mapping_rate) for n in inputs)
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
@@ -72,10 +74,10 @@ class Generator(nn.Module):
 
     def forward(
         self, z: Tensor, psi: Tensor | float = 1.0, *, cutoff: int | None = None,
-        noise: Sequence[Tensor] | None = None, dtype: torch.dtype = torch.float32,
+        noise: Sequence[Tensor] | None = None,
     ) -> Tensor:  # fmt: skip
         """Images [N, 3, R, R] in [-1, 1], or a little beyond, of latents [N, z_dim]; arguments as of the parts."""
-        return self.synthesise(self.styles(self.map(z), psi, cutoff), noise, dtype)
+        return self.synthesise(self.styles(self.map(z), psi, cutoff), noise)
 
     def map(self, z: Tensor) -> Tensor:
         """Style vectors w [N, w_dim] of latents [N, z_dim], float32."""
@@ -90,36 +92,32 @@ class Generator(nn.Module):
 
         Args:
             w: [N, w_dim].
-            psi: 1 leaves w, 0 gives the mean; a number, or one for each row [N].
-            cutoff: number of layers, from the first, that are truncated; None for all.
+            psi: 1 leaves w, 0 gives the mean; a number, or one for each row and layer [N, L].
+            cutoff: number of layers, from the first, that a single number truncates; None for all.
         """
         count = self.config.style_count
         if isinstance(psi, float | int) and psi == 1:
             return w[:, None].expand(-1, count, -1)
-        share = psi[:, None] if isinstance(psi, Tensor) else psi
-        near = self.w_avg + share * (w - self.w_avg)
-        cut = count if cutoff is None else min(cutoff, count)
-        parts = [near[:, None].expand(-1, cut, -1), w[:, None].expand(-1, count - cut, -1)]
-        return torch.cat(parts, 1) if cut < count else parts[0]
+        if isinstance(psi, float | int):
+            share = torch.full((1, count), float(psi), device=w.device)
+            if cutoff is not None:
+                share[:, cutoff:] = 1
+        else:
+            share = psi
+        return self.w_avg + share[:, :, None] * (w - self.w_avg)[:, None]
 
-    def synthesise(
-        self, styles: Tensor, noise: Sequence[Tensor] | None = None, dtype: torch.dtype = torch.float32
-    ) -> Tensor:
+    def synthesise(self, styles: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
         """Images [N, 3, R, R] float32 of style vectors [N, L, w_dim].
 
         Args:
             styles: one vector for each layer.
             noise: a map [N, 1, S, S] or [1, 1, S, S] for each 3x3 convolution; None takes the stored ones.
-            dtype: of the maps.
         """
-        return self.finish(self.begin(styles, noise, dtype=dtype), styles, noise)
+        return self.finish(self.begin(styles, noise), styles, noise)
 
-    def begin(
-        self, styles: Tensor, noise: Sequence[Tensor] | None = None, *, side: int | None = None,
-        dtype: torch.dtype = torch.float32,
-    ) -> Features:  # fmt: skip
+    def begin(self, styles: Tensor, noise: Sequence[Tensor] | None = None, *, side: int | None = None) -> Features:
         """The features of a block, of the image's own one if `side` is left out; other arguments as of `synthesise`."""
-        x, rgb, last = self._start(len(styles), dtype), None, side or self.config.resolution
+        x, rgb, last = self._start(styles.shape[0]), None, side or self.config.resolution
         for level, block_side in enumerate(self.config.sides):
             if block_side > last:
                 break
@@ -150,8 +148,8 @@ class Generator(nn.Module):
             layer.folded() if isinstance(layer, EqualisedLinear) else layer for layer in self.mapping
         )
 
-    def _start(self, count: int, dtype: torch.dtype) -> Tensor:
-        return self.const.to(dtype).expand(count, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+    def _start(self, count: int) -> Tensor:
+        return self.const.to(self.map_dtype).expand(count, -1, -1, -1).contiguous(memory_format=torch.channels_last)
 
     def _block(self, level: int) -> Block:
         block = getattr(self, f"b{self.config.sides[level]}")

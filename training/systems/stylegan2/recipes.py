@@ -10,9 +10,9 @@ _HALF, _FULL = (512, 512, 512, 512, 256, 128, 64, 32, 16), (512, 512, 512, 512, 
 # A model in the box must be small: a quarter of the half width's channels, vectors of 256. Its images are few, so D
 # sees them changed at random.
 FACES = StyleGan2Recipe(
-    description="Faces and people, as emoji", data="emoji-faces", batch=16, steps=60_000,
+    description="Faces and people, as emoji", data="emoji-faces", batch=16, steps=40_000,
     model=StyleGan2Config(channels=(128, 128, 128, 96, 64), z_dim=256, w_dim=256, mapping_layers=4),
-    augment=("colour", "translation", "cutout"), r1=1.0, path_every=8, ema=0.999, decay_from=0.7, precision="bf16",
+    augment=("colour", "translation", "cutout"), r1=0.5, path_every=8, ema=0.999, decay_from=0.7, precision="bf16",
     storage="fp16", checkpoint_every=250, sample_every=250,
 )  # fmt: skip
 

@@ -39,6 +39,7 @@ class StyleGan2Training:
         self.recipe, self.device = recipe, device
         torch.manual_seed(seed)
         self.generator, self.critic = Generator(recipe.model), Discriminator(recipe.model)
+        self.generator.map_dtype = self.critic.map_dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         self.average = deepcopy(self.generator).eval().requires_grad_(False)
         for module in self.modules().values():
             module.to(device)
@@ -55,7 +56,6 @@ class StyleGan2Training:
         self.random = torch.Generator(device).manual_seed(seed)
         self.updates = torch.zeros((), dtype=torch.int64)
         self.mean_length = torch.zeros((), device=device)
-        self.dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
 
     def modules(self) -> dict[str, nn.Module]:
         """Every network by name, the averaged one included."""
@@ -97,7 +97,7 @@ class StyleGan2Training:
 
     def _regularise_critic(self, real: Tensor) -> Tensor:
         seen = augmented(real, self.recipe.augment, self.random)
-        square = gradient_square(lambda images: self.critic(images, self.dtype), seen)
+        square = gradient_square(self.critic, seen)
         self._update("critic", square * (self.recipe.r1 / 2 * self.recipe.r1_every))
         return square.detach()
 
@@ -137,10 +137,10 @@ class StyleGan2Training:
             torch.randn(len(styles), 1, side, side, generator=self.random, device=self.device)
             for side in self.recipe.model.noise_sides
         ]
-        return self.generator.synthesise(styles, noise, self.dtype)
+        return self.generator.synthesise(styles, noise)
 
     def _judge(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.critic(augmented(images, self.recipe.augment, self.random), self.dtype)
+        logits: Tensor = self.critic(augmented(images, self.recipe.augment, self.random))
         return logits
 
     def _update(self, name: str, loss: Tensor) -> None:
@@ -163,7 +163,7 @@ class StyleGan2Training:
         rows, columns = _SHOWN
         random = torch.Generator().manual_seed(0)
         z = torch.randn(rows // 2 * columns, self.recipe.model.z_dim, generator=random).to(self.device)
-        made = [self.average(z, psi, dtype=self.dtype) for psi in (1.0, 0.7)]
+        made = [self.average(z, psi) for psi in (1.0, 0.7)]
         return contact_sheet(to_uint8(torch.cat(made).clamp(-1, 1)), columns=columns)
 
     def model(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
