@@ -6,14 +6,12 @@ edges run through an encoder of StyleGAN2's discriminator blocks and a decoder w
 Sources: Schonfeld et al. 2021 (OASIS), Park et al. 2019 (SPADE), Ronneberger et al. 2015 (U-Net).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ...layers.equalised import EqualisedConv, activated
+from ...layers.equalised import ActivatedConv, EqualisedConv
 from ..stylegan2.discriminator import Halving
 from .config import MapperConfig, RearrangerConfig
 
@@ -126,35 +124,32 @@ class PictureMapper(nn.Module):
         clusters: labels of proxy masks.
         side: of the masks.
         size: side of the pictures.
+    Attributes:
+        map_dtype: dtype of the maps, float32 unless it is set.
     """
 
     def __init__(self, config: MapperConfig, clusters: int, side: int, size: int) -> None:
         super().__init__()
+        self.map_dtype = torch.float32
         widths = config.channels  # of the smallest map up to the mask's
         finer = [widths[-1]] * (size.bit_length() - side.bit_length())  # of maps larger than the mask's
         down = [*reversed(finer), *reversed(widths)]
-        self.first = EqualisedConv(3, down[0], 1)
+        self.first = ActivatedConv(3, down[0], 1)
         self.encoder = nn.ModuleList(Halving(a, b) for a, b in zip(down, down[1:], strict=False))
-        self.decoder = nn.ModuleList(EqualisedConv(2 * b if k else a, b, padding=1)
+        self.decoder = nn.ModuleList(ActivatedConv(2 * a if k else a, b, padding=1)
                                      for k, (a, b) in enumerate(zip(widths, widths[1:], strict=False)))  # fmt: skip
-        self.join = EqualisedConv(2 * widths[-1] if len(widths) > 1 else widths[-1], widths[-1], padding=1)
+        self.join = ActivatedConv(2 * widths[-1] if len(widths) > 1 else widths[-1], widths[-1], padding=1)
         self.last = EqualisedConv(widths[-1], clusters, padding=1)
 
     def forward(self, condition: Tensor) -> Tensor:
         """Logits [N, K, S, S] float32 of pictures [N, 3, H, W] in [-1, 1]."""
-        x = activated(self.first, condition.to(_dtype(self.first)))
+        x = self.first(condition.to(self.map_dtype))
         maps = [x]
         for block in self.encoder:
             maps.append(block(maps[-1]))
         x = maps[-1]
         for number, layer in enumerate(self.decoder):
-            assert isinstance(layer, EqualisedConv)
-            x = F.interpolate(activated(layer, x), scale_factor=2.0, mode="nearest")
+            x = F.interpolate(layer(x), scale_factor=2.0, mode="nearest")
             x = torch.cat([x, maps[-2 - number]], 1)
-        logits: Tensor = self.last(activated(self.join, x))
+        logits: Tensor = self.last(self.join(x))
         return logits.float()
-
-
-def _dtype(layer: Any) -> torch.dtype:
-    found: torch.dtype = layer.weight.dtype
-    return found

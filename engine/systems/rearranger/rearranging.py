@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ....kernels import rearrange
 from ...layers.constants import register_constant
-from ...layers.equalised import EqualisedConv, activated
+from ...layers.equalised import ActivatedConv, EqualisedConv
 from ..stylegan2.generator import Features
 from .config import RearrangerConfig
 
@@ -34,14 +34,11 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(EqualisedConv(width, width, padding=1) for _ in range(depth))
+        self.layers = nn.Sequential(*(ActivatedConv(width, width, padding=1) for _ in range(depth)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [N, C, S, S] to the same."""
-        y = x
-        for layer in self.layers:
-            assert isinstance(layer, EqualisedConv)
-            y = activated(layer, y)
+        y: Tensor = self.layers(x)
         return (y + x) * math.sqrt(0.5)
 
 
