@@ -55,7 +55,11 @@ class RearrangerNetworks(nn.Module):
 
     def mask(self, source: Source) -> Tensor:
         """The proxy mask of features, int64 [N, S, S]."""
-        return labels_of(source.features.map, self.centroids, self.config.metric)
+        return self.labels(source.features.map)
+
+    def labels(self, features: Tensor) -> Tensor:
+        """The labels of maps [N, C, S, S], int64 [N, S, S]."""
+        return labels_of(features, self.centroids, self.config.metric)
 
     def moved(self, source: Source, mask: Tensor) -> Features:
         """Features of a mask's layout; the mask is labels [N, S, S], or probabilities [N, K, S, S]."""
