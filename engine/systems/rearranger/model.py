@@ -163,7 +163,7 @@ class RearrangerModel:
         drawn_ = colours(self.config.clusters)[torch.cat(rows).cpu().numpy()]
         return drawn_.repeat(scale, 1).repeat(scale, 2)
 
-    def invert(self, features: Any, psi: float = 1.0, steps: int = 300) -> Pixels:
+    def project(self, features: Any, psi: float = 1.0, steps: int = 300) -> Pixels:
         """Images as the generator makes them again, uint8 [N, R, R, 3]; arguments as of `rearrange`."""
         given = self.read("features", features)
         return self._batches(

@@ -43,7 +43,7 @@ def evaluate(model: RearrangerModel, data: str, count: int, seed: int) -> dict[s
     real = np.stack([held_out.image(k) for k in range(count)])
     styles = [f"seed:{seed}:{k}" for k in range(count)]
     made = model.rearrange(styles, [f"seed:{seed + 1}:{k}" for k in range(count)])
-    again, base = model.rearrange(styles, styles), model.invert(styles)
+    again, base = model.rearrange(styles, styles), model.project(styles)
     histograms = [_histograms(images) for images in (made, base)]
     return said(model, data, held_out) | _masks(model, count, seed) | {
         "self_error": float(np.abs(again.astype(np.int16) - base).mean() / 255),
