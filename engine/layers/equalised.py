@@ -86,7 +86,7 @@ class EqualisedConv(nn.Conv2d):
         """A plain convolution whose result is `factor` times this one's."""
         with torch.device("meta"):
             plain = nn.Conv2d(
-                self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding,
+                self.in_channels, self.out_channels, self.kernel_size[0], self.stride[0], int(self.padding[0]),
                 bias=self.bias is not None,
             )  # fmt: skip
         weight = (self.weight.double() * (self.gain * factor)).float().contiguous(memory_format=torch.channels_last)

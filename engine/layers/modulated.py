@@ -178,7 +178,9 @@ class ScaledConv(nn.Module):
         self.style, self.eps, self.clamp = trained.style.folded(), trained.eps, trained.clamp
         outputs, inputs = trained.weight.shape[:2]
         with torch.device("meta"):
-            conv = BlurredUpConv(inputs, outputs) if trained.up else nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+            conv = (
+                BlurredUpConv(inputs, outputs) if trained.up else nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+            )
         weight = trained.weight.double() * trained.gain
         self.register_buffer("squares", weight.square().sum((2, 3)).float())  # [K, C]
         weight = (weight.transpose(0, 1) if trained.up else weight).to(trained.weight.dtype)

@@ -1,6 +1,6 @@
 """Casts the layers of a network that do nearly all of its work to bfloat16 or float16."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -24,6 +24,7 @@ def cast_maps(network: Network, dtype: torch.dtype) -> Network:
     Returns:
         the same network.
     """
+    part: Any
     for part in network.modules():
         if isinstance(part, _OF_MAPS):
             part.to(dtype)

@@ -60,8 +60,8 @@ class RearrangerConfig(BaseModel):
     metric: Literal["cosine", "euclidean"] = Field("cosine", description="How features are compared with centroids.")
     reading: Literal["A", "B", "C"] = Field(
         "A",
-        description="Residual blocks: A, one on the mask's stream and one after attention; B, one more on the features' "
-        "stream; C, two on the mask's stream and two after attention.",
+        description="Residual blocks: A, one on the mask's stream and one after attention; B, one more on the "
+        "features' stream; C, two on the mask's stream and two after attention.",
     )
     depth: int = Field(4, ge=1, le=16, description="3x3 convolutions of a residual block.")
     width: int = Field(512, ge=4, le=512, description="Channels of the mask's stream and of values.")
@@ -78,7 +78,9 @@ class RearrangerConfig(BaseModel):
     def _possible(self) -> Self:
         sides = self.generator.sides
         if self.split not in sides:
-            raise ValueError(f"a generator of {self.generator.resolution} pixels has no features of {self.split} pixels")
+            raise ValueError(
+                f"a generator of {self.generator.resolution} pixels has no features of {self.split} pixels"
+            )
         if self.split == 4:
             raise ValueError("features of 4 pixels come before the first image; split at 8 or more")
         if self.width % 4:

@@ -89,8 +89,8 @@ def labels_of_picture(given: Given, config: RearrangerConfig) -> Labels:
         unknown = small[~same.any(2)][0]
         known = ", ".join("#" + bytes(colour).hex() for colour in palette)
         raise DataError(
-            f"{given.name} has the colour #{bytes(unknown).hex()}, which is no label's; the labels' colours are {known}. "
-            "Paint on a mask that the task proxy made, without smoothing"
+            f"{given.name} has the colour #{bytes(unknown).hex()}, which is no label's; the labels' colours are {known}"
+            ". Paint on a mask that the task proxy made, without smoothing"
         )
     found: Labels = same.argmax(2)
     return found

@@ -1,7 +1,7 @@
 """Inversion: the style vectors whose image comes nearest to a given one, by descent.
 
-Source: Karras et al. 2020, appendix D, with two changes of ours: every layer has a style vector of its own (W+; Abdal et
-al. 2019), and images are compared at several scales, because a perceptual distance needs a downloaded network.
+Source: Karras et al. 2020, appendix D, with two changes of ours: every layer has a style vector of its own (W+; Abdal
+et al. 2019), and images are compared at several scales, because a perceptual distance needs a downloaded network.
 """
 
 import math

@@ -6,6 +6,8 @@ edges run through an encoder of StyleGAN2's discriminator blocks and a decoder w
 Sources: Schonfeld et al. 2021 (OASIS), Park et al. 2019 (SPADE), Ronneberger et al. 2015 (U-Net).
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,7 +27,7 @@ def mapper_of(config: RearrangerConfig, *, trained: bool = True) -> "LabelMapper
 
     Args:
         config: of the rearranger.
-        trained: whether it is built for weights of a file; else its convolutions begin with spectral norm, for training.
+        trained: whether it is built for weights of a file; else its convolutions begin with spectral norm.
     """
     assert config.mapper is not None, "a mapper's configuration"
     if config.mapper.kind == "labels":
@@ -135,9 +137,9 @@ class PictureMapper(nn.Module):
         finer = [widths[-1]] * (size.bit_length() - side.bit_length())  # of maps larger than the mask's
         down = [*reversed(finer), *reversed(widths)]
         self.first = ActivatedConv(3, down[0], 1)
-        self.encoder = nn.ModuleList(Halving(a, b) for a, b in zip(down, down[1:], strict=False))
+        self.encoder = nn.ModuleList(Halving(a, b) for a, b in pairwise(down))
         self.decoder = nn.ModuleList(ActivatedConv(2 * a if k else a, b, padding=1)
-                                     for k, (a, b) in enumerate(zip(widths, widths[1:], strict=False)))  # fmt: skip
+                                     for k, (a, b) in enumerate(pairwise(widths)))  # fmt: skip
         self.join = ActivatedConv(2 * widths[-1] if len(widths) > 1 else widths[-1], widths[-1], padding=1)
         self.last = EqualisedConv(widths[-1], clusters, padding=1)
 

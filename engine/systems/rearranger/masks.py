@@ -78,7 +78,9 @@ def mean_iou(made: Tensor, wanted: Tensor, clusters: int) -> float:
         made, wanted: int64 [N, S, S].
         clusters: number of labels.
     """
-    pairs = torch.bincount((wanted * clusters + made).flatten(), minlength=clusters**2).view(clusters, clusters).double()
+    pairs = (
+        torch.bincount((wanted * clusters + made).flatten(), minlength=clusters**2).view(clusters, clusters).double()
+    )
     both, either = pairs.diagonal(), pairs.sum(0) + pairs.sum(1) - pairs.diagonal()
     return float((both / either)[either > 0].mean())
 

@@ -61,7 +61,9 @@ def open_model(
 
 def open_graph(task: str, header: Header, graph: GraphFile) -> Any:
     """None of this system's graphs is opened as a model: RUNS is empty."""
-    raise TaskError(f"{graph.path} makes images of latents and masks; run it by onnxruntime, as docs/deploying.md shows")
+    raise TaskError(
+        f"{graph.path} makes images of latents and masks; run it by onnxruntime, as docs/deploying.md shows"
+    )
 
 
 class RearrangerModel:
@@ -180,7 +182,7 @@ class RearrangerModel:
         return np.concatenate(made)
 
     def source(self, features: Any, psi: float = 1.0, steps: int = 300) -> Source:
-        """Style vectors and features of images, for callers that go on with the networks; arguments as of `rearrange`."""
+        """Style vectors and features of images, for callers of the networks; arguments as of `rearrange`."""
         return self._source(self.read("features", features), psi, steps)
 
     def _source(self, given: Sequence[Given], psi: float, steps: int) -> Source:

@@ -1,7 +1,7 @@
 """The rearranger: moves the features of one image to where a proxy mask of another wants them.
 
-Queries come from the mask, keys and values from the features; one head of attention moves whole vectors. There is no way
-from a feature to the result at the same place but through attention, or the source's layout would leak.
+Queries come from the mask, keys and values from the features; one head of attention moves whole vectors. There is no
+way from a feature to the result at the same place but through attention, or the source's layout would leak.
 
 Source: Chae, Cho, Go, Choi, Uh, "Semantic Image Synthesis with Unconditional Generator", NeurIPS 2023, section 3.
 """

@@ -11,7 +11,9 @@ class Look(Options):
     """How far images may be from the mean, which noise they get, and whose styles their layers take."""
 
     psi: float = Field(1.0, ge=-4, le=4, description="Truncation: 1 is as trained, 0 the mean image.")
-    cutoff: int | None = Field(None, ge=0, le=64, description="Layers, from the first, that psi truncates; all if left out.")
+    cutoff: int | None = Field(
+        None, ge=0, le=64, description="Layers, from the first, that psi truncates; all if left out."
+    )
     noise: Literal["stored", "shared", "random"] = Field(
         "stored", description="Noise of the layers: the model's own, one of the seed for all images, or one an image."
     )

@@ -49,9 +49,7 @@ class Block(nn.Module):
     def __init__(self, config: StyleGan2Config, level: int) -> None:
         super().__init__()
         side, width = config.sides[level], config.channels[level]
-        styled = partial(
-            StyledConv, side=side, w_dim=config.w_dim, clamp=config.clamp, raw_epsilon=config.raw_epsilon
-        )
+        styled = partial(StyledConv, side=side, w_dim=config.w_dim, clamp=config.clamp, raw_epsilon=config.raw_epsilon)
         self.up = styled(config.channels[level - 1], width, up=True) if level else None
         self.conv = styled(width, width)
         self.rgb = ToRgb(width, config.w_dim, clamp=config.clamp)

@@ -26,7 +26,17 @@ from .generator import Generator
 from .graphs import noise_length, noises
 from .images import INPUTS, StyleGan2Images, drawn
 
-__all__ = ["PREFIX", "RUNS", "StyleGan2", "build", "example", "open_graph", "open_model", "read_discriminator", "read_generator"]
+__all__ = [
+    "PREFIX",
+    "RUNS",
+    "StyleGan2",
+    "build",
+    "example",
+    "open_graph",
+    "open_model",
+    "read_discriminator",
+    "read_generator",
+]
 
 Floats = npt.NDArray[np.float32]
 
@@ -82,7 +92,7 @@ def read_generator(header: Header, config: StyleGan2Config, device: torch.device
 
 
 def read_discriminator(header: Header, config: StyleGan2Config, device: torch.device) -> Discriminator | None:
-    """Read the discriminator that a generator was trained with, in evaluation and float32; None if the file has none."""
+    """Read the discriminator of a generator's file, in evaluation and float32; None if it has none."""
     if not any(name.startswith(CRITIC) for name in header.tensors):
         return None
     with torch.device("meta"):
@@ -133,11 +143,13 @@ class StyleGan2(StyleGan2Images):
     def _generate(
         self, latents: Floats, shares: Floats, noise: Floats | None, others: Floats | None, mix_from: int, as_: As
     ) -> Any:
-        if noise is None and others is None or self._open != self._own:
+        if (noise is None and others is None) or self._open != self._own:
             return super()._generate(latents, shares, noise, others, mix_from, as_)
         if not 1 <= mix_from < self.config.style_count:
             last = self.config.style_count - 1
-            raise SizeError(f"{self.name} has the layers 0 to {last}; mixed styles begin at 1 to {last}, not {mix_from}")
+            raise SizeError(
+                f"{self.name} has the layers 0 to {last}; mixed styles begin at 1 to {last}, not {mix_from}"
+            )
         if noise is None:
             stored = [layer.flatten() for layer in self._stored()]
             noise = np.broadcast_to(torch.cat(stored).cpu().numpy(), (len(latents), noise_length(self.config)))

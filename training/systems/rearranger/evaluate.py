@@ -45,15 +45,19 @@ def evaluate(model: RearrangerModel, data: str, count: int, seed: int) -> dict[s
     made = model.rearrange(styles, [f"seed:{seed + 1}:{k}" for k in range(count)])
     again, base = model.rearrange(styles, styles), model.project(styles)
     histograms = [_histograms(images) for images in (made, base)]
-    return said(model, data, held_out) | _masks(model, count, seed) | {
-        "self_error": float(np.abs(again.astype(np.int16) - base).mean() / 255),
-        "colour_distance": _distance(*histograms),
-        "colour_distance_others": _distance(histograms[1], np.roll(histograms[1], 1, 0)),
-        "sliced_wasserstein": sliced_wasserstein(real, made),
-        "sliced_wasserstein_base": sliced_wasserstein(real, base),
-        "diversity": diversity(base, made),
-        "paper": _PAPER,
-    }
+    return (
+        said(model, data, held_out)
+        | _masks(model, count, seed)
+        | {
+            "self_error": float(np.abs(again.astype(np.int16) - base).mean() / 255),
+            "colour_distance": _distance(*histograms),
+            "colour_distance_others": _distance(histograms[1], np.roll(histograms[1], 1, 0)),
+            "sliced_wasserstein": sliced_wasserstein(real, made),
+            "sliced_wasserstein_base": sliced_wasserstein(real, base),
+            "diversity": diversity(base, made),
+            "paper": _PAPER,
+        }
+    )
 
 
 @own_modes()
@@ -62,9 +66,7 @@ def _masks(model: RearrangerModel, count: int, seed: int) -> dict[str, float]:
     found: list[tuple[torch.Tensor, ...]] = []
     for start in range(0, count, _BATCH):
         rows = range(start, min(start + _BATCH, count))
-        source, other = (
-            model.source([f"seed:{seed + more}:{k}" for k in rows]) for more in (0, 1)
-        )
+        source, other = (model.source([f"seed:{seed + more}:{k}" for k in rows]) for more in (0, 1))
         own, wanted = model.networks.mask(source), model.networks.mask(other)
         moved = model.networks.moved(source, wanted)
         found.append((model.networks.labels(moved.map), own, wanted))

@@ -1,11 +1,11 @@
-"""The losses of the rearranger, each a pure function of tensors to a scalar; the paper gives names and weights alone."""
+"""The losses of the rearranger, each a pure function of tensors to a scalar; the paper gives names and weights."""
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from ....engine.systems.rearranger.masks import similarities
 
-__all__ = ["masked", "mapped", "reconstruction"]
+__all__ = ["mapped", "masked", "reconstruction"]
 
 
 def masked(features: Tensor, mask: Tensor, centroids: Tensor, sharpness: float) -> Tensor:

@@ -46,7 +46,9 @@ class RearrangerRecipe(Recipe):
     sharpness: float = Field(10.0, gt=0, description="Factor of the cosines that are L_mask's logits.")
     rare: int = Field(5, ge=1, le=1000, description="In the first phase L_adv comes once in so many steps.")
     rare_until: float = Field(0.71, ge=0, le=1, description="Share of the run that is the first phase; 100 of 140.")
-    flip: bool = Field(True, description="Mirror half of the sources against their own masks, so that no copy is right.")
+    flip: bool = Field(
+        True, description="Mirror half of the sources against their own masks, so that no copy is right."
+    )
     r1: float = Field(10.0, ge=0, description="Weight gamma of R1.")
     r1_every: int = Field(16, ge=1, le=1000, description="Updates of the discriminator between those by R1.")
     psi: float = Field(1.0, ge=0, le=2, description="Truncation of the generator's style vectors.")
@@ -64,7 +66,9 @@ class RearrangerRecipe(Recipe):
         """
         header = read_header(find(self.base))
         if header.system != "stylegan2":
-            raise TrainingError(f"{self.base} holds a {header.system} model; a rearranger needs a stylegan2 as its base")
+            raise TrainingError(
+                f"{self.base} holds a {header.system} model; a rearranger needs a stylegan2 as its base"
+            )
         return header
 
     @cached_property

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ....engine.files.pictures import contact_sheet, to_uint8
+from ....engine.layers.precision import cast_maps
 from ....engine.systems.rearranger.masks import colours, fit_centroids
 from ....engine.systems.rearranger.networks import RearrangerNetworks, Source
 from ....engine.systems.stylegan2.discriminator import Discriminator
 from ....engine.systems.stylegan2.generator import Features, Generator
-from ....engine.systems.stylegan2.model import read_generator, read_discriminator
-from ....engine.layers.precision import cast_maps
+from ....engine.systems.stylegan2.model import read_discriminator, read_generator
 from ....kernels.op.levels import values_of
 from ...augment import augmented
 from ...average import fade_rates, follow
@@ -111,9 +111,7 @@ class RearrangerTraining:
         flipped = torch.rand(len(mask), generator=self.random, device=self.device) < 0.5 * recipe.flip
         given = Source(own.styles, _mirrored(own.features, flipped))
         moved = self.networks.moved(given, mask)
-        terms = reconstruction(
-            (moved.map, own.features.map), (self.networks.image(own, moved), wanted), self.deviation
-        )
+        terms = reconstruction((moved.map, own.features.map), (self.networks.image(own, moved), wanted), self.deviation)
         return {"self_features": (recipe.self_features, terms[0]), "self_images": (recipe.self_images, terms[1])}
 
     def _update_critic(self, pixels: Tensor, source: Source, mask: Tensor) -> dict[str, Tensor]:
@@ -202,6 +200,7 @@ def _mirrored(features: Features, which: Tensor) -> Features:
 
 def _repeated(source: Source, index: int, count: int) -> Source:
     """One sample of a source, so many times."""
+
     def again(x: Tensor) -> Tensor:
         return x[index : index + 1].expand(count, *x.shape[1:])
 

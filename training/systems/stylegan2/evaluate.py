@@ -30,7 +30,7 @@ def evaluate(model: StyleGan2, data: str, count: int, seed: int) -> dict[str, An
     Returns:
         `sliced_wasserstein` of images and held-out pictures, and `sliced_wasserstein_data` of training and held-out
         ones; `diversity`, 1 like the data; `nearest`, the mean absolute difference of images and their nearest training
-        pictures as a share of the range, and `nearest_data`, that of held-out pictures: images learnt by heart come to 0.
+        pictures as a share of the range, and `nearest_data`, that of held-out ones: images learnt by heart come to 0.
     """
     held_out = open_pictures(data, model.size, "plane", "held-out", seed)
     training = held_out.on("train")

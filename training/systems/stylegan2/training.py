@@ -39,7 +39,9 @@ class StyleGan2Training:
         self.recipe, self.device = recipe, device
         torch.manual_seed(seed)
         self.generator, self.critic = Generator(recipe.model), Discriminator(recipe.model)
-        self.generator.map_dtype = self.critic.map_dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        self.generator.map_dtype = self.critic.map_dtype = (
+            torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        )
         self.average = deepcopy(self.generator).eval().requires_grad_(False)
         for module in self.modules().values():
             module.to(device)
@@ -176,9 +178,10 @@ class StyleGan2Training:
 def kept_tensors(networks: Mapping[str, nn.Module], half: bool) -> dict[str, Tensor]:
     """The tensors of networks for a model file; matrices and kernels are float16 if `half`, all others float32."""
     return {
-        f"{part}.{name}": tensor.detach().cpu().contiguous().to(
-            torch.float16 if half and tensor.ndim > 1 else torch.float32
-        )
+        f"{part}.{name}": tensor.detach()
+        .cpu()
+        .contiguous()
+        .to(torch.float16 if half and tensor.ndim > 1 else torch.float32)
         for part, network in networks.items()
         for name, tensor in network.state_dict().items()
     }

@@ -60,7 +60,9 @@ def test_an_unknown_colour_is_named_with_the_palette() -> None:
     painted = colours(5)[np.zeros((8, 8), int)]
     painted[2, 3] = (1, 2, 3)
     first = "#" + bytes(colours(5)[0]).hex()
-    with pytest.raises(DataError, match=rf"has the colour #010203, which is no label's; the labels' colours are {first}"):
+    with pytest.raises(
+        DataError, match=rf"has the colour #010203, which is no label's; the labels' colours are {first}"
+    ):
         labels_of_picture(Given("mask.png", picture=painted), config())
 
 

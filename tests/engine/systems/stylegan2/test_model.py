@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from zellige.engine.library import load
-from zellige.engine.systems.stylegan2.model import read_discriminator
-from zellige.engine.systems.stylegan2.model import StyleGan2
+from zellige.engine.systems.stylegan2.model import StyleGan2, read_discriminator
 from zellige.errors import SizeError, TaskError
 
 from .tiny_stylegan2 import config, written

@@ -32,9 +32,7 @@ def generator(**options: Any) -> Generator:
 def tensors(**options: Any) -> dict[str, torch.Tensor]:
     networks = {"generator": generator(**options), "discriminator": Discriminator(config(**options))}
     return {
-        f"{part}.{name}": tensor
-        for part, network in networks.items()
-        for name, tensor in network.state_dict().items()
+        f"{part}.{name}": tensor for part, network in networks.items() for name, tensor in network.state_dict().items()
     }
 
 
