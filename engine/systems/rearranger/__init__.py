@@ -10,10 +10,10 @@ from ..system import Options, Source, System, Task
 class Layout(Options):
     """How masks and pictures are read."""
 
-    read: Literal["proxy", "image"] = Field(
+    read: Literal["proxy", "image", "labels", "sketch", "edges"] = Field(
         "proxy",
-        description="What a mask's file shows: proxy labels in the colours of the task proxy, or an image whose layout "
-        "is taken.",
+        description="What a mask's file shows: proxy labels in the colours of the task proxy; an image whose layout is "
+        "taken; and by a mapper classes in its colours, a drawing, or an image whose edges are taken.",
     )
     psi: float = Field(1.0, ge=0, le=2, description="Truncation of drawn images: 1 is as trained, 0 the mean image.")
     steps: int = Field(300, ge=1, le=10_000, description="Steps of the inversion of an image's file.")
@@ -39,10 +39,12 @@ SYSTEM = System(
         Task("project", "An image made again from the style vectors that come nearest to it.", reads=(FEATURES,),
              makes=("projected",), options=Drawing),
     ),
-    graphs=("rearrange", "proxy"),
+    graphs=("rearrange", "proxy", "map"),
     measured="rearrange",
     references={
         "rearranger-256": {"width": 256, "key_width": 256},
+        "rearranger-256-labels": {"width": 256, "key_width": 256, "mapper": {}},
+        "rearranger-256-edges": {"width": 256, "key_width": 256, "mapper": {"kind": "edges"}},
         "rearranger-64": {"generator": {"channels": (128, 128, 128, 96, 64), "z_dim": 256, "w_dim": 256}, "split": 32,
                           "width": 96, "key_width": 64},
     },

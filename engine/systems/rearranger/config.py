@@ -14,18 +14,15 @@ class MapperConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["labels", "picture"] = Field(
+    kind: Literal["labels", "edges"] = Field(
         "labels",
-        description="labels: maps of classes, read by OASIS's blocks; picture: sketches, edges or depth, by a U-Net.",
+        description="labels: maps of classes, read by OASIS's blocks; edges: white lines on black, by a U-Net.",
     )
     names: tuple[str, ...] = Field(
         ("background", "object"), min_length=1, max_length=256, description="Names of the classes, in order."
     )
     palette: tuple[tuple[int, int, int], ...] = Field(
         ((255, 255, 255), (0, 0, 0)), description="The colour of each class in painted masks."
-    )
-    condition: Literal["labels", "edges"] = Field(
-        "labels", description="What a condition shows; edges are white lines on black, found by Sobel's filter."
     )
     channels: tuple[int, ...] = Field(
         (1024, 1024, 1024, 512, 256), min_length=2, max_length=9,

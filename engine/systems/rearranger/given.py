@@ -12,10 +12,10 @@ from zellige.errors import DataError, ShapeError
 
 from ...files.pictures import as_rgb, read_picture
 from ...files.squares import cut_squares
-from .config import RearrangerConfig
+from .config import MapperConfig, RearrangerConfig
 from .masks import colours
 
-__all__ = ["Given", "as_given", "labels_of_picture", "squares"]
+__all__ = ["Given", "as_given", "classes_of_picture", "labels_of_picture", "squares"]
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -71,26 +71,45 @@ def squares(given: Sequence[Given], side: int) -> Pixels:
     return cut_squares([one.picture for one in given if one.picture is not None], side).pixels
 
 
+def classes_of_picture(given: Given, mapper: MapperConfig, side: int) -> Labels:
+    """The classes of a painted map, int64 [side, side]; other sizes are resized by nearest.
+
+    Raises:
+        DataError: a pixel has a colour that the palette lacks; the error names it, and the classes with their colours.
+    """
+    found, unknown = _indices(given, np.array(mapper.palette, np.uint8), side)
+    if unknown is not None:
+        known = ", ".join(f"{name} #{bytes(c).hex()}" for name, c in zip(mapper.names, mapper.palette, strict=True))
+        raise DataError(f"{given.name} has the colour {unknown}, which is no class's; the classes are {known}")
+    return found
+
+
 def labels_of_picture(given: Given, config: RearrangerConfig) -> Labels:
     """The labels of a mask in the colours of the task `proxy`, int64 [S, S]; other sizes are resized by nearest.
 
     Raises:
         DataError: a pixel has another colour; the error names it, and the colours that there are.
     """
-    assert given.picture is not None
-    height, width = given.picture.shape[:2]
-    side = config.split
-    rows = (np.arange(side) * 2 + 1) * height // (2 * side)
-    columns = (np.arange(side) * 2 + 1) * width // (2 * side)
-    small = given.picture[rows][:, columns]
     palette = colours(config.clusters)
-    same = (small[:, :, None] == palette).all(3)
-    if not same.any(2).all():
-        unknown = small[~same.any(2)][0]
+    found, unknown = _indices(given, palette, config.split)
+    if unknown is not None:
         known = ", ".join("#" + bytes(colour).hex() for colour in palette)
         raise DataError(
-            f"{given.name} has the colour #{bytes(unknown).hex()}, which is no label's; the labels' colours are {known}"
-            ". Paint on a mask that the task proxy made, without smoothing"
+            f"{given.name} has the colour {unknown}, which is no label's; the labels' colours are {known}. Paint on a "
+            "mask that the task proxy made, without smoothing"
         )
-    found: Labels = same.argmax(2)
     return found
+
+
+def _indices(given: Given, palette: Pixels, side: int) -> tuple[Labels, str | None]:
+    """The number of each pixel's colour in a palette [K, 3], int64 [side, side], and a colour of the picture that it lacks."""
+    assert given.picture is not None
+    codes, known = (colour.astype(np.int64) @ np.array([65536, 256, 1]) for colour in (given.picture, palette))
+    order = np.argsort(known)
+    places = order[np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)]
+    strange = known[places] != codes
+    height, width = codes.shape
+    rows = (np.arange(side) * 2 + 1) * height // (2 * side)
+    columns = (np.arange(side) * 2 + 1) * width // (2 * side)
+    found = "#" + bytes(given.picture[strange][0]).hex() if strange.any() else None
+    return places[rows][:, columns], found

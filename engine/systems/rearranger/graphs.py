@@ -1,9 +1,12 @@
-"""The graphs of a rearranger: a latent and a mask to an image, and a latent to its proxy mask."""
+"""The graphs of a rearranger: a latent and a mask to an image, a latent to its mask, a condition to a mask."""
 
 import torch
 from torch import Tensor
 
-from ..graph import Compute, Graph, Output, finished
+from zellige.errors import TaskError
+
+from ..graph import Compute, Graph, Output, entering, finished
+from .conditions import one_hot
 from .config import RearrangerConfig
 from .networks import RearrangerNetworks, Source
 
@@ -42,7 +45,31 @@ def _with_masks(config: RearrangerConfig, count: int) -> dict[str, Tensor]:
     return _latents(config, count) | {"mask": mask.repeat_interleave(4, 1).repeat_interleave(4, 2)}
 
 
+def _map(config: RearrangerConfig, output: Output) -> Compute:
+    if config.mapper is None:
+        raise TaskError("the rearranger has no mapper, so that no condition becomes a mask; export rearrange or proxy")
+    classes = len(config.mapper.names) if config.mapper.kind == "labels" else 0
+
+    def compute(networks: RearrangerNetworks, condition: Tensor) -> tuple[Tensor, ...]:
+        assert networks.mapper is not None
+        read = one_hot(condition, classes) if classes else entering(condition)
+        return (networks.mapper(read).argmax(1),)
+
+    return compute
+
+
+def _conditions(config: RearrangerConfig, count: int) -> dict[str, Tensor]:
+    random, side = torch.Generator().manual_seed(2), config.size[0]
+    mapper = config.mapper
+    if mapper is not None and mapper.kind == "labels":
+        drawn = torch.randint(len(mapper.names), (count, side // 4, side // 4), generator=random)
+        return {"condition": drawn.repeat_interleave(4, 1).repeat_interleave(4, 2)}
+    lines = (torch.rand(count, side, side, 1, generator=random) < 0.1).to(torch.uint8) * 255
+    return {"condition": lines.expand(-1, -1, -1, 3).contiguous()}
+
+
 GRAPHS = {
     "rearrange": Graph(_rearrange, _with_masks, ("images",), unused=("mapper",)),
     "proxy": Graph(_proxy, _latents, ("masks",), unused=("mapper", "rearranger")),
+    "map": Graph(_map, _conditions, ("masks",), unused=("generator", "rearranger")),
 }

@@ -53,7 +53,7 @@ class Spade(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """Normalise [N, C, H, W] under labels [N, L, H', W'] of any size, one-hot or shares."""
-        small = F.interpolate(labels, x.shape[2:], mode="nearest").to(self.shared.weight.dtype)
+        small = F.interpolate(labels, x.shape[2:], mode="nearest").to(x.dtype)
         hidden = F.relu(self.shared(small))
         y: Tensor = self.norm(x) * (1 + self.gamma(hidden)) + self.beta(hidden)
         return y
@@ -95,10 +95,13 @@ class LabelMapper(nn.Module):
         clusters: labels of proxy masks.
         side: of the masks.
         spectral: whether convolutions have spectral norm, as in training.
+    Attributes:
+        map_dtype: dtype of the maps, float32 unless it is set.
     """
 
     def __init__(self, config: MapperConfig, clusters: int, side: int, *, spectral: bool = False) -> None:
         super().__init__()
+        self.map_dtype = torch.float32
         widths = config.channels
         self.start = side // 2 ** (len(widths) - 1)
         self.first = nn.Conv2d(len(config.names), widths[0], 3, padding=1)
@@ -109,7 +112,7 @@ class LabelMapper(nn.Module):
 
     def forward(self, condition: Tensor) -> Tensor:
         """Logits [N, K, S, S] float32 of one-hot labels [N, L, H, W]."""
-        small = F.interpolate(condition, (self.start, self.start), mode="nearest").to(self.first.weight.dtype)
+        small = F.interpolate(condition, (self.start, self.start), mode="nearest").to(self.map_dtype)
         x = self.first(small)
         for number, block in enumerate(self.blocks):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest") if number else x

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zellige.errors import DeviceError, ShapeError, TaskError
 
@@ -23,15 +23,17 @@ from ...runtimes import checked_name, converted
 from ...runtimes.graph_file import GraphFile
 from ..stylegan2.generator import Features
 from ..stylegan2.images import drawn
+from .conditions import edges_of, lines_of, one_hot
 from .config import RearrangerConfig
-from .given import Given, as_given, labels_of_picture, squares
+from .given import Given, as_given, classes_of_picture, labels_of_picture, squares
 from .inversion import inverted
 from .masks import colours
 from .networks import RearrangerNetworks, Source
 
-__all__ = ["PREFIX", "RUNS", "RearrangerModel", "build", "example", "open_graph", "open_model"]
+__all__ = ["PREFIX", "RUNS", "RearrangerModel", "build", "example", "open_graph", "open_model", "read_networks"]
 
 Pixels = npt.NDArray[np.uint8]
+Read = Literal["proxy", "image", "labels", "sketch", "edges"]
 
 _CPU = torch.device("cpu")
 PREFIX = "networks."  # before the names of RearrangerNetworks' tensors in a checkpoint
@@ -64,6 +66,33 @@ def open_graph(task: str, header: Header, graph: GraphFile) -> Any:
     raise TaskError(
         f"{graph.path} makes images of latents and masks; run it by onnxruntime, as docs/deploying.md shows"
     )
+
+
+def read_networks(
+    header: Header, config: RearrangerConfig, device: torch.device, *, folded: bool = True
+) -> RearrangerNetworks:
+    """Read networks as they were trained, in evaluation and float32.
+
+    Args:
+        header: of the checkpoint, which may hold a mapper that the configuration leaves out.
+        config: what is read.
+        device: where to.
+        folded: whether gains are multiplied in, and activations scaled instead of weights.
+    """
+    with torch.device("meta"):
+        networks = RearrangerNetworks(config)
+    names = {name: tensor for name, tensor in networks.state_dict().items() if "num_batches" not in name}
+    tensors = read_tensors(header, {name: tensor.shape for name, tensor in names.items()}, PREFIX)
+    networks.load_state_dict({name: t.float() for name, t in tensors.items()}, strict=False, assign=True)
+    fill_constants(networks)
+    for part in networks.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.num_batches_tracked = torch.zeros((), dtype=torch.int64)
+    networks = networks.eval().requires_grad_(False)
+    if folded:
+        networks.generator.scale_activations()
+        fold_gains(networks)
+    return networks.to(device)
 
 
 class RearrangerModel:
@@ -101,7 +130,7 @@ class RearrangerModel:
         cast_maps(self.networks, dtype)
         self.networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         inputs = tuple(rows.to(device) for rows in example(self.config))
-        self.choices: list[Choice] = rewritten(self.networks, lambda: self.networks(*inputs)) if rewrite else []
+        self.choices: list[Choice] = rewritten(self.networks, lambda: self._run_all(*inputs)) if rewrite else []
         if device.type == "cpu":
             make_batch_invariant(self.networks)
 
@@ -124,24 +153,24 @@ class RearrangerModel:
         for count in counts:
             self.rearrange([f"seed:0:{k}" for k in range(count)], "seed:0")
 
-    def rearrange(
-        self, features: Any, mask: Any, read: Literal["proxy", "image"] = "proxy", psi: float = 1.0, steps: int = 300
-    ) -> Pixels:
+    def rearrange(self, features: Any, mask: Any, read: Read = "proxy", psi: float = 1.0, steps: int = 300) -> Pixels:
         """Images in the style of some and the layout of others.
 
         Args:
             features: what gives the style, one or N.
             mask: what gives the layout, one or N: images of a seed, or files and arrays as `read` says.
-            read: whether files and arrays of `mask` are masks in the colours of `proxy`, or images, which are inverted.
+            read: what files and arrays of `mask` are: "proxy", masks in the colours of the task proxy; "image", images,
+                which are inverted; "labels", maps of the mapper's classes in their colours; "sketch", drawings of lines
+                in black and white; "edges", images whose edges are found.
             psi: truncation of the images of seeds.
             steps: of the inversion of images.
         Returns:
             uint8 [N, R, R, 3].
         Raises:
             ShapeError: there are neither N features and masks nor one of them. DataError: a mask has an unknown colour.
+            TaskError: the model has no mapper of this kind.
         """
-        if read not in ("proxy", "image"):
-            raise TaskError(f"masks are read as proxy or image, not as {read!r}")
+        self._check_read(read)
         sources, layouts = self.read("features", features), self.read("mask", mask)
         count = max(len(sources), len(layouts))
         if len(sources) not in (1, count) or len(layouts) not in (1, count):
@@ -207,10 +236,43 @@ class RearrangerModel:
         for one in given:
             if one.seed is None and read == "proxy":
                 found.append(torch.from_numpy(labels_of_picture(one, self.config))[None].to(self.device))
+            elif one.seed is None and read != "image":
+                with torch.inference_mode():
+                    found.append(self._mapped(one, read))
             else:
                 with torch.inference_mode():
                     found.append(self.networks.mask(self._source([one], psi, steps)))
         return torch.cat(found)
+
+    def _mapped(self, given: Given, read: str) -> Tensor:
+        """The proxy mask that the mapper makes of a condition, int64 [1, S, S]."""
+        mapper, side = self.config.mapper, self.config.size[0]
+        assert mapper is not None and self.networks.mapper is not None
+        if read == "labels":
+            classes = torch.from_numpy(classes_of_picture(given, mapper, side))[None].to(self.device)
+            condition = one_hot(classes, len(mapper.names))
+        else:
+            pixels = torch.from_numpy(squares([given], side)).to(self.device)
+            picture = values_of(pixels).permute(0, 3, 1, 2)
+            condition = lines_of(picture) if read == "sketch" else edges_of(picture)
+        labels: Tensor = self.networks.mapper(condition).argmax(1)
+        return labels
+
+    def _check_read(self, read: str) -> None:
+        kinds = {"proxy": None, "image": None, "labels": "labels", "sketch": "edges", "edges": "edges"}
+        if read not in kinds:
+            raise TaskError(f"masks are read as {', '.join(kinds)}, not as {read!r}")
+        kind, has = kinds[read], "none" if self.config.mapper is None else f"one of {self.config.mapper.kind}"
+        if kind is not None and (self.config.mapper is None or self.config.mapper.kind != kind):
+            raise TaskError(f"{read} needs a mapper of {kind}, and {self.name} has {has}; read masks as proxy or image")
+
+    def _run_all(self, styles: Tensor, mask: Tensor) -> None:
+        """Run two images through every layer."""
+        self.networks(styles, mask)
+        if self.networks.mapper is not None and self.config.mapper is not None:
+            labels = self.config.mapper.kind == "labels"
+            shape = (2, len(self.config.mapper.names) if labels else 3, *self.size)
+            self.networks.mapper(torch.zeros(shape, device=self.device))
 
     @staticmethod
     def _repeated(source: Source, rows: Sequence[int], count: int) -> Source:
@@ -228,16 +290,7 @@ class RearrangerModel:
     @own_modes()
     def trained(self, device: torch.device = _CPU) -> RearrangerNetworks:
         """The networks as they were trained, read from the file again, with their gains multiplied in."""
-        with torch.device("meta"):
-            networks = RearrangerNetworks(self.config)
-        names = {name: tensor for name, tensor in networks.state_dict().items() if "num_batches" not in name}
-        tensors = read_tensors(self.header, {name: tensor.shape for name, tensor in names.items()}, PREFIX)
-        networks.load_state_dict({name: t.float() for name, t in tensors.items()}, strict=False, assign=True)
-        fill_constants(networks)
-        networks = networks.eval().requires_grad_(False)
-        networks.generator.scale_activations()
-        fold_gains(networks)
-        return networks.to(device)
+        return read_networks(self.header, self.config, device)
 
 
 def _unique(rows: Sequence[int], count: int) -> Sequence[int]:

@@ -142,6 +142,14 @@ class Generator(nn.Module):
                 return Features(x, rgb)
         raise SizeError(f"a StyleGAN2 of {self.config.resolution} pixels has no block of {last} pixels")
 
+    def maps(self, styles: Tensor, noise: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """What the second convolution of every block gives, from the smallest on; arguments as of `synthesise`."""
+        x, found = self._start(styles.shape[0]), []
+        for level in range(len(self.config.sides)):
+            x = self._conv(level, self._up(level, x, styles, noise) if level else x, styles, noise)
+            found.append(x)
+        return found
+
     def finish(self, features: Features, styles: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
         """Images of the features that a block gave; other arguments as of `synthesise`."""
         x, rgb = features.map, features.rgb

@@ -1,7 +1,9 @@
 """The rearranger's configurations: for the bundled faces, and the published ones."""
 
-from ....engine.systems.rearranger.config import RearrangerConfig
+from ....engine.systems.rearranger.config import MapperConfig, RearrangerConfig
 from ....engine.systems.stylegan2.config import StyleGan2Config
+from ...recipe import Recipe
+from .mapper_recipe import MapperRecipe
 from .recipe import RearrangerRecipe
 
 __all__ = ["RECIPES"]
@@ -16,8 +18,23 @@ FACES = RearrangerRecipe(
     checkpoint_every=250, sample_every=250,
 )  # fmt: skip
 
-RECIPES: dict[str, RearrangerRecipe] = {
+_SMALL = MapperConfig(channels=(128, 128, 96, 64), hidden=32)
+
+RECIPES: dict[str, Recipe] = {
     "faces-rearranger": FACES,
+    "faces-edges": MapperRecipe(
+        description="Faces and people along drawn lines", base="rearranger", steps=6_000, precision="bf16",
+        storage="fp16", model=_SMALL.model_copy(update={"kind": "edges"}), augment=FACES.augment, r1=0.5,
+        checkpoint_every=250, sample_every=250,
+    ),
+    "faces-labels": MapperRecipe(
+        description="Faces and people in painted layouts", base="rearranger", steps=6_000, precision="bf16",
+        storage="fp16", model=_SMALL, augment=FACES.augment, r1=0.5, checkpoint_every=250, sample_every=250,
+    ),
+    "mapper-256": MapperRecipe(
+        description="images in painted layouts", data="images/", base="rearranger-256.safetensors", steps=110_000,
+        checkpoint_every=2_000, sample_every=2_000,
+    ),
     "rearranger-256": RearrangerRecipe(
         description="images", data="images/", base="stylegan2-256.safetensors", steps=140_000, checkpoint_every=2_000,
         sample_every=2_000, model=RearrangerConfig(width=256, key_width=256),

@@ -9,10 +9,10 @@ from PIL import Image
 from zellige.engine.library import load
 from zellige.engine.systems.rearranger.graphs import GRAPHS
 from zellige.engine.systems.rearranger.model import RearrangerModel
-from zellige.errors import DeviceError, ShapeError, TaskError
+from zellige.errors import DataError, DeviceError, ShapeError, TaskError
 
 from ..stylegan2.tiny_stylegan2 import written as written_generator
-from .tiny_rearranger import config, written
+from .tiny_rearranger import MAPPER, config, written
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +63,56 @@ def test_an_inverted_image_comes_near_and_does_not_depend_on_others(model: Rearr
 def test_numbers_that_do_not_go_together_are_refused(model: RearrangerModel) -> None:
     with pytest.raises(ShapeError, match="2 features do not go with 3 masks; give as many, or one of either"):
         model.rearrange(["seed:1", "seed:2"], ["seed:1", "seed:2", "seed:3"])
-    with pytest.raises(TaskError, match="as proxy or image, not as 'sketch'"):
+    with pytest.raises(TaskError, match="not as 'music'"):
+        model.rearrange("seed:1", "seed:2", read="music")
+    with pytest.raises(TaskError, match="sketch needs a mapper of edges, and tiny has none; read masks as proxy"):
         model.rearrange("seed:1", "seed:2", read="sketch")
 
 
 def test_other_runtimes_run_exported_files(path: Path) -> None:
     with pytest.raises(DeviceError, match="zellige export --task rearrange"):
         load(path, "cpu", "fp32", runtime="onnx")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_mapper_reads_painted_classes(tmp_path: Path, precision: str) -> None:
+    model = load(written(tmp_path / "painted.safetensors", mapper=MAPPER), "cpu", precision)
+    painted = np.full((31, 16, 3), 255, np.uint8)
+    painted[10:] = (255, 0, 0)
+    made = model.rearrange("seed:3", [painted, painted[::-1].copy()], read="labels")
+    assert made.shape == (2, 16, 16, 3) and (made[0] != made[1]).any()
+    assert np.array_equal(model.rearrange("seed:3", painted, read="labels")[0], made[0])
+    painted[3, 3] = 7
+    with pytest.raises(
+        DataError, match="the colour #070707, which is no class's; the classes are ground #ffffff, thing"
+    ):
+        model.rearrange("seed:3", painted, read="labels")
+    with pytest.raises(TaskError, match="edges needs a mapper of edges, and painted has one of labels"):
+        model.rearrange("seed:3", painted, read="edges")
+
+
+def test_a_mapper_reads_lines_on_any_paper_and_edges_of_images(tmp_path: Path) -> None:
+    model = load(written(tmp_path / "drawn.safetensors", mapper=MAPPER | {"kind": "edges"}), "cpu", "fp32")
+    lines = np.zeros((16, 16, 3), np.uint8)
+    lines[4, 2:13] = lines[4:12, 2] = 255
+    white, black = (model.rearrange("seed:3", drawn, read="sketch") for drawn in (lines, 255 - lines))
+    assert np.array_equal(white, black)
+    disc = np.zeros((16, 16, 3), np.uint8)
+    disc[4:12, 4:12] = 200
+    assert (model.rearrange("seed:3", disc, read="edges") != white).any()
+
+
+@pytest.mark.parametrize("kind", ["labels", "edges"])
+def test_a_mapper_is_exported(tmp_path: Path, kind: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from zellige.export.onnx import export_onnx
+
+    path = written(tmp_path / "mapped.safetensors", mapper=MAPPER | {"kind": kind})
+    export_onnx(path, tmp_path / "map.onnx", task="map")
+    inputs = GRAPHS["map"].example(config(mapper=MAPPER | {"kind": kind}), 3)
+    (masks,) = onnxruntime.InferenceSession(tmp_path / "map.onnx").run(None, {k: v.numpy() for k, v in inputs.items()})
+    assert masks.shape == (3, 8, 8) and masks.dtype == np.int64 and masks.max() < 5
 
 
 @pytest.mark.parametrize("task", ["rearrange", "proxy"])

@@ -61,7 +61,7 @@ def test_positions_are_sines_along_each_axis() -> None:
     torch.testing.assert_close(made[7, 0], (torch.arange(16.0) / 100).cos())
 
 
-@pytest.mark.parametrize("kind", ["labels", "picture"])
+@pytest.mark.parametrize("kind", ["labels", "edges"])
 def test_a_mapper_gives_logits_of_masks(kind: str) -> None:
     mapper = MapperConfig(kind=kind, channels=(12, 8), hidden=6, names=("a", "b", "c"),
                           palette=((0, 0, 0), (1, 1, 1), (2, 2, 2)))  # fmt: skip

@@ -16,6 +16,10 @@ from ..stylegan2.tiny_stylegan2 import generator
 TINY: dict[str, Any] = {"generator": GENERATOR, "split": 8, "clusters": 5, "width": 16, "key_width": 8, "depth": 2}
 
 
+MAPPER: dict[str, Any] = {"channels": (12, 8), "hidden": 6, "names": ("ground", "thing"),
+                          "palette": ((255, 255, 255), (255, 0, 0))}  # fmt: skip
+
+
 def config(**options: Any) -> RearrangerConfig:
     return RearrangerConfig(**TINY | options)
 
@@ -38,6 +42,10 @@ def styles(made: RearrangerNetworks, count: int, seed: int = 7) -> torch.Tensor:
 
 def written(path: Path, **options: Any) -> Path:
     """The file of a model."""
-    tensors = {f"networks.{name}": tensor for name, tensor in networks(**options).state_dict().items()}
+    tensors = {
+        f"networks.{name}": tensor
+        for name, tensor in networks(**options).state_dict().items()
+        if "num_batches" not in name
+    }
     write_checkpoint(path, tensors, system="rearranger", config=config(**options).model_dump(mode="json"))
     return path
