@@ -102,7 +102,7 @@ def labels_of_picture(given: Given, config: RearrangerConfig) -> Labels:
 
 
 def _indices(given: Given, palette: Pixels, side: int) -> tuple[Labels, str | None]:
-    """The number of each pixel's colour in a palette [K, 3], int64 [side, side], and a colour of the picture that it lacks."""
+    """The number of each pixel's colour in a palette [K, 3], int64 [side, side], and a colour that it lacks."""
     assert given.picture is not None
     codes, known = (colour.astype(np.int64) @ np.array([65536, 256, 1]) for colour in (given.picture, palette))
     order = np.argsort(known)
