@@ -28,6 +28,6 @@ def cast_maps(network: Network, dtype: torch.dtype) -> Network:
     for part in network.modules():
         if isinstance(part, _OF_MAPS):
             part.to(dtype)
-        if hasattr(part, "map_dtype"):  # a network that begins with a map of its own
-            part.map_dtype = dtype
+        if hasattr(part, "cast_maps"):  # a network that begins with a map of its own
+            part.cast_maps(dtype)
     return network

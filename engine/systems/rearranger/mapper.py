@@ -55,7 +55,7 @@ class Spade(nn.Module):
         """Normalise [N, C, H, W] under labels [N, L, H', W'] of any size, one-hot or shares."""
         small = F.interpolate(labels, x.shape[2:], mode="nearest").to(x.dtype)
         hidden = F.relu(self.shared(small))
-        y: Tensor = self.norm(x) * (1 + self.gamma(hidden)) + self.beta(hidden)
+        y: Tensor = self.norm(x.float()).to(x.dtype) * (1 + self.gamma(hidden)) + self.beta(hidden)
         return y
 
 
@@ -110,6 +110,10 @@ class LabelMapper(nn.Module):
         )
         self.last = nn.Conv2d(widths[-1], clusters, 3, padding=1)
 
+    def cast_maps(self, dtype: torch.dtype) -> None:
+        """Compute maps of this dtype."""
+        self.map_dtype = dtype
+
     def forward(self, condition: Tensor) -> Tensor:
         """Logits [N, K, S, S] float32 of one-hot labels [N, L, H, W]."""
         small = F.interpolate(condition, (self.start, self.start), mode="nearest").to(self.map_dtype)
@@ -145,6 +149,10 @@ class PictureMapper(nn.Module):
                                      for k, (a, b) in enumerate(pairwise(widths)))  # fmt: skip
         self.join = ActivatedConv(2 * widths[-1] if len(widths) > 1 else widths[-1], widths[-1], padding=1)
         self.last = EqualisedConv(widths[-1], clusters, padding=1)
+
+    def cast_maps(self, dtype: torch.dtype) -> None:
+        """Compute maps of this dtype."""
+        self.map_dtype = dtype
 
     def forward(self, condition: Tensor) -> Tensor:
         """Logits [N, K, S, S] float32 of pictures [N, 3, H, W] in [-1, 1]."""

@@ -99,6 +99,10 @@ class Rearranger(nn.Module):
         made = self.features(self.after(self.joined(_map(moved, self.config.split))))
         return Features(made, None if self.config.rgb == "drop" else rgb, features.after)
 
+    def cast_maps(self, dtype: torch.dtype) -> None:
+        """Compute maps of this dtype."""
+        self.map_dtype = dtype
+
     def embedded(self, mask: Tensor) -> Tensor:
         """Class vectors and positions of a mask, [N, width, S, S] float32; arguments as of `forward`."""
         if mask.is_floating_point():

@@ -165,6 +165,11 @@ class Generator(nn.Module):
         assert rgb is not None
         return rgb
 
+    def cast_maps(self, dtype: torch.dtype) -> None:
+        """Begin with a map of this dtype; for inference, because the constant is rounded once and for all."""
+        self.map_dtype = dtype
+        self.const.data = self.const.data.to(dtype)
+
     @torch.no_grad()
     def scale_activations(self) -> None:
         """Replace all layers by those of inference, which scale activations and hold their gains; they do not train."""
