@@ -28,8 +28,10 @@ def bias_noise_act(
     bias: Tensor,
     noise: Tensor | None,
     strength: float,
+    factor: Tensor | None,
     slope: float,
     gain: float,
+    clamp: float,
     y: Tensor,
     channels_last: bool,
 ) -> None: ...

@@ -94,6 +94,23 @@ def bias_noise_act(name: str, noises: int) -> Subject:
     )
 
 
+def scaled_bias_noise_act(noisy: bool) -> Subject:
+    """With a factor for each channel of each sample, and a clamp that some values pass."""
+
+    def arranged(function: Any) -> Any:
+        return lambda x, bias, factor, *others, **how: function(x, bias, *others, factor=factor, clamp=1.5, **how)
+
+    return Subject(
+        name=f"bias_noise_act, factor{'' if noisy else ', no noise'}",
+        call=arranged(kernels.bias_noise_act),
+        textbook=arranged(textbook.bias_noise_act),
+        shapes=lambda n, c, h, w: [(n, c, h, w), (c,), (n, c), *([(n, 1, h, w), ()] if noisy else [])],
+        equal=("native", "triton"),
+        gradients=5 if noisy else 3,
+        **MAPS,
+    )
+
+
 def fir_resample(up: bool) -> Subject:
     def even(tensors: list[Tensor]) -> list[Tensor]:
         return [x[:, :, x.shape[2] % 2 :, x.shape[3] % 2 :] for x in tensors]
@@ -439,6 +456,8 @@ SUBJECTS = [
     bias_noise_act("bias_noise_act, no noise", 0),
     bias_noise_act("bias_noise_act", 99),
     bias_noise_act("bias_noise_act, shared noise", 1),
+    scaled_bias_noise_act(noisy=True),
+    scaled_bias_noise_act(noisy=False),
     fir_resample(True),
     fir_resample(False),
     glu_layer_norm(),

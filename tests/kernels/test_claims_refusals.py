@@ -84,6 +84,8 @@ REFUSED = [
     ("bias_noise_act", {"strength": None}, "noise is given and strength is None; give both or neither."),
     ("bias_noise_act", {"noise": t(2, 3, 4, 5)}, f"noise is [2, 3, 4, 5] float32; {NOISE}"),
     ("bias_noise_act", {"noise": t(2, 1, 4, 5).half()}, f"noise is [2, 1, 4, 5] float16; {NOISE}"),
+    ("bias_noise_act", {"factor": t(3)}, f"factor is [3] float32; it must be [2, 3] float32 for {MAP}."),
+    ("bias_noise_act", {"clamp": 0.0}, "clamp is 0.0; it must be a number above 0, or None."),
     ("bias_noise_act", {"strength": t(3)}, f"strength is [3] float32; {STRENGTH}"),
     ("bias_noise_act", {"x": t(2, 3, 4, 5).half(), "strength": t(1).bfloat16()},
      f"strength is [1] bfloat16; it must be [] or [1], float32 or float16, for {MAP}."),

@@ -14,12 +14,18 @@ def affine_relu(x: Tensor, scale: Tensor, shift: Tensor, upsample: bool = False)
     return F.interpolate(y, scale_factor=2.0) if upsample else y
 
 
-def bias_noise_act(x: Tensor, bias: Tensor, noise: Tensor | None = None, strength: Tensor | None = None) -> Tensor:
+def bias_noise_act(
+    x: Tensor, bias: Tensor, noise: Tensor | None = None, strength: Tensor | None = None, *,
+    factor: Tensor | None = None, clamp: float | None = None,
+) -> Tensor:  # fmt: skip
+    if factor is not None:
+        x = x * factor.to(x.dtype)[:, :, None, None]
     if noise is not None and strength is not None:
         x = x + strength.to(x.dtype) * noise.to(x.dtype)
     x = x + bias.to(x.dtype)[:, None, None]
     # As F.leaky_relu, but that the slope at 0 is 1, as the formula has it, and not 0.2.
-    return torch.where(x >= 0, x, 0.2 * x) * 2**0.5
+    y = torch.where(x >= 0, x, 0.2 * x) * 2**0.5
+    return y if clamp is None else y.clamp(-clamp, clamp)
 
 
 def fir_resample(x: Tensor, up: bool) -> Tensor:
