@@ -24,14 +24,17 @@ from torch.nn import functional as F
 
 from zellige.errors import ShapeError
 
-from ...kernels import bias_noise_act
+from ...kernels import bias_noise_act, blur_noise_act
 from ...kernels.op.validation import FLOATING, refuse, require
+from .batch_invariance import BatchInvariantLinear
+from .batch_parts import on_cpu
 from .equalised import EqualisedLinear
 from .resampling import blur
 
-__all__ = ["EPSILON", "BlurredUpConv", "ScaledConv", "ScaledRgb", "StyledConv", "ToRgb", "modulated_conv"]
+__all__ = ["EPSILON", "ScaledConv", "ScaledRgb", "SpreadConv", "StyledConv", "ToRgb", "modulated_conv"]
 
 EPSILON = 1e-8  # of demodulation
+SLOPE, GAIN = 0.2, 2**0.5  # of the leaky ReLU
 
 
 def modulated_conv(
@@ -147,8 +150,8 @@ class ToRgb(nn.Module):
         return ScaledRgb(self)
 
 
-class BlurredUpConv(nn.ConvTranspose2d):
-    """A transposed 3x3 convolution of stride 2 and the low-pass filter behind it: sides H to 2 H.
+class SpreadConv(nn.ConvTranspose2d):
+    """A transposed 3x3 convolution of stride 2 without padding: sides H to 2 H + 1. A low-pass filter must follow.
 
     Args:
         inputs, outputs: channels.
@@ -157,13 +160,13 @@ class BlurredUpConv(nn.ConvTranspose2d):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, 2, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """Convolve [N, C, H, W] to [N, K, 2H, 2W]."""
-        return blur(F.conv_transpose2d(x, self.weight, stride=2), 1, 4)
-
 
 class ScaledConv(nn.Module):
     """A `StyledConv` for inference: gains are multiplied in, and its convolution is a layer that rewrites can replace.
+
+    A convolution with a method `styled`, as `WinogradConv` has, multiplies its input by the style itself, and if the
+    side is not doubled, it also computes what follows. On CPUs the filter of a doubled map and what follows are one
+    pass.
 
     Args:
         trained: the layer; it is not changed.
@@ -175,10 +178,11 @@ class ScaledConv(nn.Module):
     @torch.no_grad()
     def __init__(self, trained: StyledConv) -> None:
         super().__init__()
-        self.style, self.eps, self.clamp = trained.style.folded(), trained.eps, trained.clamp
+        self.style, self.eps, self.up = trained.style.folded(), trained.eps, trained.up
+        self.clamp = trained.clamp
         outputs, inputs = trained.weight.shape[:2]
         with torch.device("meta"):
-            conv = BlurredUpConv(inputs, outputs) if trained.up else nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+            conv = SpreadConv(inputs, outputs) if trained.up else nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         weight = trained.weight.double() * trained.gain
         self.register_buffer("squares", weight.square().sum((2, 3)).float())  # [K, C]
         weight = (weight.transpose(0, 1) if trained.up else weight).to(trained.weight.dtype)
@@ -194,11 +198,16 @@ class ScaledConv(nn.Module):
         style = self.style(w)
         if x.dtype == torch.float16:  # so that no product overflows; the factor cancels in the demodulation
             style = style / style.abs().amax(1, keepdim=True)
-        factor = torch.rsqrt(F.linear(style.square(), self.squares) + self.eps)
-        y = self.conv(x * style.to(x.dtype)[:, :, None, None])
-        y = y * factor.to(y.dtype)[:, :, None, None]
-        y = bias_noise_act(y, self.bias, self.noise[None, None] if noise is None else noise, self.noise_strength)
-        return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)
+        factor = torch.rsqrt(BatchInvariantLinear.multiply(style.square(), self.squares, None) + self.eps)
+        last = self.bias, self.noise[None, None] if noise is None else noise, self.noise_strength
+        styled = getattr(self.conv, "styled", None)
+        if styled is not None and not self.up:
+            return styled(x, style, *last, factor=factor, slope=SLOPE, gain=GAIN, clamp=self.clamp)
+        y = self.conv(x * style.to(x.dtype)[:, :, None, None]) if styled is None else styled(x, style)
+        if self.up and on_cpu(y, self.training):
+            return blur_noise_act(y, *last, factor=factor, slope=SLOPE, gain=GAIN, clamp=self.clamp)
+        y = blur(y, 1, 4) if self.up else y
+        return bias_noise_act(y, *last, factor=factor, slope=SLOPE, gain=GAIN, clamp=self.clamp)
 
 
 class ScaledRgb(nn.Module):

@@ -24,7 +24,7 @@ call.
 Source: Winograd 1980; Lavin & Gray 2016.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,12 +33,16 @@ from zellige.errors import ShapeError
 
 from ...kernels import winograd_conv, winograd_weight
 from ..layers.convolutions import JoinedConvTranspose2d
+from ..layers.modulated import SpreadConv
 from .constant_channels import constant_channels
 from .convolution import read_conv, require_plain
 from .fold_weight import fold_weight
 from .up_conv import doubles
 
-__all__ = ["JoinedWinogradConv", "WinogradConv", "halves", "strided_winograd", "take_in_activations", "winograd"]
+__all__ = [
+    "JoinedWinogradConv", "WinogradConv", "halves", "spread_winograd", "strided_winograd", "take_in_activations",
+    "winograd",
+]  # fmt: skip
 
 
 @torch.no_grad()
@@ -93,6 +97,13 @@ def strided_winograd(layer: nn.Conv2d | nn.ConvTranspose2d, cells: Literal[1, 2,
     bias = None if trained.bias is None else trained.bias.detach()
     kind = JoinedWinogradConv if isinstance(layer, JoinedConvTranspose2d) else WinogradConv
     return kind(matrices, trained.out_channels, bias, None, "zeros", 0)
+
+
+@torch.no_grad()
+def spread_winograd(layer: SpreadConv, cells: Literal[1, 2] = 2) -> "WinogradConv":
+    """Rewrite the transposed 3x3 convolution of StyleGAN2; arguments as of `strided_winograd`."""
+    matrices = winograd_weight(fold_weight(layer).weight, transposed=True, cells=cells)
+    return WinogradConv(matrices, layer.out_channels, None, None, "zeros", 0)
 
 
 def take_in_activations(network: nn.Module) -> None:
@@ -162,6 +173,17 @@ class WinogradConv(nn.Module):
         return winograd_conv(
             x, self.matrices, self.outputs, bias, padding=self.padding, crop=self.crop, slope=self.slope
         )
+
+
+    def styled(
+        self, x: Tensor, style: Tensor, bias: Tensor | None = None, noise: Tensor | None = None,
+        strength: Tensor | None = None, **last: Any,
+    ) -> Tensor:  # fmt: skip
+        """Convolve style [N, C] times x, and compute what follows: bias, noise and the options of `winograd_conv`."""
+        return winograd_conv(
+            x, self.matrices, self.outputs, bias, padding=self.padding, crop=self.crop, style=style, noise=noise,
+            strength=strength if noise is not None else None, **last,
+        )  # fmt: skip
 
 
 class JoinedWinogradConv(WinogradConv):

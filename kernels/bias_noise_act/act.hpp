@@ -14,6 +14,13 @@ struct Act {
     float clamp = std::numeric_limits<float>::infinity();  // bound of the result, which changes nothing if infinite
 };
 
+// A comparison with NaN is false, so NaN is multiplied by the slope, is not clamped, and stays NaN.
+ZELLIGE_INLINE float act(float value, Act by) {
+    const float y = by.gain * (value >= 0.0f ? value : by.slope * value);
+    const float below = y > by.clamp ? by.clamp : y;
+    return below < -by.clamp ? -by.clamp : below;
+}
+
 struct Map {
     std::int64_t samples, channels, pixels;
 };

@@ -14,13 +14,6 @@ namespace {
 constexpr std::int64_t values_a_part = 1 << 15;  // enough to pay for handing a part to a thread
 constexpr std::int64_t run = 1 << 14;            // pixels whose noise stays in the second cache for all channels
 
-// A comparison with NaN is false, so NaN is multiplied by the slope, is not clamped, and stays NaN.
-ZELLIGE_INLINE float act(float value, Act by) {
-    const float y = by.gain * (value >= 0.0f ? value : by.slope * value);
-    const float below = y > by.clamp ? by.clamp : y;
-    return below < -by.clamp ? -by.clamp : below;
-}
-
 // Computes pixels of one plane. `noise` is that of these pixels, or null.
 template <typename T>
 ZELLIGE_INLINE void plane_run_body(const T *__restrict x, std::int64_t size, float factor, float bias,

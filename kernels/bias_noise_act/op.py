@@ -68,7 +68,8 @@ def bias_noise_act(
     """
     if x.dim() != 4 or x.dtype not in FLOATING:
         refuse("x", x, "[N, C, H, W], float32, float16, bfloat16 or float64")
-    require_layer(x, bias, noise, strength, factor, clamp)
+    require("bias", bias, x.shape[1:2], (torch.float32, x.dtype), "x", x)
+    require_layer(x, noise, strength, factor, clamp)
     if plain.this_thread.active:
         specks = 0 if noise is None or strength is None else (noise * strength).to(x.dtype)
         value = x if factor is None else x * factor.to(x.dtype)[:, :, None, None]
@@ -80,10 +81,9 @@ def bias_noise_act(
 
 
 def require_layer(
-    x: Tensor, bias: Tensor, noise: Tensor | None, strength: Tensor | None, factor: Tensor | None, clamp: float | None
+    x: Tensor, noise: Tensor | None, strength: Tensor | None, factor: Tensor | None, clamp: float | None
 ) -> None:
     """Refuse what does not fit a map x; all arguments are those of `bias_noise_act`."""
-    require("bias", bias, x.shape[1:2], (torch.float32, x.dtype), "x", x)
     if (noise is None) != (strength is None):
         names = ("strength", "noise") if noise is None else ("noise", "strength")
         raise ShapeError(f"{names[0]} is given and {names[1]} is None; give both or neither.")
@@ -116,7 +116,7 @@ def _bias_noise_act(
         return y
     channels_last = is_channels_last(x)
     x, bias, noise = packed(x, channels_last), flat(bias), None if noise is None else flat(noise)
-    factor = None if factor is None else factor.to(torch.float32).contiguous()
+    factor = None if factor is None else flat(factor)
     bound = torch.inf if clamp is None else clamp
     if backend == "triton":
         from .triton import bias_noise_act_triton
@@ -267,8 +267,8 @@ def _require_either(name: str, tensor: Tensor, shapes: tuple[list[int], list[int
 
 
 def flat(x: Tensor) -> Tensor:
-    """Return a bias as float32 [C], and noise as float32 [N or 1, H * W], without gaps."""
-    x = x.to(torch.float32).contiguous()
+    """Return biases and factors as float32, and noise as float32 [N or 1, H * W], without gaps."""
+    x = x.detach().to(torch.float32).contiguous()
     return x.flatten(1) if x.dim() == 4 else x
 
 

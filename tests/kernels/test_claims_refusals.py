@@ -52,9 +52,10 @@ MATRICES = "it must be what winograd_weight returns for x of shape [2, 3, 4, 5] 
 WAVES, ACROSS = "it must be [N, S, 2K], float32 or float64.", "it must be [N, R, T, 2K + L], R of at least 1."
 PLACES = "they must lie from 0 to 2, the rows of across."
 KERNEL = f"[K, C, 3, 3] or [K, C, 4, 4], K and C at least 1, {FLOATS}."
-KERNEL_3X3, KERNEL_4X4 = f"[K, C, 3, 3], K and C at least 1, {FLOATS}.", f"[C, K, 4, 4], K and C at least 1, {FLOATS}."
+KERNEL_3X3 = f"[K, C, 3, 3], K and C at least 1, {FLOATS}."
+KERNEL_4X4 = f"[C, K, 3, 3] or [C, K, 4, 4], K and C at least 1, {FLOATS}."
 STRIDED = {"matrices": t(1, 16, 64, 32)}
-FIXED = "they must be 'zeros' and 0 for a 4x4 kernel."
+FIXED = "they must be 'zeros' and 0 for a stride of 2."
 CROP = "it must be 0 or more, and leave at least one of 4x5 pixels."
 FACTORS = "it must be [2, 3] or [2, 3, 1 or 4, 1 or 5], float32"
 MAP, IMAGE = "x of shape [2, 3, 4, 5]", "foreground of shape [2, 3, 4, 5]"
@@ -239,7 +240,7 @@ REFUSED = [
     *(("winograd_weight", {"weight": t(*size), "transposed": True},
        f"weight is {list(size)} float32; it must be {KERNEL_4X4}") for size in ((6, 3, 3, 3), (0, 3, 4, 4))),
     ("winograd_weight", {"weight": t(6, 3, 4, 4), "upsample": True, "transposed": True},
-     "upsample is for a 3x3 kernel and transposed for a 4x4 one; choose one of them."),
+     "upsample is for a 3x3 kernel and transposed for one of stride 2; choose one of them."),
     *(("winograd_weight", {"weight": t(6, 3, 4, 4), "cells": cells}, f"cells is {cells}; it must be 1, 2 or 3.")
       for cells in (0, 4)),
 ]  # fmt: skip
