@@ -1,6 +1,6 @@
 """Layers of equalised learning rate: weights are kept as N(0, 1) and multiplied by their gain whenever they are used.
 
-Adam moves every kept number by about the same step, so layers of any width learn at one rate. `folded`
+Adam moves every kept number by about the same step, so layers of any width learn at one rate. `fold_gains`
 multiplies the gains in for inference. Source: Karras et al. 2018; its form is StyleGAN2's.
 """
 
@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 from ...kernels import bias_noise_act
 
-__all__ = ["EqualisedConv", "EqualisedLinear", "activated"]
+__all__ = ["ActivatedConv", "EqualisedConv", "EqualisedLinear", "fold_gains"]
+
+_SLOPE = 0.2
 
 
 class EqualisedLinear(nn.Linear):
@@ -75,12 +77,42 @@ class EqualisedConv(nn.Conv2d):
         """The weight with its gain."""
         return (self.weight * self.gain).to(dtype)
 
-    def without_bias(self, x: Tensor) -> Tensor:
-        """Convolve without the bias, which `activated` adds in a pass of its own."""
-        return self._conv_forward(x, self.scaled(x.dtype), None)
+    @torch.no_grad()
+    def folded(self) -> nn.Module:
+        """A plain layer of the same arithmetic, with the gain multiplied in; for inference."""
+        return self._plain(1.0)
+
+    def _plain(self, factor: float) -> nn.Conv2d:
+        """A plain convolution whose result is `factor` times this one's."""
+        with torch.device("meta"):
+            plain = nn.Conv2d(
+                self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding,
+                bias=self.bias is not None,
+            )  # fmt: skip
+        weight = (self.weight.double() * (self.gain * factor)).float().contiguous(memory_format=torch.channels_last)
+        plain.weight = nn.Parameter(weight, requires_grad=False)
+        if self.bias is not None:
+            plain.bias = nn.Parameter((self.bias.double() * factor).float(), requires_grad=False)
+        return plain.eval()
 
 
-def activated(conv: EqualisedConv, x: Tensor) -> Tensor:
-    """sqrt(2) lrelu(conv(x) + bias) at a slope of 0.2; bias and activation are one kernel."""
-    assert conv.bias is not None
-    return bias_noise_act(conv.without_bias(x), conv.bias)
+class ActivatedConv(EqualisedConv):
+    """An `EqualisedConv` and StyleGAN2's activation behind it: sqrt(2) lrelu(conv(x) + bias), at a slope of 0.2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve [N, C, H, W]; bias and activation are one kernel."""
+        assert self.bias is not None
+        return bias_noise_act(self._conv_forward(x, self.scaled(x.dtype), None), self.bias)
+
+    @torch.no_grad()
+    def folded(self) -> nn.Module:
+        """Plain layers of the same arithmetic, lrelu(sqrt(2) v) = sqrt(2) lrelu(v); for inference."""
+        return nn.Sequential(self._plain(math.sqrt(2)), nn.LeakyReLU(_SLOPE))
+
+
+def fold_gains(network: nn.Module) -> None:
+    """Replace all layers of equalised learning rate by plain ones of the same arithmetic, which do not train."""
+    for part in list(network.modules()):
+        for name, layer in list(part.named_children()):
+            if isinstance(layer, EqualisedConv | EqualisedLinear):
+                setattr(part, name, layer.folded())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ....kernels import fir_resample
-from ...layers.equalised import EqualisedConv, EqualisedLinear, activated
+from ...layers.equalised import ActivatedConv, EqualisedConv, EqualisedLinear
 from ...layers.resampling import blur
 from .config import StyleGan2Config
 
@@ -24,14 +24,14 @@ class Halving(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.conv = EqualisedConv(inputs, inputs, padding=1)
-        self.down = EqualisedConv(inputs, outputs, stride=2)
+        self.conv = ActivatedConv(inputs, inputs, padding=1)
+        self.down = ActivatedConv(inputs, outputs, stride=2)
         self.skip = EqualisedConv(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [N, C, S, S] to [N, C', S / 2, S / 2]."""
-        beside = self.skip(fir_resample(x, up=False))
-        y = activated(self.down, blur(activated(self.conv, x), 2))
+        beside: Tensor = self.skip(fir_resample(x, up=False))
+        y: Tensor = self.down(blur(self.conv(x), 2))
         return (y + beside) * math.sqrt(0.5)
 
 
@@ -40,13 +40,13 @@ class Last(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv = EqualisedConv(width + 1, width, padding=1)
+        self.conv = ActivatedConv(width + 1, width, padding=1)
         self.fc = EqualisedLinear(16 * width, width)
         self.out = EqualisedLinear(width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [N, C, 4, 4] to logits [N]."""
-        y = activated(self.conv, minibatch_deviation(x))
+        y = self.conv(minibatch_deviation(x))
         y = F.leaky_relu(self.fc(y.flatten(1)), 0.2) * math.sqrt(2)  # numbered by channel, row, column
         logits: Tensor = self.out(y)
         return logits[:, 0]
@@ -69,12 +69,12 @@ class Discriminator(nn.Module):
             block = Halving(config.channels[level], config.channels[level - 1])
             self.add_module(f"b{config.sides[level]}", block)
         self.add_module("b4", Last(config.channels[0]))
-        getattr(self, f"b{last}").add_module("rgb", EqualisedConv(3, config.channels[-1], 1))
+        getattr(self, f"b{last}").add_module("rgb", ActivatedConv(3, config.channels[-1], 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [N] of images [N, 3, R, R]."""
         x = images.to(self.map_dtype).contiguous(memory_format=torch.channels_last)
-        x = activated(getattr(self, f"b{self.config.resolution}").rgb, x)
+        x = getattr(self, f"b{self.config.resolution}").rgb(x)
         for side in reversed(self.config.sides):
             x = getattr(self, f"b{side}")(x)
         return x

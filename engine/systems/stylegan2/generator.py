@@ -8,9 +8,13 @@ Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zellige.errors import SizeError
 
 from ....kernels import fir_resample
 from ...layers.equalised import EqualisedLinear
@@ -27,12 +31,14 @@ class Features:
     """What the first half of a synthesis network hands to the second.
 
     Attributes:
-        map: what the second convolution of a block gives, [N, C, S, S].
-        rgb: the image of the blocks before it, [N, 3, S / 2, S / 2] float32; None before the first block.
+        map: what a convolution of a block gives, [N, C, S, S].
+        rgb: the image of the blocks before it, doubled to [N, 3, S, S], float32; None before the first block.
+        after: the convolution, "conv" for the block's second or "up" for its first.
     """
 
     map: Tensor
     rgb: Tensor | None
+    after: Literal["up", "conv"] = "conv"
 
 
 class Block(nn.Module):
@@ -115,16 +121,28 @@ class Generator(nn.Module):
         """
         return self.finish(self.begin(styles, noise), styles, noise)
 
-    def begin(self, styles: Tensor, noise: Sequence[Tensor] | None = None, *, side: int | None = None) -> Features:
-        """The features of a block, of the image's own one if `side` is left out; other arguments as of `synthesise`."""
+    def begin(
+        self, styles: Tensor, noise: Sequence[Tensor] | None = None, *, side: int | None = None,
+        after: Literal["up", "conv"] = "conv",
+    ) -> Features:  # fmt: skip
+        """The features of the block of a side, of the image's own one if it is left out.
+
+        Args:
+            styles, noise: as of `synthesise`.
+            side: of the block's maps.
+            after: the block's convolution whose result is taken; the first block has no "up".
+        """
         x, rgb, last = self._start(styles.shape[0]), None, side or self.config.resolution
         for level, block_side in enumerate(self.config.sides):
-            if block_side > last:
-                break
             if level:
-                rgb = self._coloured(level - 1, x, rgb, styles)
-            x = self._layers(level, x, styles, noise)
-        return Features(x, rgb)
+                rgb = fir_resample(self._coloured(level - 1, x, rgb, styles), up=True)
+                x = self._up(level, x, styles, noise)
+            if block_side == last and after == "up":
+                return Features(x, rgb, after)
+            x = self._conv(level, x, styles, noise)
+            if block_side == last:
+                return Features(x, rgb)
+        raise SizeError(f"a StyleGAN2 of {self.config.resolution} pixels has no block of {last} pixels")
 
     def finish(self, features: Features, styles: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
         """Images of the features that a block gave; other arguments as of `synthesise`."""
@@ -132,7 +150,11 @@ class Generator(nn.Module):
         first = self.config.sides.index(x.shape[2])
         for level in range(first, len(self.config.sides)):
             if level > first:
-                x = self._layers(level, x, styles, noise)
+                assert rgb is not None
+                rgb = fir_resample(rgb, up=True)
+                x = self._up(level, x, styles, noise)
+            if level > first or features.after == "up":
+                x = self._conv(level, x, styles, noise)
             rgb = self._coloured(level, x, rgb, styles)
         assert rgb is not None
         return rgb
@@ -156,20 +178,25 @@ class Generator(nn.Module):
         assert isinstance(block, Block)
         return block
 
-    def _layers(self, level: int, x: Tensor, styles: Tensor, noise: Sequence[Tensor] | None) -> Tensor:
-        """Both convolutions of a block; their noises and styles have the same numbers."""
-        block, number = self._block(level), max(2 * level - 1, 0)
-        if block.up is not None:
-            x = block.up(x, styles[:, number], None if noise is None else noise[number])
-            number += 1
-        x = block.conv(x, styles[:, number], None if noise is None else noise[number])
-        return x
+    def _up(self, level: int, x: Tensor, styles: Tensor, noise: Sequence[Tensor] | None) -> Tensor:
+        """A block's first convolution, whose noise and style have one number."""
+        number, up = 2 * level - 1, self._block(level).up
+        assert up is not None
+        y: Tensor = up(x, styles[:, number], None if noise is None else noise[number])
+        return y
+
+    def _conv(self, level: int, x: Tensor, styles: Tensor, noise: Sequence[Tensor] | None) -> Tensor:
+        """A block's second convolution."""
+        number = 2 * level
+        y: Tensor = self._block(level).conv(x, styles[:, number], None if noise is None else noise[number])
+        return y
 
     def _coloured(self, level: int, x: Tensor, rgb: Tensor | None, styles: Tensor) -> Tensor:
+        """The image of a block and of those before it, whose image is doubled already."""
         own: Tensor = self._block(level).rgb(x, styles[:, 2 * level + 1])
-        return own if rgb is None else fir_resample(rgb, up=True) + own
+        return own if rgb is None else rgb + own
 
 
 def activated_rows(rows: Tensor) -> Tensor:
     """sqrt(2) lrelu(x) at a slope of 0.2, of rows [N, C]."""
-    return torch.nn.functional.leaky_relu(rows, 0.2) * 2**0.5
+    return F.leaky_relu(rows, 0.2) * 2**0.5

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zellige.errors import CheckpointError, SizeError, TaskError
+from zellige.errors import SizeError, TaskError
 
 from ....kernels.op.levels import bytes_of
 from ...checkpoint.file import Header, read_tensors, validated
@@ -26,7 +26,7 @@ from .generator import Generator
 from .graphs import noise_length, noises
 from .images import INPUTS, StyleGan2Images, drawn
 
-__all__ = ["PREFIX", "RUNS", "StyleGan2", "build", "example", "open_graph", "open_model", "read_generator"]
+__all__ = ["PREFIX", "RUNS", "StyleGan2", "build", "example", "open_graph", "open_model", "read_discriminator", "read_generator"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -79,6 +79,16 @@ def read_generator(header: Header, config: StyleGan2Config, device: torch.device
     with torch.device("meta"):
         generator = Generator(config)
     return _filled(generator, header, prefix).to(device)
+
+
+def read_discriminator(header: Header, config: StyleGan2Config, device: torch.device) -> Discriminator | None:
+    """Read the discriminator that a generator was trained with, in evaluation and float32; None if the file has none."""
+    if not any(name.startswith(CRITIC) for name in header.tensors):
+        return None
+    with torch.device("meta"):
+        critic = Discriminator(config)
+    made: Discriminator = _filled(critic, header, CRITIC).to(device)
+    return made
 
 
 def _filled(network: Any, header: Header, prefix: str) -> Any:
@@ -169,20 +179,6 @@ class StyleGan2(StyleGan2Images):
         generator = read_generator(self.header, self.config, device)
         generator.scale_activations()
         return generator
-
-    @own_modes()
-    def critic(self) -> Discriminator:
-        """The discriminator that the generator was trained with, in float32.
-
-        Raises:
-            CheckpointError: the file has none.
-        """
-        if not any(name.startswith(CRITIC) for name in self.header.tensors):
-            raise CheckpointError(f"{self.header.path} has no discriminator; train or convert it with one")
-        with torch.device("meta"):
-            critic = Discriminator(self.config)
-        made: Discriminator = _filled(critic, self.header, CRITIC).to(self.device)
-        return made
 
     def _cast(self, generator: Generator) -> None:
         cast_maps(generator, self.dtype)
