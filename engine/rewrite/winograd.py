@@ -33,15 +33,15 @@ from zellige.errors import ShapeError
 
 from ...kernels import winograd_conv, winograd_weight
 from ..layers.convolutions import JoinedConvTranspose2d
-from ..layers.modulated import SpreadConv
+from ..layers.modulated import SpreadConv, StyleConv
 from .constant_channels import constant_channels
 from .convolution import read_conv, require_plain
 from .fold_weight import fold_weight
 from .up_conv import doubles
 
 __all__ = [
-    "JoinedWinogradConv", "WinogradConv", "halves", "spread_winograd", "strided_winograd", "take_in_activations",
-    "winograd",
+    "JoinedWinogradConv", "StyledWinogradConv", "WinogradConv", "halves", "strided_winograd", "styled_winograd",
+    "take_in_activations", "winograd",
 ]  # fmt: skip
 
 
@@ -100,10 +100,15 @@ def strided_winograd(layer: nn.Conv2d | nn.ConvTranspose2d, cells: Literal[1, 2,
 
 
 @torch.no_grad()
-def spread_winograd(layer: SpreadConv, cells: Literal[1, 2] = 2) -> "WinogradConv":
-    """Rewrite the transposed 3x3 convolution of StyleGAN2; arguments as of `strided_winograd`."""
-    matrices = winograd_weight(fold_weight(layer).weight, transposed=True, cells=cells)
-    return WinogradConv(matrices, layer.out_channels, None, None, "zeros", 0)
+def styled_winograd(layer: StyleConv | SpreadConv, cells: Literal[1, 2] | None = None) -> "StyledWinogradConv":
+    """Rewrite a convolution of StyleGAN2, which scales its input by a style; it is not changed.
+
+    Args:
+        layer: 3x3, zero-padded by one cell, or transposed of stride 2.
+        cells: of a transposed one, as of `strided_winograd`.
+    """
+    matrices = winograd_weight(layer.weight.detach(), transposed=isinstance(layer, SpreadConv), cells=cells)
+    return StyledWinogradConv(matrices, layer.out_channels, None, None, "zeros", 0)
 
 
 def take_in_activations(network: nn.Module) -> None:
@@ -175,15 +180,19 @@ class WinogradConv(nn.Module):
         )
 
 
-    def styled(
-        self, x: Tensor, style: Tensor, bias: Tensor | None = None, noise: Tensor | None = None,
-        strength: Tensor | None = None, **last: Any,
+class StyledWinogradConv(WinogradConv):
+    """The same of style times map, with what follows it in StyleGAN2 if it is asked for."""
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:  # type: ignore[override]
+        """Convolve [N, C, H, W] under styles [N, C]; the result is channels-last."""
+        return winograd_conv(x, self.matrices, self.outputs, style=style)
+
+    def finished(
+        self, x: Tensor, style: Tensor, bias: Tensor, noise: Tensor, strength: Tensor, **last: Any
     ) -> Tensor:  # fmt: skip
-        """Convolve style [N, C] times x, and compute what follows: bias, noise and the options of `winograd_conv`."""
-        return winograd_conv(
-            x, self.matrices, self.outputs, bias, padding=self.padding, crop=self.crop, style=style, noise=noise,
-            strength=strength if noise is not None else None, **last,
-        )  # fmt: skip
+        """Convolve, add the bias and the noise, and activate; further options are those of `winograd_conv`."""
+        more = {"style": style, "noise": noise, "strength": strength}
+        return winograd_conv(x, self.matrices, self.outputs, bias, **more, **last)
 
 
 class JoinedWinogradConv(WinogradConv):

@@ -90,17 +90,18 @@ void find(const Shape &shape, const Epilogue &last, std::int64_t begin, std::int
     const auto part = [](std::int64_t at, std::int64_t size) { return at == 0 ? 0 : at == size - 1 ? 2 : 1; };
     winograd::Place place(shape, begin);
     for (std::int64_t tile = begin; tile < end; ++tile, place.next(shape), ++targets) {
+        const std::int64_t before = place.sample * (high - 2 * shape.crop);  // rows of other samples
         targets->sample = place.sample;
-        for (int i = 0; i < made * made; ++i) {
+        for (int i = 0, cell = 0; i < made; ++i) {
             // Pixel 2h + p of phase p is cell h + p.
-            const std::int64_t row = shape.first + (place.row * made + i / made) * apart - phase / 2;
-            const std::int64_t column = shape.first + (place.column * made + i % made) * apart - phase % 2;
-            const std::int64_t from = place.sample * (high - 2 * shape.crop) + row - shape.crop;
-            targets->pixels[i] = inside(row, high) && inside(column, wide)
-                                     ? from * (wide - 2 * shape.crop) + column - shape.crop
-                                     : -1;
-            targets->specks[i] = targets->pixels[i] + place.sample * (last.noise_stride - pixels);
-            targets->places[i] = last.border ? place.sample * 9 + 3 * part(row, high) + part(column, wide) : 0;
+            const std::int64_t row = shape.first + (place.row * made + i) * apart - phase / 2;
+            const std::int64_t from = (before + row - shape.crop) * (wide - 2 * shape.crop) - shape.crop;
+            for (int j = 0; j < made; ++j, ++cell) {
+                const std::int64_t column = shape.first + (place.column * made + j) * apart - phase % 2;
+                targets->pixels[cell] = inside(row, high) && inside(column, wide) ? from + column : -1;
+                targets->specks[cell] = targets->pixels[cell] + place.sample * (last.noise_stride - pixels);
+                targets->places[cell] = last.border ? place.sample * 9 + 3 * part(row, high) + part(column, wide) : 0;
+            }
         }
     }
 }
