@@ -12,6 +12,7 @@ t = torch.zeros
 GOOD = {
     "affine_relu": {"x": t(2, 3, 4, 5), "scale": t(2, 3), "shift": t(2, 3)},
     "bias_noise_act": {"x": t(2, 3, 4, 5), "bias": t(3), "noise": t(2, 1, 4, 5), "strength": t(())},
+    "blur_noise_act": {"x": t(2, 3, 5, 6), "bias": t(3), "noise": t(2, 1, 4, 5), "strength": t(()), "factor": t(2, 3)},
     "feather_blend": {
         "patches": t(2, 3, 4, 5), "positions": t(2, 2).long(), "window_rows": t(4), "window_columns": t(5),
         "size": (6, 7),
@@ -238,7 +239,14 @@ REFUSED = [
     ("winograd_weight", {"weight": t(6, 3, 4, 4), "upsample": True},
      f"weight is [6, 3, 4, 4] float32; it must be {KERNEL_3X3}"),
     *(("winograd_weight", {"weight": t(*size), "transposed": True},
-       f"weight is {list(size)} float32; it must be {KERNEL_4X4}") for size in ((6, 3, 3, 3), (0, 3, 4, 4))),
+       f"weight is {list(size)} float32; it must be {KERNEL_4X4}") for size in ((6, 3, 5, 5), (0, 3, 4, 4))),
+    ("winograd_weight", {"weight": t(6, 3, 3, 3), "transposed": True, "cells": 3}, "cells is 3; it must be 1 or 2."),
+    ("winograd_conv", {"style": t(2, 4)}, f"style is [2, 4] float32; it must be [2, 3] float32 for {MAP}."),
+    ("winograd_conv", {"factor": t(2, 3)},
+     "factor is [2, 3] float32; it must be [2, 6] float32 for x of shape [2, 6, 4, 5]."),
+    ("blur_noise_act", {"x": t(2, 3, 1, 6)},
+     f"x is [2, 3, 1, 6] float32; it must be [N, C, H + 1, W + 1], sides at least 2, {FLOATS}."),
+    ("blur_noise_act", {"bias": t(4)}, "bias is [4] float32; it must be [3] float32 for x of shape [2, 3, 5, 6]."),
     ("winograd_weight", {"weight": t(6, 3, 4, 4), "upsample": True, "transposed": True},
      "upsample is for a 3x3 kernel and transposed for one of stride 2; choose one of them."),
     *(("winograd_weight", {"weight": t(6, 3, 4, 4), "cells": cells}, f"cells is {cells}; it must be 1, 2 or 3.")
