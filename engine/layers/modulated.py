@@ -18,20 +18,24 @@ The system `stylegan2` uses it, and so does the rearranger, whose generator is a
 its layers as they are trained; `scaled` makes the layers of inference out of them.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zellige.errors import ShapeError
 
-from ...kernels import bias_noise_act
+from ...kernels import bias_noise_act, blur_noise_act
 from ...kernels.op.validation import FLOATING, refuse, require
+from .batch_parts import on_cpu
 from .equalised import EqualisedLinear
 from .resampling import blur
 
-__all__ = ["EPSILON", "BlurredUpConv", "ScaledConv", "ScaledRgb", "StyledConv", "ToRgb", "modulated_conv"]
+__all__ = ["EPSILON", "ScaledConv", "ScaledRgb", "SpreadConv", "StyleConv", "StyledConv", "ToRgb", "modulated_conv"]
 
 EPSILON = 1e-8  # of demodulation
+SLOPE, GAIN = 0.2, 2**0.5  # of the leaky ReLU
 
 
 def modulated_conv(
@@ -147,8 +151,23 @@ class ToRgb(nn.Module):
         return ScaledRgb(self)
 
 
-class BlurredUpConv(nn.ConvTranspose2d):
-    """A transposed 3x3 convolution of stride 2 and the low-pass filter behind it: sides H to 2 H.
+class StyleConv(nn.Conv2d):
+    """A 3x3 convolution of style times map, without bias.
+
+    Args:
+        inputs, outputs: channels.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Convolve [N, C, H, W] under [N, C] to [N, K, H, W]."""
+        return super().forward(x * style.to(x.dtype)[:, :, None, None])
+
+
+class SpreadConv(nn.ConvTranspose2d):
+    """A transposed 3x3 convolution of style times map, of stride 2, without bias. A low-pass filter must follow.
 
     Args:
         inputs, outputs: channels.
@@ -157,32 +176,35 @@ class BlurredUpConv(nn.ConvTranspose2d):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, 2, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """Convolve [N, C, H, W] to [N, K, 2H, 2W]."""
-        return blur(F.conv_transpose2d(x, self.weight, stride=2), 1, 4)
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:  # type: ignore[override]
+        """Convolve [N, C, H, W] under [N, C] to [N, K, 2H + 1, 2W + 1]."""
+        return F.conv_transpose2d(x * style.to(x.dtype)[:, :, None, None], self.weight, stride=2)
 
 
 class ScaledConv(nn.Module):
     """A `StyledConv` for inference: gains are multiplied in, and its convolution is a layer that rewrites can replace.
 
+    A convolution with a method `finished`, as `StyledWinogradConv` has, computes itself what follows if the side is not
+    doubled. On CPUs the filter of a doubled map and what follows are one pass.
+
     Args:
         trained: the layer; it is not changed.
     """
 
-    squares: Tensor
     noise: Tensor
 
     @torch.no_grad()
     def __init__(self, trained: StyledConv) -> None:
         super().__init__()
-        self.style, self.eps, self.clamp = trained.style.folded(), trained.eps, trained.clamp
+        self.style, self.up, self.clamp = trained.style.folded(), trained.up, trained.clamp
         outputs, inputs = trained.weight.shape[:2]
         with torch.device("meta"):
-            conv = (
-                BlurredUpConv(inputs, outputs) if trained.up else nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-            )
+            conv = SpreadConv(inputs, outputs) if trained.up else StyleConv(inputs, outputs)
         weight = trained.weight.double() * trained.gain
-        self.register_buffer("squares", weight.square().sum((2, 3)).float())  # [K, C]
+        with torch.device("meta"):
+            self.squares = nn.Linear(inputs, outputs)  # of the styles to those of the weights' norms
+        self.squares.weight = nn.Parameter(weight.square().sum((2, 3)).float(), requires_grad=False)
+        self.squares.bias = nn.Parameter(torch.full((outputs,), trained.eps), requires_grad=False)
         weight = (weight.transpose(0, 1) if trained.up else weight).to(trained.weight.dtype)
         conv.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
         self.conv = conv
@@ -190,17 +212,24 @@ class ScaledConv(nn.Module):
             nn.Parameter(t.detach().clone(), requires_grad=False) for t in (trained.bias, trained.noise_strength)
         )
         self.register_buffer("noise", trained.noise.clone())
+        self.eval()
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
         """Convolve [N, C, H, W] to [N, K, S, S]; arguments as of `StyledConv`."""
         style = self.style(w)
         if x.dtype == torch.float16:  # so that no product overflows; the factor cancels in the demodulation
             style = style / style.abs().amax(1, keepdim=True)
-        factor = torch.rsqrt(F.linear(style.square(), self.squares) + self.eps)
-        y = self.conv(x * style.to(x.dtype)[:, :, None, None])
-        y = y * factor.to(y.dtype)[:, :, None, None]
-        y = bias_noise_act(y, self.bias, self.noise[None, None] if noise is None else noise, self.noise_strength)
-        return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)
+        factor = torch.rsqrt(self.squares(style.square()))
+        noise = self.noise[None, None] if noise is None else noise
+        more = self.bias, noise, self.noise_strength
+        last: dict[str, Any] = {"factor": factor, "slope": SLOPE, "gain": GAIN, "clamp": self.clamp}
+        finished = None if self.up else getattr(self.conv, "finished", None)
+        if finished is not None:
+            return finished(x, style, *more, **last)
+        y = self.conv(x, style)
+        if self.up and on_cpu(y, self.training):
+            return blur_noise_act(y, *more, **last)
+        return bias_noise_act(blur(y, 1, 4) if self.up else y, *more, **last)
 
 
 class ScaledRgb(nn.Module):
@@ -220,6 +249,7 @@ class ScaledRgb(nn.Module):
         self.style, self.clamp = trained.style.folded(), trained.clamp
         self.register_buffer("weight", (trained.weight * trained.gain)[:, :, 0, 0].clone())  # [3, C]
         self.bias = nn.Parameter(trained.bias.detach().clone(), requires_grad=False)
+        self.eval()
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Colour [N, C, S, S]: [N, 3, S, S] float32; arguments as of `ToRgb`."""

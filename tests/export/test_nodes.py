@@ -76,6 +76,17 @@ FORMS = {
         "BiasNoiseAct", lambda x, noise, bias, strength, **how: k.bias_noise_act(x, bias, noise, strength, **how),
         (MAP, ONE), ((16,), ()),
     ),
+    "bias_act, factor": Form(
+        "ScaledBiasAct", lambda x, factor, bias, **how: k.bias_noise_act(x, bias, factor=factor, **how),
+        (MAP, (16,)), ((16,),),
+    ),
+    "bias_noise_act, factor": Form(
+        "ScaledBiasNoiseAct",
+        lambda x, noise, factor, bias, strength, **how: k.bias_noise_act(
+            x, bias, noise, strength, factor=factor, clamp=1.0, **how
+        ),
+        (MAP, ONE, (16,)), ((16,), ()),
+    ),
     "fir_resample up": Form("FirResample", partial(k.fir_resample, up=True), (MAP,)),
     "fir_resample down": Form("FirResample", partial(k.fir_resample, up=False), (MAP,)),
     "nearest_centroid": Form("NearestCentroid", k.nearest_centroid, ((6,),), ((9, 6),)),
