@@ -192,6 +192,8 @@ class ScaledConv(nn.Module):
     """
 
     noise: Tensor
+    specks: Tensor
+    one: Tensor
 
     @torch.no_grad()
     def __init__(self, trained: StyledConv) -> None:
@@ -212,7 +214,13 @@ class ScaledConv(nn.Module):
             nn.Parameter(t.detach().clone(), requires_grad=False) for t in (trained.bias, trained.noise_strength)
         )
         self.register_buffer("noise", trained.noise.clone())
+        self.register_buffer("specks", trained.noise * trained.noise_strength)
+        self.register_buffer("one", torch.ones(()))
         self.eval()
+
+    def cast_maps(self, dtype: torch.dtype) -> None:
+        """Round what is added to maps of this dtype, once and for all, as files of graphs hold it."""
+        self.bias.data, self.specks = self.bias.data.to(dtype), self.specks.to(dtype)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
         """Convolve [N, C, H, W] to [N, K, S, S]; arguments as of `StyledConv`."""
@@ -220,14 +228,14 @@ class ScaledConv(nn.Module):
         if x.dtype == torch.float16:  # so that no product overflows; the factor cancels in the demodulation
             style = style / style.abs().amax(1, keepdim=True)
         factor = torch.rsqrt(self.squares(style.square()))
-        noise = self.noise[None, None] if noise is None else noise
-        more = self.bias, noise, self.noise_strength
+        own = (self.specks[None, None], self.one) if noise is None else (noise, self.noise_strength)
+        more = self.bias, *own
         last: dict[str, Any] = {"factor": factor, "slope": SLOPE, "gain": GAIN, "clamp": self.clamp}
         finished = None if self.up else getattr(self.conv, "finished", None)
         if finished is not None:
             return finished(x, style, *more, **last)
         y = self.conv(x, style)
-        if self.up and on_cpu(y, self.training):
+        if self.up and on_cpu(y, self.training) and not y.requires_grad:  # the kernel has no derivative
             return blur_noise_act(y, *more, **last)
         return bias_noise_act(blur(y, 1, 4) if self.up else y, *more, **last)
 

@@ -16,7 +16,7 @@ from ..layers.convolutions import CodedConv, JoinedConvTranspose2d, PaddedConv, 
 from ..layers.modulated import SpreadConv, StyleConv
 from .constant_channels import constant_channels
 from .convolution import plain
-from .up_conv import doubles, transposed_phases, up_conv
+from .up_conv import doubles, spread_phases, transposed_phases, up_conv
 from .whole_map import covers, whole_map
 from .winograd import halves, strided_winograd, styled_winograd, winograd
 
@@ -46,6 +46,10 @@ class _Form:
 
 def _always(layer: nn.Conv2d) -> bool:
     return True
+
+
+def _never(layer: nn.Module) -> bool:
+    return False
 
 
 def _tiles(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
@@ -113,7 +117,10 @@ _FORMS: dict[type[nn.Module], tuple[_Form, ...]] = {
     nn.ConvTranspose2d: (*_TRANSPOSED, _WHOLE_MAP_TRANSPOSED),
     JoinedConvTranspose2d: _TRANSPOSED,
     StyleConv: (_Form("winograd", styled_winograd, _tiles),),
-    SpreadConv: tuple(_Form(f"winograd, {k} x {k}", partial(styled_winograd, cells=k), _tiles) for k in (2, 1)),
+    SpreadConv: (
+        *(_Form(f"winograd, {k} x {k}", partial(styled_winograd, cells=k), _tiles) for k in (2, 1)),
+        _Form("phases", spread_phases, _never, _unbuilt),
+    ),
     CodedConv: (
         _Form("constant channels", lambda layer: constant_channels(plain(layer), layer.code), _always, _always),
         _Form("constant channels, winograd", lambda layer: winograd(plain(layer), code=layer.code), _tiles),
