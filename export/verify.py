@@ -24,8 +24,9 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 BATCHES = (1, 3, 8)
 # Bounds of the error in float32, for values around 1: the largest, and in levels of bytes, which may fall on the other
-# side of a rounding, the largest and the mean. Seen: 2e-6 for OneGANs, 4e-6 for COCO-GANs, and a byte in ten thousand.
-_MOST, _MOST_LEVELS, _MEAN_LEVELS = 1e-4, 1, 0.002
+# side of a rounding, the largest and the mean. Seen: 2e-6 for OneGANs, 4e-6 for COCO-GANs, and a byte in ten thousand;
+# 20 in ten thousand for rearrangers, whose attention is sharp.
+_MOST, _MOST_LEVELS, _MEAN_LEVELS = 1e-4, 1, 0.005
 _LEAST_PSNR = 40.0  # decibels in float16, in which ONNX Runtime rounds more often than PyTorch; seen: 55 and more
 # The share of labels that float16 or bfloat16 may change; seen: 0.005. In float32 as many as of bytes.
 _MOST_LABELS = 0.03

@@ -205,16 +205,18 @@ class ScaledConv(nn.Module):
         weight = trained.weight.double() * trained.gain
         with torch.device("meta"):
             self.squares = nn.Linear(inputs, outputs)  # of the styles to those of the weights' norms
-        self.squares.weight = nn.Parameter(weight.square().sum((2, 3)).float(), requires_grad=False)
-        self.squares.bias = nn.Parameter(torch.full((outputs,), trained.eps), requires_grad=False)
+        # g lrelu(v) = lrelu(g v), so the gain of the activation belongs to all that is added up before it.
+        norms = weight.square().sum((2, 3)) / GAIN**2
+        self.squares.weight = nn.Parameter(norms.float(), requires_grad=False)
+        self.squares.bias = nn.Parameter(torch.full((outputs,), trained.eps / GAIN**2), requires_grad=False)
         weight = (weight.transpose(0, 1) if trained.up else weight).to(trained.weight.dtype)
         conv.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
         self.conv = conv
         self.bias, self.noise_strength = (
-            nn.Parameter(t.detach().clone(), requires_grad=False) for t in (trained.bias, trained.noise_strength)
+            nn.Parameter(t.detach() * GAIN, requires_grad=False) for t in (trained.bias, trained.noise_strength)
         )
         self.register_buffer("noise", trained.noise.clone())
-        self.register_buffer("specks", trained.noise * trained.noise_strength)
+        self.register_buffer("specks", trained.noise * self.noise_strength)
         self.register_buffer("one", torch.ones(()))
         self.eval()
 
@@ -230,7 +232,7 @@ class ScaledConv(nn.Module):
         factor = torch.rsqrt(self.squares(style.square()))
         own = (self.specks[None, None], self.one) if noise is None else (noise, self.noise_strength)
         more = self.bias, *own
-        last: dict[str, Any] = {"factor": factor, "slope": SLOPE, "gain": GAIN, "clamp": self.clamp}
+        last: dict[str, Any] = {"factor": factor, "slope": SLOPE, "gain": 1.0, "clamp": self.clamp}
         finished = None if self.up else getattr(self.conv, "finished", None)
         if finished is not None:
             return finished(x, style, *more, **last)
