@@ -149,4 +149,3 @@ def _components(name: str, network: Network) -> Iterator[tuple[str, Any]]:
 
 def _joined(name: str, key: Any) -> str:
     return f"{name}.{key}" if name else str(key)
-

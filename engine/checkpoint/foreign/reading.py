@@ -11,7 +11,7 @@ import sys
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import safetensors.torch
 import torch
@@ -53,10 +53,12 @@ def read_content(file: BinaryIO, size: int) -> tuple[str, dict[str, Tensor], dic
             return "safetensors", safetensors.torch.load(file.read()), {}
         if kind is ZIPPED:
             _refuse_packed(file, size)
-        if kind is ZIPPED or start.startswith(_OLD_TORCH):
-            return "torch file", *flattened(_torch_content(file))
-        if kind is PICKLE:
-            return "pickle", *flattened(Unpickler(file).load())
+        with warnings.catch_warnings(), torch.serialization.safe_globals(SAFE):
+            warnings.simplefilter("ignore")  # of storages that torch keeps for such files alone
+            if kind is ZIPPED or start.startswith(_OLD_TORCH):
+                return "torch file", *flattened(torch.load(file, map_location="cpu", weights_only=True))
+            if kind is PICKLE:
+                return "pickle", *flattened(Unpickler(file).load())
     except CheckpointError:
         raise
     except (MemoryError, RecursionError, OverflowError) as error:
@@ -65,12 +67,6 @@ def read_content(file: BinaryIO, size: int) -> tuple[str, dict[str, Tensor], dic
         raise _fault(error) from None
     what = "empty" if not start else kind.title if kind else "of no format that weights come in"
     raise faults.OtherFormatError(f"it is {what}; name a torch file, a pickle or a safetensors file of weights")
-
-
-def _torch_content(file: BinaryIO) -> Any:
-    with warnings.catch_warnings(), torch.serialization.safe_globals(SAFE):
-        warnings.simplefilter("ignore")
-        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _refuse_packed(file: BinaryIO, size: int) -> None:
