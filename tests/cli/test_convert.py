@@ -7,8 +7,6 @@ import torch
 
 from zellige.engine.checkpoint.file import read_header, read_tensors
 from zellige.engine.library import load
-from zellige.engine.systems import all_systems
-from zellige.engine.systems.conversion import converters
 
 from ..engine.checkpoint.foreign.written import nvidia_pickle
 from ..engine.systems.stylegan2.foreign_critics import CRITICS
@@ -64,8 +62,3 @@ REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
 def test_bad_input_is_refused_in_one_sentence_and_leaves_nothing(run: Run, case: str) -> None:
     words, part = REFUSED[case]
     refused(run, ("convert", *words), part)
-
-
-def test_only_systems_with_a_converter_are_asked() -> None:
-    assert [system.name for system in converters()] == [s.name for s in all_systems() if s.has("convert")]
-    assert all(system.part("convert").LAYOUTS for system in converters())
