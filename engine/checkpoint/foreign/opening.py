@@ -21,7 +21,7 @@ from .reading import TENSORS, VALUES
 __all__ = ["open_foreign"]
 
 _SECONDS = 180  # on the clock, with two more for each MiB; the process itself counts its computing
-_ROOM = "the file is damaged or made to do harm, or this machine has too little memory"
+_ROOM = "the file is damaged or made to do harm, or this machine has too little memory or space for temporary files"
 
 
 def open_foreign(path: str | os.PathLike[str], seconds: float | None = None) -> Content:
@@ -40,7 +40,6 @@ def open_foreign(path: str | os.PathLike[str], seconds: float | None = None) -> 
     try:
         with open_regular(path) as file, tempfile.TemporaryDirectory(prefix="zellige-") as folder:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it has readinto
-            file.seek(0)
             container = _read(path, file, Path(folder), seconds)
             kept = json.loads((Path(folder) / VALUES).read_text())
             numbered = safetensors.torch.load_file(Path(folder) / TENSORS)

@@ -129,6 +129,7 @@ def main(out: Path) -> None:
     file, size = sys.stdin.buffer, os.fstat(0).st_size
     torch.set_num_threads(1)
     _bound(size)
+    file.seek(0)  # the parent may have read it
     try:
         container, tensors, values = read_content(file, size)
         _write(out, tensors, values)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...checkpoint import faults
 from ...checkpoint.foreign.content import Content
+from ...files.hostile import shown
 from ...layers.ambient import own_modes
 from ..conversion import Converted
 from . import layouts
@@ -49,7 +50,7 @@ def convert(content: Content, seed: int, samples: int) -> Converted | None:
     if found is None:
         return None
     if reason := variant(found):
-        raise faults.UnconvertibleError(f"{content.path}: {found.name} {reason}.")
+        raise faults.UnconvertibleError(f"{content.path}: its network {shown(found.name)} {reason}.")
     config = _config(content, found)
     with torch.device("meta"):
         generator, critic = Generator(config), Discriminator(config)
@@ -110,7 +111,7 @@ def _config(content: Content, found: Found) -> StyleGan2Config:
 
 
 def _unfit(found: Found) -> str:
-    return f"{found.name} has names of {found.layout.name}'s StyleGAN2 and does not fit"
+    return f"its network {shown(found.name)} has the names of {found.layout.name}'s StyleGAN2 and does not fit"
 
 
 def _ours(rows: Iterable[Row], found: Found) -> dict[str, Tensor]:

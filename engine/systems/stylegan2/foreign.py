@@ -16,7 +16,7 @@ __all__ = ["MOST_BLOCKS", "Found", "find_critic", "find_generator", "listed", "m
 
 MOST_BLOCKS = 9
 _AVERAGED = ("g_ema", "G_ema", "generator_smooth", "Gs")  # networks of averaged weights, the best first
-_LISTED = 20  # keys of each fault
+_LISTED, _LONGEST = 20, 200  # keys of each fault, and characters of a name
 _IDLE = {"lod"}  # TensorFlow's networks keep it from progressive growing, and nothing reads it
 _SCOPE = re.compile(r"(^|\.)G_(?=(mapping|synthesis)/)")  # in TensorFlow's full names
 _CONDITION = re.compile(r"mapping[./](embed|label)", re.IGNORECASE)
@@ -83,8 +83,8 @@ def find_critic(content: Content, layout: Layout) -> Found | None:
 def variant(found: Found) -> str:
     """The end of a sentence about a generator that ours cannot compute; empty if the keys and values tell nothing."""
     rows = {row.name: row for row in found.layout.generator(1, 1)}
-    const, first = found.state[rows["const"].key], found.state.get(rows["mapping.0.weight"].key)
-    if const.ndim < 2 or const.shape[-2:] != (4, 4):
+    const, first = (found.state.get(rows[name].key) for name in ("const", "mapping.0.weight"))
+    if const is not None and const.shape[-2:] != (4, 4):
         return f"begins with a map of {list(const.shape)} in place of 4x4, so its images are not square"
     classes = any(isinstance(count, int) and count > 0 for count in found.values.get("c_dim", ()))
     if first is not None and first.ndim == 2 and found.layout.labels_by_shape:
@@ -129,7 +129,7 @@ def listed(what: str, keys: list[str]) -> str:
     if not keys:
         return ""
     more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
-    return f"{what} {', '.join(key[:200] for key in keys[:_LISTED])}{more}"
+    return f"{what} {', '.join(key[:_LONGEST] for key in keys[:_LISTED])}{more}"
 
 
 def _architectures(found: Found) -> set[str]:
@@ -160,4 +160,4 @@ def _network(content: Content, layout: Layout, prefix: str) -> Found:
     for name, value in content.values.items():
         if name.startswith(prefix):
             values.setdefault(name.rpartition(".")[2], []).append(value)
-    return Found(layout, prefix.rstrip(".") or "plain", state, values)
+    return Found(layout, prefix.rstrip(".")[:_LONGEST] or "plain", state, values)

@@ -1,11 +1,11 @@
 """A process of its own reads a foreign file, within bounds; its faults name the file."""
 
-import fractions
 import hashlib
 import os
 import pickle
 import struct
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,9 @@ from zellige.engine.checkpoint.foreign.opening import open_foreign
 from .written import example, nvidia_pickle
 
 
-def test_the_content_comes_with_the_file_s_hash(tmp_path: Path) -> None:
+def test_the_content_comes_with_the_file_s_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     path, state = tmp_path / "network.pkl", {"a.weight": example(2, 3), "a.noise_const": example(4, 4)}
     path.write_bytes(nvidia_pickle({"G_ema": state}, {"a.conv_clamp": 256}))
     found = open_foreign(path)
@@ -25,15 +27,6 @@ def test_the_content_comes_with_the_file_s_hash(tmp_path: Path) -> None:
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert found.tensors.keys() == {f"G_ema.{key}" for key in state} and found.values["G_ema.a.conv_clamp"] == 256
     assert all(torch.equal(found.tensors[f"G_ema.{key}"], tensor) for key, tensor in state.items())
-
-
-def test_a_forbidden_name_is_refused_and_no_trace_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    path = tmp_path / "fraction.pkl"
-    path.write_bytes(pickle.dumps(fractions.Fraction(1, 2)))
-    with pytest.raises(faults.ForbiddenNameError, match=r"fraction\.pkl cannot be converted: it names 'fractions\.F"):
-        open_foreign(path)
     assert list(tmp_path.iterdir()) == [path]
 
 

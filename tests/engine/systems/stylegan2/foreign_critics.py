@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .foreign_layouts import FIR, SIDES, WIDTHS, Draw, State, active, dense, filtered
+from .foreign_layouts import SIDES, WIDTHS
+from .textbook import FIR, Draw, State, active, dense, filtered
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from zellige.engine.systems.conversion import recognised
 
 from ...checkpoint.foreign.written import nvidia_pickle, tensorflow_pickle
 from .foreign_critics import CRITICS
-from .foreign_layouts import LENGTH, PROGRAMS, State
+from .foreign_layouts import LENGTH, PROGRAMS
+from .textbook import State
 
 
 def torch_file(tree: Any) -> bytes:

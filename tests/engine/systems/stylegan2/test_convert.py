@@ -5,8 +5,9 @@ import torch
 
 from zellige.engine.checkpoint import faults
 
-from .foreign_layouts import PROGRAMS, State
+from .foreign_layouts import PROGRAMS
 from .test_layouts import NETWORKS, converted
+from .textbook import State
 
 every_program = pytest.mark.parametrize("program", PROGRAMS)
 
@@ -64,7 +65,7 @@ def test_variants_that_ours_cannot_compute_are_refused(name: str) -> None:
     file, values, reason = VARIANTS[name]
     with pytest.raises(faults.UnconvertibleError) as caught:
         converted(file, **values)
-    assert str(caught.value).startswith("weights.pt: plain ") and reason in str(caught.value)
+    assert str(caught.value).startswith("weights.pt: its network 'plain' ") and reason in str(caught.value)
 
 
 @every_program
@@ -81,7 +82,10 @@ def test_keys_that_do_not_fit_are_listed(program: str) -> None:
     with pytest.raises(faults.ForeignKeysError) as caught:
         converted(file)
     said = str(caught.value)
-    assert f"{prefix[:-1]} has names of {program}'s StyleGAN2 and does not fit: missing {gone[len(prefix) :]};" in said
+    assert (
+        f"its network '{prefix[:-1]}' has the names of {program}'s StyleGAN2 and does not fit: missing {gone[len(prefix) :]};"
+        in said
+    )
     assert (
         "; unexpected extra.weight; " in said and f"of another shape {wide[len(prefix) :]} [1, 4] in place of" in said
     )
@@ -94,6 +98,12 @@ def test_a_network_without_a_block_or_bias_names_the_missing_keys(program: str) 
         if len(file) < len(PROGRAMS[program].make(0)):
             with pytest.raises(faults.ForeignKeysError, match=rf"missing [^ ]*{ending}"):
                 converted(file)
+
+
+def test_a_network_without_its_constant_names_the_missing_key() -> None:
+    file = {key: tensor for key, tensor in state("rosinality").items() if key != "input.input"}
+    with pytest.raises(faults.ForeignKeysError, match=r"missing input\.input\.$"):
+        converted(file)
 
 
 def test_many_keys_are_counted() -> None:

@@ -15,7 +15,8 @@ from zellige.engine.systems.stylegan2.generator import Generator
 from zellige.engine.systems.stylegan2.layouts import LAYOUTS, theirs
 
 from .foreign_critics import CRITICS
-from .foreign_layouts import DEPTH, LENGTH, PROGRAMS, WIDTHS, State, nvidia_picture
+from .foreign_layouts import DEPTH, LENGTH, PROGRAMS, WIDTHS, nvidia_picture
+from .textbook import State
 
 every_program = pytest.mark.parametrize("program", PROGRAMS)
 BY_NAME = {layout.name: layout for layout in LAYOUTS}
