@@ -45,7 +45,7 @@ class Layout:
         generator: the rows of a generator, given its numbers of blocks and of mapping layers.
         critic_mark, critic: likewise for discriminators; the rows depend on the number of blocks alone.
         raw_epsilon: whether its demodulation adds its epsilon to weights without their gain.
-        labels_by_shape: whether nothing but its shapes tells a conditional network, whose first layer then is twice as wide.
+        labels_by_shape: whether shapes alone tell a conditional network, whose first layer has twice the inputs.
         mean_beside: whether the mean style vector lies beside the state dict.
     """
 
