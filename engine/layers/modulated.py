@@ -161,7 +161,7 @@ class StyleConv(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1, bias=False)
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:  # type: ignore[override]
         """Convolve [N, C, H, W] under [N, C] to [N, K, H, W]."""
         return super().forward(x * style.to(x.dtype)[:, :, None, None])
 
