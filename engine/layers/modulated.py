@@ -255,6 +255,6 @@ class ScaledRgb(nn.Module):
         """Colour [N, C, S, S]: [N, 3, S, S] float32; arguments as of `ToRgb`."""
         weight = (self.style(w)[:, None] * self.weight).to(x.dtype)  # [N, 3, C]
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # [N, S S, C], dense in a channels-last map
-        y = (pixels @ weight.mT).float() + self.bias
+        y = (pixels @ weight.transpose(1, 2)).float() + self.bias
         y = y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
         return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)
