@@ -8,21 +8,28 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ....kernels import blur_noise_act
-from .case import Case, random_map, shape_name, tolerance_of
+from .case import ORDERS, Case, random_map, shape_name, tolerance_of
 
 __all__ = ["cases"]
 
+_PLANE, _PIXEL = ORDERS
+
 
 def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """Yield the layers of 64, 128 and 256 pixels a side, for CPUs, which alone have a kernel."""
+    """Yield the layers of 64 and 256 pixels a side, for CPUs, which alone have a kernel; maps by plane are copied."""
     if device.type != "cpu":
         return
-    for channels, side in ((256, 64), (128, 128), (64, 256)):
-        shape = (1, channels, side + 1, side + 1)
+    for samples, channels, side, order in (
+        (1, 256, 64, _PLANE),
+        (1, 256, 64, _PIXEL),
+        (2, 64, 256, _PLANE),
+        (2, 64, 256, _PIXEL),
+    ):
+        shape = (samples, channels, side + 1, side + 1)
 
-        def inputs(shape: tuple[int, ...] = shape) -> Any:
+        def inputs(shape: tuple[int, ...] = shape, order: torch.memory_format = order) -> Any:
             n, c, h, w = shape
-            x = random_map(shape, dtype, device, torch.channels_last)
+            x = random_map(shape, dtype, device, order)
             return x, *(torch.randn(size, device=device) for size in ([c], [n, c], [n, 1, h - 1, w - 1], [1]))
 
         def call(x: Tensor, bias: Tensor, factor: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
@@ -35,8 +42,8 @@ def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
             y = F.conv2d(x, filters, padding=1, groups=x.shape[1]) * factor[:, :, None, None]
             return F.leaky_relu(y + noise * strength + bias[:, None, None], 0.2) * 2**0.5
 
-        size = channels * (side**2 + (side + 1) ** 2) * dtype.itemsize
+        size = samples * (channels * (side**2 + (side + 1) ** 2) * dtype.itemsize + 4 * side**2)
         yield Case(
-            "blur_noise_act", shape_name(shape, torch.channels_last), inputs, call, eager, size + 4 * side**2,
-            tolerance_of(dtype), by_pixel=True,
+            "blur_noise_act", shape_name(shape, order), inputs, call, eager, size, tolerance_of(dtype),
+            by_pixel=order == _PIXEL,
         )  # fmt: skip
