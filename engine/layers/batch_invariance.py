@@ -99,7 +99,7 @@ class _StyleConv(_Pairs, StyleConv):
     pass
 
 
-class _SpreadConv(_Pairs, SpreadConv):
+class _SpreadConv(_Pairs, SpreadConv):  # type: ignore[misc]
     pass
 
 

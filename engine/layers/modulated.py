@@ -161,7 +161,7 @@ class StyleConv(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1, bias=False)
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:  # type: ignore[override]
         """Convolve [N, C, H, W] under [N, C] to [N, K, H, W]."""
         return super().forward(x * style.to(x.dtype)[:, :, None, None])
 
@@ -265,6 +265,6 @@ class ScaledRgb(nn.Module):
         """Colour [N, C, S, S]: [N, 3, S, S] float32; arguments as of `ToRgb`."""
         weight = (self.style(w)[:, None] * self.weight).to(x.dtype)  # [N, 3, C]
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # [N, S S, C], dense in a channels-last map
-        y = (pixels @ weight.mT).float() + self.bias
+        y = (pixels @ weight.transpose(1, 2)).float() + self.bias
         y = y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
         return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)

@@ -191,8 +191,7 @@ class StyledWinogradConv(WinogradConv):
         self, x: Tensor, style: Tensor, bias: Tensor, noise: Tensor, strength: Tensor, **last: Any
     ) -> Tensor:  # fmt: skip
         """Convolve, add the bias and the noise, and activate; further options are those of `winograd_conv`."""
-        more = {"style": style, "noise": noise, "strength": strength}
-        return winograd_conv(x, self.matrices, self.outputs, bias, **more, **last)
+        return winograd_conv(x, self.matrices, self.outputs, bias, style=style, noise=noise, strength=strength, **last)
 
 
 class JoinedWinogradConv(WinogradConv):

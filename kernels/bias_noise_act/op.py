@@ -218,10 +218,10 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     if torch.is_grad_enabled() or differentiated(gradient):  # the gradients are to be differentiated
 
         def again(*inputs: Tensor) -> Tensor:
-            five: list[Any] = [None] * 5
-            for k, t in zip(given, inputs, strict=True):
-                five[k] = t
-            return bias_noise_act_reference(*five, ctx.slope, ctx.gain, ctx.clamp)
+            five = dict(zip(given, inputs, strict=True))
+            x, bias, noise, strength, factor = (five.get(k) for k in range(5))
+            assert x is not None and bias is not None
+            return bias_noise_act_reference(x, bias, noise, strength, factor, ctx.slope, ctx.gain, ctx.clamp)
 
         gradients = reference_gradients(again, [tensors[k] for k in given], [needed[k] for k in given], gradient)
         for k, t in zip(given, gradients, strict=True):
@@ -243,11 +243,12 @@ def _gradients(gradient: Tensor, tensors: list[Any], factor: Tensor | None, ctx:
         return _four(_bias_noise_act_backward(gradient, x, *others, ctx.slope, ctx.gain, ctx.backend))
     wide = x.to(torch.promote_types(x.dtype, torch.float32)) if factor is None else scaled(x, factor)
     gradient = gradient.to(wide.dtype)
-    widened = [None if t is None else t.to(wide.dtype) for t in others]
+    bias, noise, strength = (None if t is None else t.to(wide.dtype) for t in others)
+    assert bias is not None
     if ctx.clamp is not None:
-        y = bias_noise_act_reference(wide, *widened, None, ctx.slope, ctx.gain, None)
+        y = bias_noise_act_reference(wide, bias, noise, strength, None, ctx.slope, ctx.gain, None)
         gradient = gradient.masked_fill(outside(y, ctx.clamp), 0.0)
-    dx, *rest = _bias_noise_act_backward(gradient, wide, *widened, ctx.slope, ctx.gain, ctx.backend)
+    dx, *rest = _bias_noise_act_backward(gradient, wide, bias, noise, strength, ctx.slope, ctx.gain, ctx.backend)
     rest = [t.to(given.dtype) for t, given in zip(rest, others, strict=False)]  # noise and strength may be missing
     return _four([dx if factor is not None else dx.to(x.dtype), *rest])
 

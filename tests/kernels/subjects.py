@@ -113,11 +113,11 @@ def scaled_bias_noise_act(noisy: bool) -> Subject:
 
 def blur_noise_act() -> Subject:
     def arranged(function: Any) -> Any:
-        return lambda x, bias, factor, *others, **how: function(x, bias, *others, factor=factor, clamp=1.5, **how)
+        def called(x: Tensor, bias: Tensor, factor: Tensor, noise: Tensor, strength: Tensor, **how: Any) -> Tensor:
+            specks = noise[:, :, : x.shape[2] - 1, : x.shape[3] - 1]
+            return function(x, bias, specks, strength, factor=factor, clamp=1.5, **how)
 
-    def fitting(tensors: list[Tensor]) -> list[Tensor]:
-        x, bias, factor, noise, strength = tensors
-        return [x, bias, factor, noise[:, :, : x.shape[2] - 1, : x.shape[3] - 1], strength]
+        return called
 
     own = MAPS | {
         "sizes": [(1, 1, 2, 2), (2, 3, 5, 7), (1, 2, 33, 35), (3, 1, 2, 9), (1, 300, 3, 20)],
@@ -131,8 +131,7 @@ def blur_noise_act() -> Subject:
         name="blur_noise_act",
         call=arranged(kernels.blur_noise_act),
         textbook=arranged(textbook.blur_noise_act),
-        shapes=lambda n, c, h, w: [(n, c, h, w), (c,), (n, c), (n, 1, h - 1, w - 1), ()],
-        refit=fitting,
+        shapes=lambda n, c, h, w: [(n, c, h, w), (c,), (n, c), (n, 1, h + 9, w + 9), ()],  # layouts change sides
         triton=False,
         equal=("native",),
         by_pixel=True,
@@ -437,32 +436,31 @@ def styled_winograd_conv(transposed: bool) -> Subject:
         return (n, k, 2 * h + 1, 2 * w + 1) if transposed else (n, k, h, w)
 
     def shapes(n: int, c: int, k: int, h: int, w: int) -> list[Size]:
-        rows, columns = result(n, c, k, h, w)[2:]
         kernel = (1, c, k, 3, 3) if transposed else (1, k, c, 3, 3)
-        return [(n, c, h, w), kernel, (k,), (n, c), (n, k), (1, n, 1, rows, columns), (1,)]
+        return [(n, c, h, w), kernel, (k,), (n, c), (n, k), (n, 1, 2 * h + 19, 2 * w + 19), (1,)]
 
     def scaled(tensors: list[Tensor]) -> list[Tensor]:
         x, weight, bias, style, factor, noise, strength = tensors
         return [x, weight / (9 * x.shape[1]) ** 0.5, bias, 1 + style / 4, 1 + factor / 4, noise, strength]
 
-    def fitting(tensors: list[Tensor]) -> list[Tensor]:
-        """The noise has no batch of its own, so that a map's layout does not change it; here it gets its sides."""
-        x, weight, bias, style, factor, noise, strength = tensors
-        rows, columns = result(1, 1, 1, *x.shape[2:])[2:]
-        return [x, weight, bias, style, factor, noise[..., :rows, :columns], strength]
+    def cut(function: Any) -> Any:
+        """Layouts change the sides of maps, so the noise is larger than the result."""
 
-    def unwrapped(function: Any) -> Any:
-        return lambda *tensors, **how: function(*tensors[:5], tensors[5][0], tensors[6], **how)
+        def called(x: Tensor, weight: Tensor, *others: Tensor, **how: Any) -> Tensor:
+            *rows, noise, strength = others
+            high, wide = result(1, 1, 1, *x.shape[2:])[2:]
+            return function(x, weight, *rows, noise[:, :, :high, :wide], strength, **how)
+
+        return called
 
     channels, sides = st.integers(1, 40), st.integers(1, 12)
     return Subject(
         name=f"winograd_conv {'3x3 transposed' if transposed else 'styled'}",
-        call=unwrapped(call),
-        textbook=unwrapped(partial(textbook.styled_conv, transposed=transposed)),
+        call=cut(call),
+        textbook=cut(partial(textbook.styled_conv, transposed=transposed)),
         shapes=shapes,
         typed=2,
         finish=scaled,
-        refit=fitting,
         sizes=sizes_of_tiles(1),
         deep=[(2, 33, 3, 5, 7)],
         shared=[(2, 12, 40, 33, 34), (3, 150, 96, 9, 11)],
