@@ -108,8 +108,8 @@ def doubles(layer: nn.ConvTranspose2d) -> bool:
 def spread_phases(layer: SpreadConv) -> "SpreadPhases":
     """Rewrite a styled transposed convolution as one 2x2 convolution that makes four phases.
 
-    y[2h] = w2 x[h - 1] + w0 x[h] and y[2h + 1] = w1 x[h]. Taps that are zero are multiplied too, 16 in place of 9, so it is
-    for graphs that no library builds otherwise.
+    y[2h] = w2 x[h - 1] + w0 x[h] and y[2h + 1] = w1 x[h]. Taps that are zero are multiplied too, 16 in
+    place of 9, so it is for graphs that no library builds otherwise.
 
     Args:
         layer: 3x3, stride 2, unpadded; it is not changed.
