@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from zellige.errors import ZelligeError
 
 from .bench import bench
+from .convert import convert
 from .edit import WithEdit
 from .evaluate import evaluate
 from .export import export
@@ -46,7 +47,7 @@ def make_app() -> typer.Typer:
     for task in task_verbs():
         app.command(task.name, help=task.help, short_help=task.line, rich_help_panel=task.panel)(task.run)
     _add(app, "Train and judge", train, evaluate)
-    _add(app, "Export", export)
+    _add(app, "Export", convert, export)
     app.add_typer(bench, name="bench", rich_help_panel="Measure")
     return app
 

@@ -3,6 +3,7 @@
 try:
     from .affine_relu import affine_relu, affine_relu_rows
     from .bias_noise_act import bias_noise_act
+    from .blur_noise_act import blur_noise_act
     from .feather_blend import feather_blend
     from .fir_resample import fir_resample
     from .glu_layer_norm import glu_layer_norm
@@ -28,6 +29,7 @@ __all__ = [
     "affine_relu_rows",
     "available_backends",
     "bias_noise_act",
+    "blur_noise_act",
     "feather_blend",
     "fir_resample",
     "glu_layer_norm",

@@ -28,8 +28,10 @@ def bias_noise_act(
     bias: Tensor,
     noise: Tensor | None,
     strength: float,
+    factor: Tensor | None,
     slope: float,
     gain: float,
+    clamp: float,
     y: Tensor,
     channels_last: bool,
 ) -> None: ...
@@ -45,6 +47,17 @@ def bias_noise_act_backward(
     dbias: Tensor,
     over_channels: Tensor | None,
     channels_last: bool,
+) -> None: ...
+def blur_noise_act(
+    x: Tensor,
+    bias: Tensor,
+    noise: Tensor | None,
+    strength: float,
+    factor: Tensor | None,
+    slope: float,
+    gain: float,
+    clamp: float,
+    y: Tensor,
 ) -> None: ...
 def feather_blend(
     patches: Tensor, positions: Tensor, window_rows: Tensor, window_columns: Tensor, picture: Tensor
@@ -93,6 +106,10 @@ def has_bfloat16_dot() -> bool: ...
 def winograd_conv(
     x: list[Tensor],
     u: Tensor,
+    style: Tensor | None,
+    factor: Tensor | None,
+    noise: Tensor | None,
+    strength: float,
     bias: Tensor | None,
     y: Tensor,
     kind: int,
@@ -100,4 +117,6 @@ def winograd_conv(
     replicate: bool,
     crop: int,
     slope: float,
+    gain: float,
+    clamp: float,
 ) -> None: ...

@@ -21,6 +21,10 @@ from zellige.engine.systems.key_patch.networks import KeyPatchNetworks
 from zellige.engine.systems.onegan.config import OneGanConfig
 from zellige.engine.systems.onegan.model import PREFIX
 from zellige.engine.systems.onegan.networks import OneGanNetworks
+from zellige.engine.systems.rearranger.config import RearrangerConfig
+from zellige.engine.systems.rearranger.networks import RearrangerNetworks
+from zellige.engine.systems.stylegan2.config import StyleGan2Config
+from zellige.engine.systems.stylegan2.generator import Generator as StyleGan2Generator
 from zellige.training.systems import RECIPES
 from zellige.training.systems.coco_gan.recipe import CocoGanRecipe
 
@@ -94,6 +98,19 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         if value.is_floating_point()
     }
     write_checkpoint(keys, tensors, system="key-patch", config=small.model_dump(mode="json"))
+    wide = StyleGan2Config(channels=(8, 8, 8, 8, 8), z_dim=8, w_dim=8)
+    layout = RearrangerConfig(generator=wide, split=32, width=8, key_width=8)
+    for name, system, chosen, networks in (
+        ("faces", "stylegan2", wide, {"generator": StyleGan2Generator(wide)}),
+        ("rearranger", "rearranger", layout, {"networks": RearrangerNetworks(layout)}),
+    ):
+        names[f'"runs/{name}/model.safetensors"'] = path = folder / f"{name}.safetensors"
+        tensors = {
+            f"{part}.{inner}": value
+            for part, network in networks.items()
+            for inner, value in network.state_dict().items()
+        }
+        write_checkpoint(path, tensors, system=system, config=chosen.model_dump(mode="json"))
     return names
 
 

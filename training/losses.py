@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Adversarial", "critic_loss", "generator_loss", "gradient_penalty"]
+__all__ = ["Adversarial", "critic_loss", "generator_loss", "gradient_penalty", "logistic"]
 
 Adversarial = Literal["wasserstein", "hinge"]
 
@@ -28,6 +28,17 @@ def critic_loss(kind: Adversarial, real: Tensor, fake: Tensor) -> Tensor:
 def generator_loss(fake: Tensor) -> Tensor:
     """Return the generator's loss, which is -E[fake] for both kinds, from critic values [N]."""
     return -fake.mean()
+
+
+def logistic(logits: Tensor, real: bool) -> Tensor:
+    """-log D, or -log(1 - D), mean over the batch; 0.69 if D is 1/2 everywhere.
+
+    Args:
+        logits: of D, [N].
+        real: whether D should take them for real.
+    Source: Goodfellow et al. 2014, the non-saturating form.
+    """
+    return F.softplus(-logits if real else logits).mean()
 
 
 def gradient_penalty(

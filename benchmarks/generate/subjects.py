@@ -92,6 +92,10 @@ def random_networks(name: str, **fields: Any) -> tuple[nn.Module, Any]:
         networks = system.part("model").build(config)
     networks = _drawn(networks.to_empty(device="cpu"))
     fill_constants(networks)
+    for part in networks.modules():
+        for_inference = getattr(part, "scale_activations", None)
+        if for_inference is not None:
+            for_inference()
     return networks, config
 
 
@@ -121,4 +125,6 @@ def _drawn(network: NetworkT) -> NetworkT:
             nn.init.normal_(statistics, std=0.1, generator=random)
         elif name.endswith("running_var"):
             nn.init.uniform_(statistics, 0.5, 1.5, generator=random)
+        elif statistics.is_floating_point():  # noise and mean styles; constants are filled in afterwards
+            nn.init.normal_(statistics, generator=random)
     return network

@@ -30,7 +30,10 @@ __all__ = [
     "DuplicateKeyError",
     "EmptyFileError",
     "EngineFileError",
+    "ForbiddenNameError",
+    "ForeignContentError",
     "ForeignFileError",
+    "ForeignKeysError",
     "FormatVersionError",
     "HeaderEncodingError",
     "HeaderLengthError",
@@ -51,6 +54,7 @@ __all__ = [
     "PictureFileError",
     "PointerFileError",
     "PrefixedNamesError",
+    "ReadingLimitError",
     "SurrogateError",
     "TensorDtypeError",
     "TensorEntryError",
@@ -59,8 +63,10 @@ __all__ = [
     "TensorOverlapError",
     "TensorShapeError",
     "TruncatedFileError",
+    "UnconvertibleError",
     "UnexpectedTensorError",
     "UnknownDtypeError",
+    "UnknownLayoutError",
     "UnreadableFileError",
     "WebPageError",
 ]
@@ -168,3 +174,30 @@ class NotFiniteError(CheckpointError):
 
 class AllocationError(CheckpointError):
     """The configuration asks for more weights than the file holds, or more memory than the device has."""
+
+
+# Weights that another program wrote.
+
+
+class ForbiddenNameError(CheckpointError):
+    """A pickle names a class or function that weights have no need of; nothing of it was called."""
+
+
+class ForeignContentError(CheckpointError):
+    """The content is damaged, or it is no tensors and plain values."""
+
+
+class ReadingLimitError(CheckpointError):
+    """Reading takes more memory, time or depth than a file of this size should need."""
+
+
+class UnknownLayoutError(CheckpointError):
+    """No system knows the names of the tensors."""
+
+
+class UnconvertibleError(CheckpointError):
+    """A system knows the names, and its networks cannot compute what these weights are for."""
+
+
+class ForeignKeysError(CheckpointError):
+    """Tensors of a known layout are missing, unexpected or of another shape; the message lists their keys."""

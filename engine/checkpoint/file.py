@@ -26,6 +26,7 @@ __all__ = [
     "Header",
     "TensorInfo",
     "check_allocation",
+    "check_suffix",
     "check_tensors",
     "read_header",
     "read_tensors",
@@ -119,8 +120,7 @@ def write_checkpoint(
         OutputError: the file cannot be written.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise OutputError(f"{path} cannot be written: checkpoints end in .safetensors; change the name.")
+    check_suffix(path)
     document = {
         "format_version": FORMAT_VERSION,
         "system": system,
@@ -144,6 +144,16 @@ def write_checkpoint(
     content = safetensors.torch.save(copies, metadata)
     parse_header(io.BytesIO(content), len(content), path)
     write_file(path, content)
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a name that checkpoints do not have.
+
+    Raises:
+        OutputError: the name does not end in .safetensors.
+    """
+    if path.suffix != ".safetensors":
+        raise OutputError(f"{path} cannot be written: checkpoints end in .safetensors; change the name.")
 
 
 def validated(header: Header, model: type[_ModelT]) -> _ModelT:

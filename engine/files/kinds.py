@@ -7,7 +7,7 @@ from zellige.errors import CheckpointError
 
 from . import faults
 
-__all__ = ["ONNX", "PICKLE", "SAFETENSORS", "START_BYTES", "Kind", "kind_of"]
+__all__ = ["ONNX", "PICKLE", "SAFETENSORS", "START_BYTES", "ZIPPED", "Kind", "kind_of"]
 
 START_BYTES = 512  # the bytes at a file's beginning from which its format is told
 
@@ -27,9 +27,9 @@ class Kind:
     fault: type[CheckpointError] = faults.OtherFormatError
 
 
-_CONVERT = "convert it with safetensors.torch.save_file on a machine you trust"
+_CONVERT = "turn weights of a known program into a model with: zellige convert FILE --out model.safetensors"
 PICKLE = Kind("a pickle, which can run code when it is opened", _CONVERT, faults.PickleRefusedError)
-_ZIPPED = Kind(
+ZIPPED = Kind(
     "a ZIP archive, in which torch.save keeps a pickle, which can run code when it is opened", _CONVERT,
     faults.PickleRefusedError,
 )  # fmt: skip
@@ -65,7 +65,7 @@ def _picture(name: str) -> Kind:
 # The place of the bytes, the bytes, and the format that they tell.
 _SIGNATURES: tuple[tuple[int, bytes, Kind], ...] = (
     (1, b"trt", _ENGINE),
-    (0, b"PK\x03\x04", _ZIPPED),
+    (0, b"PK\x03\x04", ZIPPED),
     *((0, bytes((0x80, protocol)), PICKLE) for protocol in range(2, 6)),
     (0, b"version https://git-lfs", _POINTER),
     (0, b"\x89HDF\r\n\x1a\n", Kind("an HDF5 file, as Keras writes", _NAME_MODEL)),

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from .batch_parts import is_written
 from .convolutions import CodedConv, PaddedConv, UpConv
+from .modulated import SpreadConv, StyleConv
 from .norms import MapNorm
 
 __all__ = ["BatchInvariantLinear", "BatchInvariantPointConv", "make_batch_invariant"]
@@ -94,6 +95,14 @@ class _CodedConv(_Pairs, CodedConv):
     pass
 
 
+class _StyleConv(_Pairs, StyleConv):
+    pass
+
+
+class _SpreadConv(_Pairs, SpreadConv):  # type: ignore[misc]
+    pass
+
+
 class _MapNorm(MapNorm):
     def forward(self, x: Tensor) -> Tensor:
         norm = super().forward
@@ -106,6 +115,8 @@ _FORMS: dict[type[nn.Module], type[nn.Module]] = {
     PaddedConv: _PaddedConv,
     UpConv: _UpConv,
     CodedConv: _CodedConv,
+    StyleConv: _StyleConv,
+    SpreadConv: _SpreadConv,
     MapNorm: _MapNorm,
 }
 

@@ -1,6 +1,6 @@
 """Casts the layers of a network that do nearly all of its work to bfloat16 or float16."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -24,7 +24,10 @@ def cast_maps(network: Network, dtype: torch.dtype) -> Network:
     Returns:
         the same network.
     """
+    part: Any
     for part in network.modules():
         if isinstance(part, _OF_MAPS):
             part.to(dtype)
+        if hasattr(part, "cast_maps"):  # a network that begins with a map of its own
+            part.cast_maps(dtype)
     return network

@@ -13,11 +13,12 @@ from torch import nn
 
 from ...kernels.winograd_conv.op import native_dtypes
 from ..layers.convolutions import CodedConv, JoinedConvTranspose2d, PaddedConv, UpConv
+from ..layers.modulated import SpreadConv, StyleConv
 from .constant_channels import constant_channels
 from .convolution import plain
-from .up_conv import doubles, transposed_phases, up_conv
+from .up_conv import doubles, spread_phases, transposed_phases, up_conv
 from .whole_map import covers, whole_map
-from .winograd import halves, strided_winograd, winograd
+from .winograd import halves, strided_winograd, styled_winograd, winograd
 
 __all__ = ["forms", "graph_form"]
 
@@ -45,6 +46,10 @@ class _Form:
 
 def _always(layer: nn.Conv2d) -> bool:
     return True
+
+
+def _never(layer: nn.Module) -> bool:
+    return False
 
 
 def _tiles(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
@@ -111,6 +116,11 @@ _FORMS: dict[type[nn.Module], tuple[_Form, ...]] = {
     ),
     nn.ConvTranspose2d: (*_TRANSPOSED, _WHOLE_MAP_TRANSPOSED),
     JoinedConvTranspose2d: _TRANSPOSED,
+    StyleConv: (_Form("winograd", styled_winograd, _tiles),),
+    SpreadConv: (
+        *(_Form(f"winograd, {k} x {k}", partial(styled_winograd, cells=k), _tiles) for k in (2, 1)),
+        _Form("phases", spread_phases, _never, _unbuilt),
+    ),
     CodedConv: (
         _Form("constant channels", lambda layer: constant_channels(plain(layer), layer.code), _always, _always),
         _Form("constant channels, winograd", lambda layer: winograd(plain(layer), code=layer.code), _tiles),

@@ -29,16 +29,27 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zellige.errors import ShapeError
 
 from ...kernels.op.layout import is_channels_last
 from ..layers.batch_parts import is_written
 from ..layers.convolutions import JoinedConvTranspose2d
+from ..layers.modulated import SpreadConv
 from .convolution import Convolution, Mode, bordered, conv2d, fill, read_conv, require_plain
 from .fold_weight import fold_weight
 
-__all__ = ["JoinedPhaseUpConv", "PhaseUpConv", "TransposedUpConv", "doubles", "transposed_phases", "up_conv"]
+__all__ = [
+    "JoinedPhaseUpConv",
+    "PhaseUpConv",
+    "SpreadPhases",
+    "TransposedUpConv",
+    "doubles",
+    "spread_phases",
+    "transposed_phases",
+    "up_conv",
+]
 
 
 @torch.no_grad()
@@ -91,6 +102,37 @@ def doubles(layer: nn.ConvTranspose2d) -> bool:
     """Whether a transposed convolution is one that `transposed_phases` takes."""
     shape = (layer.kernel_size, layer.stride, layer.padding, layer.output_padding, layer.dilation)
     return shape == ((4, 4), (2, 2), (1, 1), (0, 0), (1, 1)) and layer.groups == 1
+
+
+@torch.no_grad()
+def spread_phases(layer: SpreadConv) -> "SpreadPhases":
+    """Rewrite a styled transposed convolution as one 2x2 convolution that makes four phases.
+
+    y[2h] = w2 x[h - 1] + w0 x[h] and y[2h + 1] = w1 x[h]. Taps that are zero are multiplied too, 16 in
+    place of 9, so it is for graphs that no library builds otherwise.
+
+    Args:
+        layer: 3x3, stride 2, unpadded; it is not changed.
+    """
+    weight = layer.weight.detach().transpose(0, 1)  # [K, C, 3, 3]
+    padded = F.pad(weight, (0, 1, 0, 1))  # tap 3 is zero
+    taps = torch.tensor([[2, 0], [3, 1]], device=weight.device)  # of the kernel, by phase and place
+    phases = padded[:, :, taps][..., taps].permute(0, 2, 4, 1, 3, 5).flatten(0, 2)  # [K i j, C, a, b]
+    return SpreadPhases(conv2d(phases, None, 1, layer))
+
+
+class SpreadPhases(nn.Module):
+    """One 2x2 convolution of style times map, whose phases are interleaved; `spread_phases` makes it."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+        self.eval()
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Convolve [N, C, H, W] under [N, C] to [N, K, 2H + 1, 2W + 1]."""
+        phases = self.conv(x * style.to(x.dtype)[:, :, None, None])
+        return F.pixel_shuffle(phases, 2)[:, :, :-1, :-1]
 
 
 class PhaseUpConv(nn.Module):

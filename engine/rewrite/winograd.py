@@ -24,7 +24,7 @@ call.
 Source: Winograd 1980; Lavin & Gray 2016.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,12 +33,16 @@ from zellige.errors import ShapeError
 
 from ...kernels import winograd_conv, winograd_weight
 from ..layers.convolutions import JoinedConvTranspose2d
+from ..layers.modulated import SpreadConv, StyleConv
 from .constant_channels import constant_channels
 from .convolution import read_conv, require_plain
 from .fold_weight import fold_weight
 from .up_conv import doubles
 
-__all__ = ["JoinedWinogradConv", "WinogradConv", "halves", "strided_winograd", "take_in_activations", "winograd"]
+__all__ = [
+    "JoinedWinogradConv", "StyledWinogradConv", "WinogradConv", "halves", "strided_winograd", "styled_winograd",
+    "take_in_activations", "winograd",
+]  # fmt: skip
 
 
 @torch.no_grad()
@@ -93,6 +97,18 @@ def strided_winograd(layer: nn.Conv2d | nn.ConvTranspose2d, cells: Literal[1, 2,
     bias = None if trained.bias is None else trained.bias.detach()
     kind = JoinedWinogradConv if isinstance(layer, JoinedConvTranspose2d) else WinogradConv
     return kind(matrices, trained.out_channels, bias, None, "zeros", 0)
+
+
+@torch.no_grad()
+def styled_winograd(layer: StyleConv | SpreadConv, cells: Literal[1, 2] | None = None) -> "StyledWinogradConv":
+    """Rewrite a convolution of StyleGAN2, which scales its input by a style; it is not changed.
+
+    Args:
+        layer: 3x3, zero-padded by one cell, or transposed of stride 2.
+        cells: of a transposed one, as of `strided_winograd`.
+    """
+    matrices = winograd_weight(layer.weight.detach(), transposed=isinstance(layer, SpreadConv), cells=cells)
+    return StyledWinogradConv(matrices, layer.out_channels, None, None, "zeros", 0)
 
 
 def take_in_activations(network: nn.Module) -> None:
@@ -162,6 +178,20 @@ class WinogradConv(nn.Module):
         return winograd_conv(
             x, self.matrices, self.outputs, bias, padding=self.padding, crop=self.crop, slope=self.slope
         )
+
+
+class StyledWinogradConv(WinogradConv):
+    """The same of style times map, with what follows it in StyleGAN2 if it is asked for."""
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:  # type: ignore[override]
+        """Convolve [N, C, H, W] under styles [N, C]; the result is channels-last."""
+        return winograd_conv(x, self.matrices, self.outputs, style=style)
+
+    def finished(
+        self, x: Tensor, style: Tensor, bias: Tensor, noise: Tensor, strength: Tensor, **last: Any
+    ) -> Tensor:  # fmt: skip
+        """Convolve, add the bias and the noise, and activate; further options are those of `winograd_conv`."""
+        return winograd_conv(x, self.matrices, self.outputs, bias, style=style, noise=noise, strength=strength, **last)
 
 
 class JoinedWinogradConv(WinogradConv):

@@ -9,7 +9,7 @@ from .system import System
 
 __all__ = ["SYSTEMS", "all_systems", "system_of"]
 
-SYSTEMS = ("coco-gan", "key-patch", "onegan")
+SYSTEMS = ("coco-gan", "key-patch", "onegan", "rearranger", "stylegan2")
 
 
 @cache

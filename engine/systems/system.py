@@ -6,6 +6,7 @@ Declarations import only pydantic, because the command reads all of them for its
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -96,6 +97,10 @@ class System:
     def part(self, name: str) -> ModuleType:
         """Import one file of the system: "config", "model", "graphs" or "convert"."""
         return import_module(f".{self.folder}.{name}", __package__)
+
+    def has(self, name: str) -> bool:
+        """Tell whether the system has this file; not all have "convert"."""
+        return find_spec(f".{self.folder}.{name}", __package__) is not None
 
     def task(self, name: str) -> Task:
         """The task of this name.

@@ -1,6 +1,8 @@
 // The map and the noise as both passes of bias_noise_act see them, and how they take pixels of few channels.
 #pragma once
 
+#include <vector>
+
 #include "cpu/native.hpp"
 
 namespace zellige {
@@ -9,7 +11,15 @@ constexpr std::int64_t most = Slice<bfloat16>::most;
 
 struct Act {
     float slope, gain;
+    float clamp = std::numeric_limits<float>::infinity();  // bound of the result, which changes nothing if infinite
 };
+
+// A comparison with NaN is false, so NaN is multiplied by the slope, is not clamped, and stays NaN.
+ZELLIGE_INLINE float act(float value, Act by) {
+    const float y = by.gain * (value >= 0.0f ? value : by.slope * value);
+    const float below = y > by.clamp ? by.clamp : y;
+    return below < -by.clamp ? -by.clamp : below;
+}
 
 struct Map {
     std::int64_t samples, channels, pixels;
@@ -23,6 +33,20 @@ struct Noise {
     const float *at(std::int64_t sample, std::int64_t pixel) const {
         return values ? values + sample * stride + pixel : nullptr;
     }
+};
+
+// A factor for each channel of each sample. Without any they are 1, which changes no bit of a product.
+class Factors {
+  public:
+    Factors(const float *values, std::int64_t channels)
+        : values_(values), ones_(values ? 0 : static_cast<std::size_t>(channels), 1.0f), channels_(channels) {}
+
+    const float *of(std::int64_t sample) const { return values_ ? values_ + sample * channels_ : ones_.data(); }
+
+  private:
+    const float *values_;
+    std::vector<float> ones_;
+    std::int64_t channels_;
 };
 
 // Pixels with fewer channels than this are taken together, as many as a slice holds, with a row of biases and a row of

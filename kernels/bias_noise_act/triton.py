@@ -20,16 +20,18 @@ def bias_noise_act_triton(
     bias: Tensor,
     noise: Tensor | None,
     strength: Tensor | None,
+    factor: Tensor | None,
     y: Tensor,
     slope: float,
     gain: float,
+    clamp: float,
     channels_last: bool,
 ) -> None:
-    """Compute y from a packed map; bias [C] and noise [N or 1, H * W] are contiguous and float32."""
+    """Compute y from a packed map; bias [C], noise [N or 1, H * W] and factor [N, C] are contiguous and float32."""
     n, channels, rows, columns = x.shape
     _forward[grid_of_tiles(n, channels, rows * columns)](
-        x, bias, noise, strength, y, slope, gain, channels, rows * columns, _noise_stride(noise),
-        NOISE=noise is not None, CHANNELS_LAST=channels_last, SIZE=size_class(x.numel()),
+        x, bias, noise, strength, factor, y, slope, gain, clamp, channels, rows * columns, _noise_stride(noise),
+        NOISE=noise is not None, FACTOR=factor is not None, CHANNELS_LAST=channels_last, SIZE=size_class(x.numel()),
         # Without fused multiply-adds the bits are the reference's. No time is lost, because memory is the limit.
         enable_fp_fusion=False,
     )  # fmt: skip
@@ -78,20 +80,23 @@ def _before_act(value, sample, pixel, pixels, noise, strength, noise_stride, b, 
     return value + b[None, :]
 
 
-@tuned_tiles("NOISE")
+@tuned_tiles("NOISE", "FACTOR")
 @triton.jit
 def _forward(
     x,
     bias,
     noise,
     strength,
+    factor,
     y,
     slope,
     gain,
+    clamp,
     channels,
     pixels,
     noise_stride,
     NOISE: tl.constexpr,
+    FACTOR: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     SIZE: tl.constexpr,
     VALUES: tl.constexpr,
@@ -105,8 +110,13 @@ def _forward(
     b = tl.load(bias + channel, mask=channel < channels, other=0.0)
     at = map_offsets(sample, pixel, channel, channels, pixels, CHANNELS_LAST)
     value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    if FACTOR:
+        value = tl.load(factor + sample * channels + channel, mask=channel < channels, other=0.0)[None, :] * value
     value = _before_act(value, sample, pixel, pixels, noise, strength, noise_stride, b, NOISE)
     value = gain * tl.where(value >= 0.0, value, slope * value)
+    # Comparisons leave NaN as it is, which maximum and minimum would not.
+    value = tl.where(value > clamp, clamp, value)
+    value = tl.where(value < -clamp, -clamp, value)
     tl.store(y + at, value.to(y.dtype.element_ty), mask=inside)
 
 
@@ -172,9 +182,13 @@ def _backward(
 
 
 def variants() -> Iterator[Variant]:
-    """Yield the variants to build ahead of time: bias_noise_act[_backward]_DTYPE_LAYOUT[_noise][_wide]."""
-    for (dtype, pointer), (layout, tile_of), noise in product(FLOATS.items(), LAYOUTS.items(), (False, True)):
-        name = f"{dtype}_{layout}{'_noise' if noise else ''}"
+    """Yield the variants to build ahead of time: bias_noise_act[_backward]_DTYPE_LAYOUT[_noise][_factor][_wide].
+
+    The backward pass has no factor, because op.py multiplies by it.
+    """
+    choices = product(FLOATS.items(), LAYOUTS.items(), (False, True), (False, True))
+    for (dtype, pointer), (layout, tile_of), noise, factor in choices:
+        name = f"{dtype}_{layout}{'_noise' if noise else ''}{'_factor' if factor else ''}"
         shared = {"bias": FP32, "slope": "fp32", "gain": "fp32", "noise_stride": "i32", **SIZES}
         constants: dict[str, int | bool | None] = {"NOISE": noise, **tile_of}
         if noise:
@@ -183,8 +197,13 @@ def variants() -> Iterator[Variant]:
             constants |= {"noise": None, "strength": None}
         along = [*(("bias", "channels") if layout == "channels_last" else ("pixels",))]
         along += ["noise", "noise_stride"] if noise else []
-        types = {"x": pointer, "y": pointer, **shared}
-        yield from with_wide(Variant(f"bias_noise_act_{name}", _forward, types, constants, TILES), "x", "y", *along)
+        types = {"x": pointer, "y": pointer, "clamp": "fp32", **shared} | ({"factor": FP32} if factor else {})
+        fixed = constants | {"FACTOR": factor} | ({} if factor else {"factor": None})
+        rows = ["factor"] if factor and layout == "channels_last" else []
+        forward = Variant(f"bias_noise_act_{name}", _forward, types, fixed, TILES)
+        yield from with_wide(forward, "x", "y", *along, *rows)
+        if factor:
+            continue
         maps = {"gradient": pointer, "x": pointer, "dx": pointer}
         types = {**maps, "dbias": FP32, "over_channels": FP32, "samples": "i32", **shared}
         walked = "pixels" if layout == "channels_last" else "channels"

@@ -14,6 +14,7 @@ from .library import kept_weights, rearrange_backward_library, rearrange_library
 from .reference import rearrange_backward_reference, rearrange_reference
 
 _WIDEST = 520  # 512 features, and a few columns that travel with them
+_QUERIES = 1024  # of a part in graphs
 
 
 def rearrange(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, *, backend: Backend | None = None) -> Tensor:
@@ -52,11 +53,24 @@ def rearrange(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, *, ba
         refuse("v", v, f"[N, S, Dv], Dv from 1 to {_WIDEST}")
     require("v", v, (*k.shape[:2], v.shape[2]), (q.dtype,), "k", k)
     if plain.this_thread.active:
+        if torch.compiler.is_exporting():
+            return _products(q, k, v, _factor(q, scale))
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
     if differentiated(q, k, v):
         return rearrange_reference(q, k, v, _factor(q, scale))
     keep = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     return _rearrange(q, k, v, scale, keep, backend)[0]
+
+
+def _products(q: Tensor, k: Tensor, v: Tensor, factor: float) -> Tensor:
+    """The result by plain products for a part of the queries at a time, for graphs.
+
+    TensorRT-RTX 1.7 builds no attention node in float32, with one head or with unequal widths, and ONNX Runtime 1.31
+    keeps the whole matrix of scores of one.
+    """
+    turned = k.mT
+    parts = [torch.softmax(part @ turned * factor, 2) @ v for part in q.split(_QUERIES, 1)]
+    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
 
 @torch.library.custom_op("zellige::rearrange", mutates_args=())

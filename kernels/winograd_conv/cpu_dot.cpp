@@ -61,10 +61,10 @@ void transform_dot(const Shape &shape, const bfloat16 *const *x, std::int64_t be
 }
 
 void multiply_dot(const Shape &shape, const bfloat16 *v, const Target *targets, std::int64_t count, std::int64_t plane,
-                  const bfloat16 *u, std::int64_t channel, std::int64_t blocks, const float *bias, float *m,
+                  const bfloat16 *u, std::int64_t channel, std::int64_t blocks, const Epilogue &last, float *m,
                   bfloat16 *y) {
     by_form(shape, [&](auto form) __attribute__((always_inline)) {
-        multiply_body<Dot, decltype(form)>(shape, v, targets, count, plane, u, channel, blocks, bias, m, y);
+        multiply_body<Dot, decltype(form)>(shape, v, targets, count, plane, u, channel, blocks, last, m, y);
     });
 }
 

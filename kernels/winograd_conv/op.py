@@ -8,11 +8,12 @@ from torch import Tensor
 
 from zellige.errors import ShapeError
 
+from ..bias_noise_act.op import flat, require_layer
 from ..op.dispatch import Backend, choose_backend
 from ..op.gradients import differentiated, no_derivative, refuse_derivative
 from ..op.layout import in_memory_order, packed
 from ..op.validation import FLOATING, dtype_name, refuse, require, require_same_device
-from .reference import winograd_conv_reference
+from .reference import finished, winograd_conv_reference
 from .weight import FORMS, LANES, Form
 
 _PADDINGS = ("zeros", "replicate")
@@ -27,10 +28,16 @@ def winograd_conv(
     *,
     padding: Literal["zeros", "replicate"] = "zeros",
     crop: int = 0,
+    style: Tensor | None = None,
+    factor: Tensor | None = None,
+    noise: Tensor | None = None,
+    strength: Tensor | None = None,
     slope: float = 1.0,
+    gain: float = 1.0,
+    clamp: float | None = None,
     backend: Backend | None = None,
 ) -> Tensor:
-    """Convolve in fewer multiplications: 3x3, 3x3 on the map up-sampled by 2, or 4x4 of stride 2, transposed too.
+    """Convolve in fewer multiplications: 3x3, 3x3 on the map up-sampled by 2, or of stride 2 and transposed.
 
     y = A' [(G g G') * (B' d B)] A for each 2x2 pixels of the result, where d are the 4x4 pixels that they depend on:
     16 multiplications an input instead of 36. If the map is up-sampled, they depend on 3x3 pixels of the small map
@@ -46,6 +53,12 @@ def winograd_conv(
         m0 = a (p - r), m1 = (a + b) / 2 (q + r), m2 = (a - b) / 2 (r - q), m3 = b (q - s),
 
     16 multiplications instead of 36. Tiles of two results take 9 instead of 16, and tiles of one are the direct sum.
+
+    A transposed 3x3 kernel (a, b, c) of stride 2 makes c p + a q of neighbours (p, q), and b q beside it. Tiles of two
+    cells take c (p - q), (a + c) q, a (r - q), b q and b r: 25 multiplications instead of 36.
+
+    At last y = gain * lrelu(factor[n,k] * y + bias + strength * noise), limited to [-clamp, clamp], where y is the
+    convolution of style[n,c] * x.
 
     Sums and products are float32 or wider; the transformed input is rounded to x's dtype. Errors are root mean square,
     for 32 to 512 channels. In float32 a 3x3 kernel has 0.57 to 0.68 of the error of a direct sum that adds one product
@@ -68,16 +81,24 @@ def winograd_conv(
         padding: of one pixel: "zeros", or "replicate", which repeats the border and is for 3x3 kernels alone. A
             transposed convolution with a padding of 1 cuts one pixel off every side, as in torch.
         crop: pixels to cut off every side of the result; without up-sampling, 1 is a convolution without padding.
-            At least one pixel must be left. 0 for 4x4 kernels.
+            At least one pixel must be left. 0 for kernels of stride 2.
+        style: [N, C] factors of the input, float32 or x's dtype; None for 1.
+        factor: [N, K] factors of the sums, float32 or x's dtype; None for 1.
+        noise: [N, 1, rows, columns] of the result, or [1, 1, rows, columns] for all samples; float32 or x's dtype; or
+            None.
+        strength: [] or [1], float32 or x's dtype; None if noise is None.
         slope: numbers below 0 are multiplied by it at last, before the result is rounded: 0 for a ReLU, 0.2 for a
             leaky one, 1 for none; from 0 to 1.
+        gain: factor behind the activation.
+        clamp: bound of the result, above 0; None for none.
         backend: forces "native" (float32, and bfloat16 if the processor multiplies in it) or "reference"; None
             takes the best one.
 
     Returns:
         [N, K, H - 2 crop, W - 2 crop], with up-sampling [N, K, 2H - 2 crop, 2W - 2 crop]; [N, K, H / 2, W / 2] for a
-        4x4 kernel, rounded down, and [N, K, 2H, 2W] for a transposed one; x's dtype, always channels-last. NaN and
-        infinities reach the pixels that read them and no others. With tiles of 3 cells they may reach all pixels of
+        4x4 kernel, rounded down, [N, K, 2H, 2W] for a transposed one, and [N, K, 2H + 1, 2W + 1] for a transposed 3x3
+        one; x's dtype, always channels-last. NaN and infinities reach the pixels that read them and no others. With
+        tiles of 3 cells they may reach all pixels of
         such a pixel's tile, which are 3x3, or 6x6 for a transposed kernel. NaN makes NaN; an infinity makes an infinity
         or NaN, because tiles take differences. Values above a quarter of the dtype's largest may overflow in the
         differences. The native bfloat16 takes numbers below 1.2e-38 for 0.
@@ -120,20 +141,27 @@ def winograd_conv(
     if padding not in _PADDINGS:
         raise ShapeError(f"padding is {padding!r}; it must be {' or '.join(map(repr, _PADDINGS))}.")
     if form.strided and (padding != "zeros" or crop):
-        raise ShapeError(f"padding is {padding!r} and crop is {crop}; they must be 'zeros' and 0 for a 4x4 kernel.")
+        raise ShapeError(f"padding is {padding!r} and crop is {crop}; they must be 'zeros' and 0 for a stride of 2.")
     if not 0 <= 2 * crop < min(high, wide):
         raise ShapeError(f"crop is {crop}; it must be 0 or more, and leave at least one of {high}x{wide} pixels.")
     if not 0 <= slope <= 1:
         raise ShapeError(f"slope is {slope}; it must be from 0 to 1.")
-    if differentiated(*maps, matrices, bias):
+    if style is not None:
+        inputs = sum(one.shape[1] for one in maps)
+        require("style", style, (x.shape[0], inputs), (torch.float32, x.dtype), "x", x)
+    result = x.new_empty(()).expand(x.shape[0], outputs, high - 2 * crop, wide - 2 * crop)  # its shape without memory
+    require_layer(result, noise, strength, factor, clamp)
+    if differentiated(*maps, matrices, bias, style, factor, noise, strength):
         refuse_derivative("winograd_conv")
-    return _winograd_conv(maps, matrices, bias, outputs, padding, crop, slope, backend)
+    tensors = (matrices, bias, style, factor, noise, strength)
+    return _winograd_conv(maps, *tensors, outputs, padding, crop, slope, gain, clamp, backend)
 
 
 @torch.library.custom_op("zellige::winograd_conv", mutates_args=())
 def _winograd_conv(
-    maps: list[Tensor], matrices: Tensor, bias: Tensor | None, outputs: int, padding: str, crop: int,
-    slope: float, backend: str | None,
+    maps: list[Tensor], matrices: Tensor, bias: Tensor | None, style: Tensor | None, factor: Tensor | None,
+    noise: Tensor | None, strength: Tensor | None, outputs: int, padding: str, crop: int, slope: float, gain: float,
+    clamp: float | None, backend: str | None,
 ) -> Tensor:  # fmt: skip
     # The choice is made here because torch.compile would trace the search for backends in the public function.
     x = maps[0]
@@ -144,26 +172,27 @@ def _winograd_conv(
         return y
     if backend == "reference":
         joined = torch.cat(maps, 1)
-        return y.copy_(winograd_conv_reference(joined, matrices, bias, outputs, form, padding, crop, slope))
+        found = winograd_conv_reference(joined, matrices, bias, outputs, form, padding, crop, style, factor)
+        return y.copy_(finished(found, noise, strength, slope, gain, clamp))
     from .. import _native
 
     factors = None
     if bias is not None:
         rows = bias.permute(0, 2, 3, 1).flatten(0, 2) if bias.dim() == 4 else bias[None]
         factors = rows.detach().to(torch.float32).contiguous()
-    packed_maps = [in_memory_order(packed(one, True), True) for one in maps]
-    weights = matrices.detach().contiguous()
-    replicate = padding == "replicate"
     _native.winograd_conv(
-        packed_maps, weights, factors, in_memory_order(y, True), form.kind, form.made, replicate, crop, slope
-    )
+        [in_memory_order(packed(one, True), True) for one in maps], matrices.detach().contiguous(), _flat(style),
+        _flat(factor), _flat(noise), 0.0 if strength is None else strength.item(), factors, in_memory_order(y, True),
+        form.kind, form.made, padding == "replicate", crop, slope, gain, torch.inf if clamp is None else clamp,
+    )  # fmt: skip
     return y
 
 
 @_winograd_conv.register_fake
 def _(
-    maps: list[Tensor], matrices: Tensor, bias: Tensor | None, outputs: int, padding: str, crop: int,
-    slope: float, backend: str | None,
+    maps: list[Tensor], matrices: Tensor, bias: Tensor | None, style: Tensor | None, factor: Tensor | None,
+    noise: Tensor | None, strength: Tensor | None, outputs: int, padding: str, crop: int, slope: float, gain: float,
+    clamp: float | None, backend: str | None,
 ) -> Tensor:  # fmt: skip
     return _result(maps, matrices, outputs, crop)
 
@@ -172,18 +201,20 @@ _winograd_conv.register_autograd(no_derivative("winograd_conv"))
 
 
 @_winograd_conv.register_vmap
-def _(
-    info: Any, dims: tuple[Any, ...], maps: list[Tensor], matrices: Tensor, bias: Tensor | None, *options: Any
-) -> tuple[Tensor, int]:  # fmt: skip
+def _(info: Any, dims: tuple[Any, ...], maps: list[Tensor], *others: Any) -> tuple[Tensor, int]:
     # torch's own loop over the batch takes no lists of tensors.
-    def at(k: int, tensor: Any, dim: int | None) -> Any:
-        return tensor if dim is None else tensor.select(dim, k)
+    def at(k: int, value: Any, dim: int | None) -> Any:
+        return value if dim is None else value.select(dim, k)
 
     def one(k: int) -> Any:
         parts = [at(k, *pair) for pair in zip(maps, dims[0], strict=True)]
-        return _winograd_conv(parts, at(k, matrices, dims[1]), at(k, bias, dims[2]), *options)
+        return _winograd_conv(parts, *(at(k, *pair) for pair in zip(others, dims[1:], strict=True)))
 
     return torch.stack([one(k) for k in range(info.batch_size)]), 0
+
+
+def _flat(x: Tensor | None) -> Tensor | None:
+    return None if x is None else flat(x)
 
 
 def native_dtypes() -> tuple[torch.dtype, ...]:
@@ -213,6 +244,8 @@ def _sides(x: Tensor, form: Form) -> tuple[int, int]:
     high, wide = x.shape[2:]
     if form.groups > 1:
         return high // 2, wide // 2
+    if form.spread:
+        return 2 * high + 1, 2 * wide + 1
     return (2 * high, 2 * wide) if form.doubles else (high, wide)
 
 

@@ -10,14 +10,42 @@ from .weight import LANES, Form, unpacked
 
 def winograd_conv_reference(
     x: Tensor, matrices: Tensor, bias: Tensor | None, outputs: int, form: Form, padding: str, crop: int,
-    slope: float = 1.0,
+    style: Tensor | None = None, factor: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Convolve in float32 or wider; arguments are those of op.py, validated."""
+    """Convolve in float32 or wider, and stay there; arguments are those of op.py, validated."""
     wide = torch.promote_types(x.dtype, torch.float32)
+    full = x.to(wide) if style is None else x.to(wide) * style.to(wide)[:, :, None, None]
+    with full_precision(x.device):
+        if form.spread:
+            y = _spread(full.to(x.dtype).to(wide), matrices, outputs, form)
+        else:
+            y = _tiled(full, matrices, outputs, form, padding, x.dtype)
+    high, across = y.shape[2:]
+    if factor is not None:
+        y = y * factor.to(wide)[:, :, None, None]
+    if bias is not None:
+        y = y + (bias.to(wide)[:, None, None] if bias.dim() == 1 else _nine_places(bias.to(wide), high, across))
+    return y[:, :, crop : high - crop, crop : across - crop]
+
+
+def finished(
+    y: Tensor, noise: Tensor | None, strength: Tensor | None, slope: float, gain: float, clamp: float | None
+) -> Tensor:
+    """Add noise to a result in float32 or wider, activate and clamp it."""
+    if noise is not None and strength is not None:
+        y = y + strength.to(y.dtype) * noise.to(y.dtype)
+    y = gain * torch.where(y > 0, y, slope * y)
+    return y if clamp is None else y.clamp(-clamp, clamp)
+
+
+def _tiled(
+    x: Tensor, matrices: Tensor, outputs: int, form: Form, padding: str, dtype: torch.dtype
+) -> Tensor:  # fmt: skip
+    """Convolve a map tile by tile; `dtype` is that of the transformed input."""
     inputs, h, w = x.shape[1:]
     scale = 2 if form.doubles else 1
     high, across = (h // 2, w // 2) if form.groups > 1 else (scale * h, scale * w)
-    ring = F.pad(x.to(wide), (1, 1, 1, 1), mode="replicate" if padding == "replicate" else "constant")
+    ring = F.pad(x, (1, 1, 1, 1), mode="replicate" if padding == "replicate" else "constant")
     cells = _cells(ring, (high, across)) if form.groups > 1 else ring[:, None]  # [N, groups, C, rows, columns]
     reads = len(form.axis)
     step = 1 if form.doubles and not form.strided else form.made
@@ -26,17 +54,20 @@ def winograd_conv_reference(
     cells = F.pad(cells, (0, whole[1] - cells.shape[4], 0, whole[0] - cells.shape[3]))
     tiles = cells.unfold(3, reads, step).unfold(4, reads, step)
     sums = _forward(_forward(tiles, 5), 6).permute(5, 6, 0, 3, 4, 1, 2)  # [reads, reads, N, rows, columns, groups, C]
-    filled = F.pad(sums.to(x.dtype).to(wide), (0, -inputs % LANES))
-    with full_precision(x.device):
-        products = torch.bmm(filled.flatten(5).flatten(0, 1).flatten(1, 3), unpacked(matrices).to(wide))
+    filled = F.pad(sums.to(dtype).to(x.dtype), (0, -inputs % LANES))
+    products = torch.bmm(filled.flatten(5).flatten(0, 1).flatten(1, 3), unpacked(matrices).to(x.dtype))
     parts = products.view(*sums.shape[:5], form.phases, -1)[..., :outputs]
     y = _back(_back(parts, 0, form.made), 1, form.made)  # [made, made, N, rows, columns, phases, K]
     y = y.permute(2, 5, 6, 3, 0, 4, 1).flatten(5, 6).flatten(3, 4)  # [N, phases, K, rows, columns] of cells
-    y = _interleaved(y, (h, w)) if form.phases > 1 else y[:, 0, :, :high, :across]
-    if bias is not None:
-        y = y + (bias.to(wide)[:, None, None] if bias.dim() == 1 else _nine_places(bias.to(wide), high, across))
-    y = y[:, :, crop : high - crop, crop : across - crop]
-    return (y if slope == 1 else torch.where(y > 0, y, slope * y)).to(x.dtype)
+    return _interleaved(y, (h, w)) if form.phases > 1 else y[:, 0, :, :high, :across]
+
+
+def _spread(x: Tensor, matrices: Tensor, outputs: int, form: Form) -> Tensor:
+    """Convolve transposed, with the taps that stand among the sums of taps."""
+    side = len(form.axis)
+    taps = unpacked(matrices)[0].unflatten(0, (side, side, -1))[:, :, : x.shape[1], :outputs]
+    order = torch.tensor([side - 2, side - 1, 0], device=x.device)  # rows of the outer taps, after them the middle one
+    return F.conv_transpose2d(x, taps[order][:, order].permute(2, 3, 0, 1).to(x.dtype), stride=2)
 
 
 def _cells(ring: Tensor, size: tuple[int, int]) -> Tensor:

@@ -95,6 +95,13 @@ ZELLIGE_INLINE void forward(const Vector (&d)[3], Vector (&s)[3]) {
     s[2] = d[2] - d[1];
 }
 
+ZELLIGE_INLINE void forward(const Vector (&d)[3], Vector (&s)[4]) {
+    s[0] = d[0] - d[1];
+    s[1] = d[1];
+    s[2] = d[2] - d[1];
+    s[3] = d[2];
+}
+
 ZELLIGE_INLINE void forward(const Vector (&d)[2], Vector (&s)[2]) {
     s[0] = d[0];
     s[1] = d[1];
@@ -119,15 +126,45 @@ ZELLIGE_INLINE void back(const Vector (&m)[4], Vector (&y)[3]) {
 
 ZELLIGE_INLINE void back(const Vector (&m)[2], Vector (&y)[1]) { y[0] = m[0] + m[1]; }
 
+// The same for pixels that have two taps and one in turns.
+ZELLIGE_INLINE void back_in_turns(const Vector (&m)[3], Vector (&y)[2]) {
+    y[0] = m[0] + m[1];
+    y[1] = m[2];
+}
+
+ZELLIGE_INLINE void back_in_turns(const Vector (&m)[5], Vector (&y)[4]) {
+    y[0] = m[0] + m[1];
+    y[1] = m[3];
+    y[2] = m[1] + m[2];
+    y[3] = m[4];
+}
+
 // A convolution as a constant: its kind, and the cells a side that a tile makes.
 template <Kind which, int cells>
 struct Form {
     static constexpr Kind kind = which;
+    static constexpr bool in_turns = which == Kind::spread;
     static constexpr int made = cells;
+    static constexpr int out = in_turns ? 2 * cells : cells;                // pixels a side that a tile makes
     static constexpr int side = cells + (which == Kind::same ? 2 : 1);      // cells a side that a tile reads
+    static constexpr int sums = in_turns ? 2 * cells : side;                // a side that they are transformed to
+    static constexpr int products = in_turns ? 1 + 2 * cells : side;        // a side
+    static constexpr int matrices = in_turns ? 2 + cells : side;            // a side
     static constexpr int step = which == Kind::upsampled ? 1 : cells;       // cells from one tile to the next
     static constexpr int groups = which == Kind::halved ? 4 : 1;            // of inputs
     static constexpr int apart = which == Kind::halved ? 2 : 1;             // pixels from a cell to its neighbour
+
+    // The sum and the matrix of a product along one axis. In turns, the last products are the single taps of cells; they
+    // share sums with the pairs of taps, and a matrix.
+    static constexpr int sum_of(int k) { return !in_turns ? k : cells == 1 ? (k + 1) / 2 : k == 3 ? 1 : k == 4 ? 3 : k; }
+    static constexpr int matrix_of(int k) { return in_turns && cells == 2 && k == 4 ? 3 : k; }
+
+    ZELLIGE_INLINE void back(const Vector (&m)[products], Vector (&y)[out]) {
+        if constexpr (in_turns)
+            winograd::back_in_turns(m, y);
+        else
+            winograd::back(m, y);
+    }
 };
 
 // Calls work with the form as a constant.
@@ -144,6 +181,9 @@ ZELLIGE_INLINE void by_form(const Shape &shape, const Work &work) {
             if (shape.made == 1) return work(Form<Kind::doubled, 1>{});
             if (shape.made == 2) return work(Form<Kind::doubled, 2>{});
             return work(Form<Kind::doubled, 3>{});
+        case Kind::spread:
+            if (shape.made == 1) return work(Form<Kind::spread, 1>{});
+            return work(Form<Kind::spread, 2>{});
     }
 }
 
@@ -151,11 +191,12 @@ ZELLIGE_INLINE void by_form(const Shape &shape, const Work &work) {
 template <typename Storage, typename Form, typename T>
 ZELLIGE_INLINE void transform_body(const Shape &shape, const T *const *x, std::int64_t begin, std::int64_t end,
                                    std::int64_t plane, const T *zeros, T *v) {
-    constexpr int side = Form::side;
-    const std::int64_t stored = shape.stored(), first = shape.first / (Form::kind == Kind::upsampled ? 2 : 1);
+    constexpr int side = Form::side, made = Form::sums;
+    const std::int64_t stored = shape.stored(), all = shape.inputs(), first = shape.first / (Form::kind == Kind::upsampled ? 2 : 1);
     Place place(shape, begin);
     for (std::int64_t tile = begin; tile < end; ++tile, place.next(shape)) {
         T *into = v + (tile - begin) * stored;
+        const float *style = shape.style ? shape.style + place.sample * all : nullptr;
         for (int group = 0; group < Form::groups; ++group) {
             std::int64_t at[side][side];  // a pixel, or -1 for one of the padding
             for (int i = 0; i < side; ++i) {
@@ -175,22 +216,39 @@ ZELLIGE_INLINE void transform_body(const Shape &shape, const T *const *x, std::i
                     for (int j = 0; j < side; ++j)
                         pixels[i][j] = at[i][j] < 0 ? zeros : x[source] + at[i][j] * inputs;
                 for (std::int64_t c = 0; c < inputs; c += lanes, into += lanes) {
-                    Vector sums[side][side];  // down the columns
+                    Vector found[made][side];  // down the columns
                     for (int j = 0; j < side; ++j) {
-                        Vector d[side], s[side];
+                        Vector d[side], s[made];
                         for (int i = 0; i < side; ++i) d[i] = read<Storage>(pixels[i][j] + c, inputs - c);
+                        if (style != nullptr) {
+                            const Vector factor = read<Wide>(style + c, inputs - c);
+                            for (int i = 0; i < side; ++i) d[i] *= factor;
+                        }
                         forward(d, s);
-                        for (int i = 0; i < side; ++i) sums[i][j] = s[i];
+                        for (int i = 0; i < made; ++i) found[i][j] = s[i];
                     }
-                    for (int i = 0; i < side; ++i) {
-                        Vector s[side];
-                        forward(sums[i], s);
-                        for (int j = 0; j < side; ++j) Storage::store(s[j], into + (i * side + j) * plane);
+                    for (int i = 0; i < made; ++i) {
+                        Vector s[made];
+                        forward(found[i], s);
+                        for (int j = 0; j < made; ++j) Storage::store(s[j], into + (i * made + j) * plane);
                     }
                 }
+                if (style != nullptr) style += inputs;
             }
         }
     }
+}
+
+// Completes a vector of a pixel's channels, of which `size` are left.
+ZELLIGE_INLINE Vector finished(Vector sum, const Epilogue &last, std::int64_t factors, float speck, std::int64_t biases,
+                               std::int64_t size) {
+    if (last.factor != nullptr) sum *= read<Wide>(last.factor + factors, size);
+    if (last.noise != nullptr) sum += speck;
+    if (last.bias != nullptr) sum += read<Wide>(last.bias + biases, size);
+    if (last.plain()) return sum;
+    sum = last.gain * (sum > 0 ? sum : sum * last.slope);
+    const Vector below = sum > last.clamp ? last.clamp + Vector{} : sum;
+    return below < -last.clamp ? -last.clamp + Vector{} : below;
 }
 
 // Writes the results of `count` tiles in one or more blocks of channels, which follow each other from `channel` on.
@@ -200,17 +258,20 @@ ZELLIGE_INLINE void transform_body(const Shape &shape, const T *const *x, std::i
 template <typename Storage, typename Form, typename T>
 ZELLIGE_INLINE void multiply_body(const Shape &shape, const T *v, const Target *targets, std::int64_t count,
                                   std::int64_t plane, const T *u, std::int64_t channel, std::int64_t blocks,
-                                  const float *bias, float *m, T *y) {
-    constexpr int side = Form::side, made = Form::made, cells = made * made;
+                                  const Epilogue &last, float *m, T *y) {
+    constexpr int side = Form::products, made = Form::out, cells = made * made;
     const std::int64_t stored = shape.stored(), left = std::min(blocks * block, shape.outputs - channel);
     const std::int64_t product = most * block + gap;
     // The last product of a run is made for as many tiles as the others, or for two thirds or a third as many.
     constexpr int whole = Storage::most_rows, third = whole / 3;
+    constexpr int matrices = Form::matrices * Form::matrices;
     for (int t = 0; t < side * side; ++t) {
+        const int sum = Form::sum_of(t / side) * Form::sums + Form::sum_of(t % side);
+        const int which = Form::matrix_of(t / side) * Form::matrices + Form::matrix_of(t % side);
         for (std::int64_t k = 0; k < count; k += whole) {
-            const T *rows = v + t * plane + k * stored;
+            const T *rows = v + sum * plane + k * stored;
             for (std::int64_t b = 0; b < blocks; ++b) {
-                const T *matrix = u + (b * side * side + t) * stored * block;
+                const T *matrix = u + (b * matrices + which) * stored * block;
                 float *into = m + (b * side * side + t) * product + k * block;
                 if (count - k > 2 * third)
                     Storage::template product<whole>(rows, stored, matrix, into);
@@ -233,18 +294,19 @@ ZELLIGE_INLINE void multiply_body(const Shape &shape, const T *v, const Target *
             for (int j = 0; j < side; ++j) {
                 Vector column[side], found[made];
                 for (int i = 0; i < side; ++i) column[i] = Wide::load(from + (i * side + j) * product);
-                back(column, found);
+                Form::back(column, found);
                 for (int i = 0; i < made; ++i) half[i][j] = found[i];
             }
             for (int i = 0; i < made; ++i) {
                 Vector found[made];
-                back(half[i], found);
+                Form::back(half[i], found);
                 for (int j = 0; j < made; ++j) {
-                    const std::int64_t cell = i * made + j, pixel = target.pixels[cell];
-                    if (bias != nullptr)
-                        found[j] += read<Wide>(bias + target.places[cell] * shape.outputs + channel + c, left - c);
-                    if (shape.slope != 1) found[j] = found[j] > 0 ? found[j] : found[j] * shape.slope;
-                    if (pixel >= 0) write<Storage>(found[j], y + pixel * shape.outputs + channel + c, left - c);
+                    const std::int64_t cell = i * made + j, pixel = target.pixels[cell], at = channel + c;
+                    if (pixel < 0) continue;
+                    const float speck = last.noise ? last.strength * last.noise[target.specks[cell]] : 0.0f;
+                    const Vector value = finished(found[j], last, target.sample * shape.outputs + at, speck,
+                                                  target.places[cell] * shape.outputs + at, left - c);
+                    write<Storage>(value, y + pixel * shape.outputs + at, left - c);
                 }
             }
         }

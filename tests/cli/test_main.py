@@ -21,7 +21,7 @@ REFUSED = {
     "folder as checkpoint": (generate(model="./empty"), "it is a folder and not a regular file"),
     "truncated checkpoint": (generate(model="cut.safetensors"), "cut.safetensors"),
     "text as checkpoint": (generate(model="text.safetensors"), "text.safetensors"),
-    "hostile pickle": (generate(model="evil.pt"), "convert it"),
+    "hostile pickle": (generate(model="evil.pt"), "with: zellige convert FILE"),
     "hostile pickle, renamed": (panorama(model="evil.safetensors"), "evil.safetensors"),
     "training state": (panorama(model="state.safetensors"), "the state of a training run, not a model"),
     "unknown device": (generate("--device", "tpu"), "use auto, cpu or cuda"),

@@ -76,6 +76,17 @@ FORMS = {
         "BiasNoiseAct", lambda x, noise, bias, strength, **how: k.bias_noise_act(x, bias, noise, strength, **how),
         (MAP, ONE), ((16,), ()),
     ),
+    "bias_act, factor": Form(
+        "ScaledBiasAct", lambda x, factor, bias, **how: k.bias_noise_act(x, bias, factor=factor, **how),
+        (MAP, (16,)), ((16,),),
+    ),
+    "bias_noise_act, factor": Form(
+        "ScaledBiasNoiseAct",
+        lambda x, noise, factor, bias, strength, **how: k.bias_noise_act(
+            x, bias, noise, strength, factor=factor, clamp=1.0, **how
+        ),
+        (MAP, ONE, (16,)), ((16,), ()),
+    ),
     "fir_resample up": Form("FirResample", partial(k.fir_resample, up=True), (MAP,)),
     "fir_resample down": Form("FirResample", partial(k.fir_resample, up=False), (MAP,)),
     "nearest_centroid": Form("NearestCentroid", k.nearest_centroid, ((6,),), ((9, 6),)),
@@ -169,7 +180,7 @@ def test_every_node_has_a_form() -> None:
 def test_a_kernel_has_nodes_or_says_why_it_has_none() -> None:
     folders = [path.parent for path in Path(kernels.__file__).parent.glob("*/op.py")]
     without = {folder.name for folder in folders if not (folder / "graph.py").exists()}
-    assert without == {"feather_blend", "wave_field", "winograd_conv"}
+    assert without == {"blur_noise_act", "feather_blend", "wave_field", "winograd_conv"}
     assert all("graph.py" in (folder / "__init__.py").read_text() for folder in folders if folder.name in without)
 
 

@@ -94,6 +94,51 @@ def bias_noise_act(name: str, noises: int) -> Subject:
     )
 
 
+def scaled_bias_noise_act(noisy: bool) -> Subject:
+    """With a factor for each channel of each sample, and a clamp that some values pass."""
+
+    def arranged(function: Any) -> Any:
+        return lambda x, bias, factor, *others, **how: function(x, bias, *others, factor=factor, clamp=1.5, **how)
+
+    return Subject(
+        name=f"bias_noise_act, factor{'' if noisy else ', no noise'}",
+        call=arranged(kernels.bias_noise_act),
+        textbook=arranged(textbook.bias_noise_act),
+        shapes=lambda n, c, h, w: [(n, c, h, w), (c,), (n, c), *([(n, 1, h, w), ()] if noisy else [])],
+        equal=("native", "triton"),
+        gradients=5 if noisy else 3,
+        **MAPS,
+    )
+
+
+def blur_noise_act() -> Subject:
+    def arranged(function: Any) -> Any:
+        def called(x: Tensor, bias: Tensor, factor: Tensor, noise: Tensor, strength: Tensor, **how: Any) -> Tensor:
+            specks = noise[:, :, : x.shape[2] - 1, : x.shape[3] - 1]
+            return function(x, bias, specks, strength, factor=factor, clamp=1.5, **how)
+
+        return called
+
+    own = MAPS | {
+        "sizes": [(1, 1, 2, 2), (2, 3, 5, 7), (1, 2, 33, 35), (3, 1, 2, 9), (1, 300, 3, 20)],
+        "shared": [(4, 12, 64, 66), (1, 70, 40, 80)],
+        "long": lambda values, channels_last: (1, values, 2, 2) if channels_last else (1, 2, 2, values + 2),
+        "empty": [(0, 3, 4, 4), (2, 0, 4, 4)],
+        "any_size": st.tuples(st.integers(0, 3), st.integers(0, 40), st.integers(2, 20), st.integers(2, 20)),
+        "result": lambda n, c, h, w: (n, c, h - 1, w - 1),
+    }
+    return Subject(
+        name="blur_noise_act",
+        call=arranged(kernels.blur_noise_act),
+        textbook=arranged(textbook.blur_noise_act),
+        shapes=lambda n, c, h, w: [(n, c, h, w), (c,), (n, c), (n, 1, h + 9, w + 9), ()],  # layouts change sides
+        triton=False,
+        equal=("native",),
+        by_pixel=True,
+        **own,
+    )
+
+
 def fir_resample(up: bool) -> Subject:
     def even(tensors: list[Tensor]) -> list[Tensor]:
         return [x[:, :, x.shape[2] % 2 :, x.shape[3] % 2 :] for x in tensors]
@@ -378,6 +423,57 @@ def strided_winograd_conv(transposed: bool) -> Subject:
     )
 
 
+def styled_winograd_conv(transposed: bool) -> Subject:
+    """With all that StyleGAN2's layers add: styles in front, factors, noise, bias, activation and clamp behind."""
+
+    def call(x: Tensor, weight: Tensor, bias: Tensor, *others: Tensor, backend: Any) -> Tensor:
+        matrices = kernels.winograd_weight(weight[0], transposed=transposed)
+        names = dict(zip(("style", "factor", "noise", "strength"), others, strict=True))
+        act: dict[str, Any] = {"slope": 0.2, "gain": 2**0.5, "clamp": 1.5}
+        return kernels.winograd_conv(x, matrices, len(bias), bias, **names, **act, backend=backend)
+
+    def result(n: int, c: int, k: int, h: int, w: int) -> Size:
+        return (n, k, 2 * h + 1, 2 * w + 1) if transposed else (n, k, h, w)
+
+    def shapes(n: int, c: int, k: int, h: int, w: int) -> list[Size]:
+        kernel = (1, c, k, 3, 3) if transposed else (1, k, c, 3, 3)
+        return [(n, c, h, w), kernel, (k,), (n, c), (n, k), (n, 1, 2 * h + 19, 2 * w + 19), (1,)]
+
+    def scaled(tensors: list[Tensor]) -> list[Tensor]:
+        x, weight, bias, style, factor, noise, strength = tensors
+        return [x, weight / (9 * x.shape[1]) ** 0.5, bias, 1 + style / 4, 1 + factor / 4, noise, strength]
+
+    def cut(function: Any) -> Any:
+        """Layouts change the sides of maps, so the noise is larger than the result."""
+
+        def called(x: Tensor, weight: Tensor, *others: Tensor, **how: Any) -> Tensor:
+            *rows, noise, strength = others
+            high, wide = result(1, 1, 1, *x.shape[2:])[2:]
+            return function(x, weight, *rows, noise[:, :, :high, :wide], strength, **how)
+
+        return called
+
+    channels, sides = st.integers(1, 40), st.integers(1, 12)
+    return Subject(
+        name=f"winograd_conv {'3x3 transposed' if transposed else 'styled'}",
+        call=cut(call),
+        textbook=cut(partial(textbook.styled_conv, transposed=transposed)),
+        shapes=shapes,
+        typed=2,
+        finish=scaled,
+        sizes=sizes_of_tiles(1),
+        deep=[(2, 33, 3, 5, 7)],
+        shared=[(2, 12, 40, 33, 34), (3, 150, 96, 9, 11)],
+        long=lambda values, channels_last: (1, values, 2, 3, 3) if channels_last else (1, 1, 2, 3, values + 2),
+        empty=[(0, 3, 5, 4, 4)],
+        any_size=st.tuples(st.integers(0, 3), channels, channels, sides, sides),
+        result=result,
+        small=(2, 4, 5, 6, 7),
+        full=(2, 64, 65, 63, 65),
+        **TILES,
+    )
+
+
 def wave_field(every: int, first: int) -> Subject:
     """With `every` rows of the map for a row of factors, or with 0 under one row of them.
 
@@ -439,6 +535,9 @@ SUBJECTS = [
     bias_noise_act("bias_noise_act, no noise", 0),
     bias_noise_act("bias_noise_act", 99),
     bias_noise_act("bias_noise_act, shared noise", 1),
+    scaled_bias_noise_act(noisy=True),
+    scaled_bias_noise_act(noisy=False),
+    blur_noise_act(),
     fir_resample(True),
     fir_resample(False),
     glu_layer_norm(),
@@ -454,6 +553,8 @@ SUBJECTS = [
     *(winograd_conv(upsample, border) for upsample in (False, True) for border in (False, True)),
     strided_winograd_conv(False),
     strided_winograd_conv(True),
+    styled_winograd_conv(False),
+    styled_winograd_conv(True),
     wave_field(0, 0),
     wave_field(3, 1),
 ]

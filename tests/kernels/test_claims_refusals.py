@@ -12,6 +12,7 @@ t = torch.zeros
 GOOD = {
     "affine_relu": {"x": t(2, 3, 4, 5), "scale": t(2, 3), "shift": t(2, 3)},
     "bias_noise_act": {"x": t(2, 3, 4, 5), "bias": t(3), "noise": t(2, 1, 4, 5), "strength": t(())},
+    "blur_noise_act": {"x": t(2, 3, 5, 6), "bias": t(3), "noise": t(2, 1, 4, 5), "strength": t(()), "factor": t(2, 3)},
     "feather_blend": {
         "patches": t(2, 3, 4, 5), "positions": t(2, 2).long(), "window_rows": t(4), "window_columns": t(5),
         "size": (6, 7),
@@ -52,9 +53,10 @@ MATRICES = "it must be what winograd_weight returns for x of shape [2, 3, 4, 5] 
 WAVES, ACROSS = "it must be [N, S, 2K], float32 or float64.", "it must be [N, R, T, 2K + L], R of at least 1."
 PLACES = "they must lie from 0 to 2, the rows of across."
 KERNEL = f"[K, C, 3, 3] or [K, C, 4, 4], K and C at least 1, {FLOATS}."
-KERNEL_3X3, KERNEL_4X4 = f"[K, C, 3, 3], K and C at least 1, {FLOATS}.", f"[C, K, 4, 4], K and C at least 1, {FLOATS}."
+KERNEL_3X3 = f"[K, C, 3, 3], K and C at least 1, {FLOATS}."
+KERNEL_4X4 = f"[C, K, 3, 3] or [C, K, 4, 4], K and C at least 1, {FLOATS}."
 STRIDED = {"matrices": t(1, 16, 64, 32)}
-FIXED = "they must be 'zeros' and 0 for a 4x4 kernel."
+FIXED = "they must be 'zeros' and 0 for a stride of 2."
 CROP = "it must be 0 or more, and leave at least one of 4x5 pixels."
 FACTORS = "it must be [2, 3] or [2, 3, 1 or 4, 1 or 5], float32"
 MAP, IMAGE = "x of shape [2, 3, 4, 5]", "foreground of shape [2, 3, 4, 5]"
@@ -84,6 +86,8 @@ REFUSED = [
     ("bias_noise_act", {"strength": None}, "noise is given and strength is None; give both or neither."),
     ("bias_noise_act", {"noise": t(2, 3, 4, 5)}, f"noise is [2, 3, 4, 5] float32; {NOISE}"),
     ("bias_noise_act", {"noise": t(2, 1, 4, 5).half()}, f"noise is [2, 1, 4, 5] float16; {NOISE}"),
+    ("bias_noise_act", {"factor": t(3)}, f"factor is [3] float32; it must be [2, 3] float32 for {MAP}."),
+    ("bias_noise_act", {"clamp": 0.0}, "clamp is 0.0; it must be a number above 0, or None."),
     ("bias_noise_act", {"strength": t(3)}, f"strength is [3] float32; {STRENGTH}"),
     ("bias_noise_act", {"x": t(2, 3, 4, 5).half(), "strength": t(1).bfloat16()},
      f"strength is [1] bfloat16; it must be [] or [1], float32 or float16, for {MAP}."),
@@ -235,9 +239,16 @@ REFUSED = [
     ("winograd_weight", {"weight": t(6, 3, 4, 4), "upsample": True},
      f"weight is [6, 3, 4, 4] float32; it must be {KERNEL_3X3}"),
     *(("winograd_weight", {"weight": t(*size), "transposed": True},
-       f"weight is {list(size)} float32; it must be {KERNEL_4X4}") for size in ((6, 3, 3, 3), (0, 3, 4, 4))),
+       f"weight is {list(size)} float32; it must be {KERNEL_4X4}") for size in ((6, 3, 5, 5), (0, 3, 4, 4))),
+    ("winograd_weight", {"weight": t(6, 3, 3, 3), "transposed": True, "cells": 3}, "cells is 3; it must be 1 or 2."),
+    ("winograd_conv", {"style": t(2, 4)}, f"style is [2, 4] float32; it must be [2, 3] float32 for {MAP}."),
+    ("winograd_conv", {"factor": t(2, 3)},
+     "factor is [2, 3] float32; it must be [2, 6] float32 for x of shape [2, 6, 4, 5]."),
+    ("blur_noise_act", {"x": t(2, 3, 1, 6)},
+     f"x is [2, 3, 1, 6] float32; it must be [N, C, H + 1, W + 1], sides at least 2, {FLOATS}."),
+    ("blur_noise_act", {"bias": t(4)}, "bias is [4] float32; it must be [3] float32 for x of shape [2, 3, 5, 6]."),
     ("winograd_weight", {"weight": t(6, 3, 4, 4), "upsample": True, "transposed": True},
-     "upsample is for a 3x3 kernel and transposed for a 4x4 one; choose one of them."),
+     "upsample is for a 3x3 kernel and transposed for one of stride 2; choose one of them."),
     *(("winograd_weight", {"weight": t(6, 3, 4, 4), "cells": cells}, f"cells is {cells}; it must be 1, 2 or 3.")
       for cells in (0, 4)),
 ]  # fmt: skip

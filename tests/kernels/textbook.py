@@ -3,6 +3,8 @@
 In the dtype of the maps it is eager PyTorch's result, in float64 the exact one that kernels are judged by.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,12 +16,25 @@ def affine_relu(x: Tensor, scale: Tensor, shift: Tensor, upsample: bool = False)
     return F.interpolate(y, scale_factor=2.0) if upsample else y
 
 
-def bias_noise_act(x: Tensor, bias: Tensor, noise: Tensor | None = None, strength: Tensor | None = None) -> Tensor:
+def bias_noise_act(
+    x: Tensor, bias: Tensor, noise: Tensor | None = None, strength: Tensor | None = None, *,
+    factor: Tensor | None = None, clamp: float | None = None,
+) -> Tensor:  # fmt: skip
+    if factor is not None:
+        x = x * factor.to(x.dtype)[:, :, None, None]
     if noise is not None and strength is not None:
         x = x + strength.to(x.dtype) * noise.to(x.dtype)
     x = x + bias.to(x.dtype)[:, None, None]
     # As F.leaky_relu, but that the slope at 0 is 1, as the formula has it, and not 0.2.
-    return torch.where(x >= 0, x, 0.2 * x) * 2**0.5
+    y = torch.where(x >= 0, x, 0.2 * x) * 2**0.5
+    return y if clamp is None else y.clamp(-clamp, clamp)
+
+
+def blur_noise_act(x: Tensor, bias: Tensor, *others: Tensor, **how: Any) -> Tensor:
+    """Convolve with the whole filter of 4 x 4."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype, device=x.device)
+    filters = torch.outer(taps, taps).expand(x.shape[1], 1, 4, 4) / 16
+    return bias_noise_act(F.conv2d(x, filters, padding=1, groups=x.shape[1]), bias, *others, **how)
 
 
 def fir_resample(x: Tensor, up: bool) -> Tensor:
@@ -132,3 +147,13 @@ def wave_field(
         lines.append(torch.cat([cos * a + sin * b, noise[rows[:, i, None], columns] * c], 2))
     y = torch.stack(lines, 1) if lines else down.new_empty(len(down), 0, across.shape[2], k + table)
     return y.permute(0, 3, 1, 2)
+
+
+def styled_conv(
+    x: Tensor, weight: Tensor, bias: Tensor, style: Tensor, factor: Tensor, noise: Tensor, strength: Tensor,
+    transposed: bool,
+) -> Tensor:  # fmt: skip
+    """StyleGAN2's layer with scaled activations, before the filter if it is transposed."""
+    x = x * style.to(x.dtype)[:, :, None, None]
+    y = F.conv_transpose2d(x, weight[0], stride=2) if transposed else F.conv2d(x, weight[0], padding=1)
+    return bias_noise_act(y, bias, noise, strength, factor=factor, clamp=1.5)

@@ -21,6 +21,7 @@ from torch import nn
 
 from zellige.engine.checkpoint.faults import AllocationError
 from zellige.engine.checkpoint.file import write_checkpoint
+from zellige.engine.checkpoint.foreign.content import Content
 from zellige.engine.library import load
 from zellige.engine.systems import SYSTEMS, all_systems, system_of
 from zellige.engine.systems.graph import OUTPUTS
@@ -111,6 +112,13 @@ class TestAnatomy:
                  for name in ("recipe", "training", "recipes", "evaluate")}  # fmt: skip
         assert parts["recipes"].RECIPES and callable(parts["evaluate"].evaluate)
         assert all(recipe.system == system.name for recipe in parts["recipes"].RECIPES.values())
+
+    def test_a_converter_says_whose_weights_it_knows(self, system: System) -> None:
+        if not system.has("convert"):
+            pytest.skip("it has no converter")
+        part = system.part("convert")
+        assert part.LAYOUTS and all(isinstance(name, str) for name in part.LAYOUTS)
+        assert part.convert(Content(Path("x.pt"), "pickle", "", {"x": torch.zeros(1)}, {}), 0, 1) is None
 
     def test_every_task_is_on_its_page(self, system: System) -> None:
         page = (ROOT / "docs" / "systems" / f"{system.folder}.md").read_text()

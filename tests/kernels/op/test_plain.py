@@ -40,6 +40,7 @@ def calls(dtype: torch.dtype) -> dict[str, Callable[..., Tensor]]:
         "affine_relu, varying": partial(k.affine_relu, x, *torch.randn(2, 2, 8, 1, 4)),
         "bias_noise_act": partial(k.bias_noise_act, x, each),
         "bias_noise_act, noisy": partial(k.bias_noise_act, x, each, one, strength),
+        "bias_noise_act, scaled": partial(k.bias_noise_act, x, each, one, strength, factor=factors[0], clamp=1.0),
         "fir_resample, up": partial(k.fir_resample, x, True),
         "fir_resample, down": partial(k.fir_resample, x, False),
         "glu_layer_norm": partial(k.glu_layer_norm, x, *gates, 1e-3),

@@ -80,6 +80,8 @@ def calls(dtype: torch.dtype, last: bool) -> dict[str, Callable[[], torch.Tensor
         "rearrange": lambda: zk.rearrange(*rows, **force),
         "bias_noise_act": lambda: zk.bias_noise_act(x, pair[0][0], **force),
         "bias_noise_act noise": lambda: zk.bias_noise_act(x, pair[0][0], *noise, **force),
+        "bias_noise_act factor": lambda: zk.bias_noise_act(x, pair[0][0], factor=pair[1], **force),
+        "bias_noise_act noise, factor": lambda: zk.bias_noise_act(x, pair[0][0], *noise, factor=pair[1], **force),
         "fir_resample up": lambda: zk.fir_resample(x, True, **force),
         "fir_resample down": lambda: zk.fir_resample(even, False, **force),
         "mask_composite": lambda: zk.mask_composite(image, image, mask, **force),

@@ -13,9 +13,9 @@ from ....engine.systems.key_patch.model import KeyPatch
 from ....engine.systems.key_patch.parts import PatchSet, key_patches
 from ...data.sources import Pictures, open_pictures
 from ...evaluate import said
+from ...metrics.neighbours import nearest
 from ...metrics.pictures import sliced_wasserstein
 from .features import separability
-from .neighbours import nearest
 
 __all__ = ["COUNT", "compare", "evaluate", "held_out_images"]
 

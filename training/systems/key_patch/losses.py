@@ -4,21 +4,10 @@ import math
 from typing import Literal
 
 from torch import Tensor
-from torch.nn import functional as F
 
-__all__ = ["L1", "appearance", "composite", "faded", "judged", "norm", "spatial"]
+__all__ = ["L1", "appearance", "composite", "faded", "norm", "spatial"]
 
 L1 = Literal["image", "batch", "pixel", "element"]
-
-
-def judged(logits: Tensor, real: bool) -> Tensor:
-    """-log D, or -log(1 - D), mean over the batch; 0.69 where D is 1/2.
-
-    Args:
-        logits: of D, [N].
-        real: what they are, or what the generator wants them to be taken for.
-    """
-    return F.softplus(-logits if real else logits).mean()
 
 
 def composite(inside: Tensor, outside: Tensor, mask: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from ....engine.systems.key_patch.networks import Composition, Discriminator, Ke
 from ....kernels.op.levels import values_of
 from ...augment import augmented
 from ...average import fade_rates, follow
-from .losses import appearance, composite, faded, judged, norm, spatial
+from ...losses import logistic
+from .losses import appearance, composite, faded, norm, spatial
 from .recipe import KeyPatchRecipe
 
 __all__ = ["KeyPatchTraining"]
@@ -111,8 +112,8 @@ class KeyPatchTraining:
             fakes |= {"other_inside": composite(other, real, union), "other_around": composite(real, other, union)}
         if self.recipe.early_composites:
             fakes |= {"made_inside": composite(image, real, union), "made_around": composite(real, image, union)}
-        losses = {"critic_real": judged(self._judge(real), real=True)}
-        return losses | {f"critic_{name}": judged(self._judge(fake), real=False) for name, fake in fakes.items()}
+        losses = {"critic_real": logistic(self._judge(real), real=True)}
+        return losses | {f"critic_{name}": logistic(self._judge(fake), real=False) for name, fake in fakes.items()}
 
     def _generator_losses(
         self, real: Tensor, union: Tensor, made: Composition, progress: float
@@ -122,7 +123,7 @@ class KeyPatchTraining:
         epoch = min(recipe.epochs, 1 + int(progress * recipe.epochs + 1e-9))
         losses: dict[str, tuple[float, Tensor]] = {}
         if recipe.objective != "none":
-            losses["adversarial"] = 1.0, judged(self._judge(made.image), real=True)
+            losses["adversarial"] = 1.0, logistic(self._judge(made.image), real=True)
         if made.mask is not None:
             weight = faded(recipe.spatial, epoch, recipe.epochs)
             losses["spatial"] = weight, spatial(made.mask, union, recipe.l1)

@@ -8,9 +8,9 @@ import pytest
 from zellige.engine.library import load
 from zellige.engine.systems.key_patch.model import KeyPatch
 from zellige.training.loop import train
+from zellige.training.metrics.neighbours import nearest
 from zellige.training.systems.key_patch.evaluate import compare
 from zellige.training.systems.key_patch.features import separability
-from zellige.training.systems.key_patch.neighbours import nearest
 
 from .tiny_key_patch import Blocks, picture, tiny
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from zellige.training.systems.key_patch.losses import appearance, composite, faded, judged, norm, spatial
+from zellige.training.losses import logistic
+from zellige.training.systems.key_patch.losses import appearance, composite, faded, norm, spatial
 
 RANDOM = torch.Generator().manual_seed(0)
 REAL = torch.rand(2, 3, 8, 8, generator=RANDOM) * 2 - 1
@@ -34,8 +35,8 @@ def test_measures_of_l1_differ_by_their_counts(kind: str, factor: int) -> None:
 
 def test_an_undecided_d_costs_ln_2_a_term() -> None:
     undecided: Tensor = torch.zeros(5)
-    assert float(judged(undecided, real=True)) == pytest.approx(math.log(2))
-    assert float(judged(undecided, real=False)) == pytest.approx(math.log(2))
+    assert float(logistic(undecided, real=True)) == pytest.approx(math.log(2))
+    assert float(logistic(undecided, real=False)) == pytest.approx(math.log(2))
 
 
 def test_a_composite_is_one_image_inside_and_another_around() -> None:

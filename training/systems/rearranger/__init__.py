@@ -1,0 +1,1 @@
+"""Training of the rearranger and of its semantic mapper."""
