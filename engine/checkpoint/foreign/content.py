@@ -19,6 +19,7 @@ __all__ = ["Content", "Value", "flattened"]
 Value = str | int | float | bool | None
 _MAX_DEPTH = 64
 _MAX_NODES = 2**20  # counted with repetition, because a small pickle can hold one list a million times
+_MAX_REPEATED = 2**20  # bytes of a tensor that repeats its numbers, such as a mean for every layer
 _MAX_TEXT = 1000  # characters; longer texts are source code
 
 
@@ -102,7 +103,7 @@ def _plain(tensor: Tensor) -> Any:
     """The tensor if a checkpoint can hold it; else a text."""
     if tensor.layout != torch.strided or tensor.dtype not in DTYPES.values() or tensor.is_meta:
         return f"a tensor of {tensor.dtype} and {tensor.layout}"
-    if tensor.nbytes > tensor.untyped_storage().nbytes():
+    if tensor.nbytes > max(tensor.untyped_storage().nbytes(), _MAX_REPEATED):
         raise faults.ReadingLimitError(f"a tensor of shape {list(tensor.shape)} repeats a few numbers")
     return tensor.detach()
 

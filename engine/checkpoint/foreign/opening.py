@@ -59,8 +59,10 @@ def _read(path: Path, file: BinaryIO, folder: Path, seconds: float | None) -> st
     size = os.fstat(file.fileno()).st_size
     limit = _SECONDS + (size >> 19) if seconds is None else seconds
     command = [sys.executable, "-P", "-m", f"{__package__}.reading", str(folder)]
+    # The modules are found where this process has found them.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(os.path.abspath(place) for place in sys.path)}
     try:
-        ended = subprocess.run(command, stdin=file, capture_output=True, timeout=limit, check=False)
+        ended = subprocess.run(command, stdin=file, capture_output=True, timeout=limit, check=False, env=environment)
     except subprocess.TimeoutExpired:
         raise faults.ReadingLimitError(f"{path}: reading it took more than {limit:g} seconds; {_ROOM}.") from None
     answer = _answer(ended.stdout)

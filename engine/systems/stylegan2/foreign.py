@@ -94,7 +94,7 @@ def variant(found: Found) -> str:
         return "is conditional: it takes labels beside latents, which this version does not"
     if kinds := _architectures(found) - {"skip"}:
         return f"has the architecture {shown(min(kinds))}; generators of the architecture 'skip' are converted"
-    if odd := _texts(found, "activation") - {"lrelu", "linear"}:
+    if odd := (_texts(found, "activation") | _texts(found, "nonlinearity")) - {"lrelu", "linear"}:
         return f"has the activation {shown(min(odd))}; generators with 'lrelu' are converted"
     if len(set(found.values.get("conv_clamp", ()))) > 1:
         return "clamps its layers at different bounds, and ours has one bound"
@@ -115,7 +115,7 @@ def misfit(rows: Iterable[Row], found: Found, network: nn.Module) -> str:
     parts = (
         listed("missing", [key for key in shapes if key not in state and key not in optional]),
         listed("unexpected", [key for key in state if key not in shapes]),
-        listed("of another shape", [f"{key} {list(state[key].shape)} in place of {shapes[key]}" for key in other]),
+        listed("of another shape", [f"{key} {_shown(state[key])} in place of {shapes[key]}" for key in other]),
     )
     if any(parts):
         return "; ".join(part for part in parts if part)
@@ -130,6 +130,11 @@ def listed(what: str, keys: list[str]) -> str:
         return ""
     more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
     return f"{what} {', '.join(key[:_LONGEST] for key in keys[:_LISTED])}{more}"
+
+
+def _shown(tensor: Tensor) -> str:
+    """A tensor's shape, and its dtype if that is the fault."""
+    return f"{list(tensor.shape)}{'' if tensor.is_floating_point() else f' of {tensor.dtype}'}"
 
 
 def _architectures(found: Found) -> set[str]:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import struct
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -28,6 +29,24 @@ def test_the_content_comes_with_the_file_s_hash(tmp_path: Path, monkeypatch: pyt
     assert found.tensors.keys() == {f"G_ema.{key}" for key in state} and found.values["G_ema.a.conv_clamp"] == 256
     assert all(torch.equal(found.tensors[f"G_ema.{key}"], tensor) for key, tensor in state.items())
     assert list(tmp_path.iterdir()) == [path]
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = {places!r}
+from zellige.engine.checkpoint.foreign.opening import open_foreign
+print(list(open_foreign({path!r}).tensors))
+"""
+
+
+def test_the_process_finds_the_package_where_a_script_has_found_it(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    torch.save({"w": torch.zeros(1)}, path)
+    code = SCRIPT.format(places=[place for place in sys.path if place], path=str(path))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (ended.returncode, ended.stdout) == (0, "['w']\n"), ended.stderr
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is bounded on Linux alone")

@@ -169,6 +169,10 @@ class TestBounds:
     def test_few_numbers_as_a_large_tensor(self) -> None:
         refused(saved({"x": torch.zeros(1).expand(1 << 40)}), faults.ReadingLimitError, "repeats a few numbers")
 
+    def test_a_mean_that_is_repeated_for_every_layer_is_read(self) -> None:
+        mean = torch.arange(7.0).expand(18, 7)
+        assert torch.equal(read(saved({"latent_avg": mean}))[1]["latent_avg"], mean)
+
     def test_an_archive_that_unpacks_to_more_than_it_has(self) -> None:
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -53,6 +53,7 @@ VARIANTS = {
     "orig by keys": (
         {k: t for k, t in state("NVIDIA").items() if "torgb" not in k or "b16" in k}, {}, "architecture 'orig'"),
     "another activation": (state("NVIDIA"), {"synthesis.b8.conv1.activation": "relu"}, "activation 'relu'"),
+    "another activation of TensorFlow": (state("TensorFlow"), {"static_kwargs.nonlinearity": "relu"}, "'relu'"),
     "two clamps": (state("NVIDIA"), {"a.conv_clamp": 256, "b.conv_clamp": None}, "different bounds"),
     "a map that is not square": (state("NVIDIA", **{"synthesis.b4.const": x(6, 4, 8)}), {}, "[6, 4, 8] in place"),
     "a width beyond all": (state("NVIDIA", **{"synthesis.b4.conv1.bias": x(5000)}), {}, "channels.0: Input should"),
@@ -111,7 +112,7 @@ def test_many_keys_are_counted() -> None:
 
 
 def test_integers_are_of_another_shape() -> None:
-    with pytest.raises(faults.ForeignKeysError, match=r"of another shape mapping\.fc0\.bias"):
+    with pytest.raises(faults.ForeignKeysError, match=r"shape mapping\.fc0\.bias \[7\] of torch\.int64 in place"):
         converted(state("NVIDIA", **{"mapping.fc0.bias": torch.zeros(7, dtype=torch.int64)}))
 
 
