@@ -116,8 +116,8 @@ class AnchoredLatents:
         return np.where(angle == 0, a, a * np.cos(angle) + b * np.sin(angle))
 
 
-# Anchors are drawn when they are needed, in 30 us. Few are kept: 4,096 took 12 MiB more than their bytes say, because they
-# lie between the maps of the heap, and a render reads those of two rows of turns.
+# Anchors are drawn when they are needed, in 30 us. Few are kept: 4,096 took 12 MiB more than their bytes say, because
+# they lie between the maps of the heap, and a render reads those of two rows of turns.
 @lru_cache(maxsize=128)
 def _anchor(seed: int, row: int, column: int, length: int) -> Floats:
     return np.random.default_rng((seed, _ANCHORS, row, column)).standard_normal(length)
