@@ -1,7 +1,7 @@
 """A run of the semantic mapper, for a rearranger that stays as it was trained."""
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import Field
@@ -11,10 +11,7 @@ from zellige.errors import TrainingError
 from ....engine.checkpoint.file import Header, read_header, validated
 from ....engine.library import find
 from ....engine.systems.rearranger.config import MapperConfig, RearrangerConfig
-from ...augment import Augmentation
-from ...data.sources import Pictures, open_pictures
-from ...recipe import Betas, Rate, Recipe
-from ..stylegan2.items import Images
+from .recipe import JudgedRecipe
 
 if TYPE_CHECKING:
     from .mapper_training import MapperTraining
@@ -22,11 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["MapperRecipe"]
 
 
-class MapperRecipe(Recipe):
+class MapperRecipe(JudgedRecipe):
     """A run of the mapper, stage 2. The defaults are the paper's where it gives any."""
-
-    system: ClassVar[str] = "rearranger"
-    remedy: ClassVar[str] = "lower the learning rates (--set lr=5e-4), or compute in full precision"
 
     data: str = Field("emoji-faces", description="Real images for the discriminator of the second phase.")
     base: str = Field("rearranger", description="The rearranger: a bundled one's name, or the path of a checkpoint.")
@@ -35,20 +29,10 @@ class MapperRecipe(Recipe):
         (), description="Painted images of the classes, such as seed:7=mask.png; one is enough. For maps of classes."
     )
     segmenter_steps: int = Field(100, ge=1, le=100_000, description="Steps in which the segmenter learns them.")
-    batch: int = Field(8, ge=2, le=4096, description="Images a step.")
-    lr: Rate = Field(2e-3, description="Adam's learning rate for the mapper.")
-    lr_critic: Rate = Field(2e-3, description="Adam's learning rate for the discriminator.")
-    betas: Betas = Field((0.0, 0.99), description="Adam's moments.")
     plain_until: float = Field(0.909, ge=0, le=1, description="Share of the run without L_adv; 100 of 110.")
     reconstruction: float = Field(10.0, gt=0, description="Weight of L_recon in the first phase.")
     reconstruction_late: float = Field(100.0, gt=0, description="Weight of L_recon beside L_adv.")
     adversarial: float = Field(1.0, ge=0, description="Weight of L_adv.")
-    r1: float = Field(10.0, ge=0, description="Weight gamma of R1.")
-    r1_every: int = Field(16, ge=1, le=1000, description="Updates of the discriminator between those by R1.")
-    psi: float = Field(1.0, ge=0, le=2, description="Truncation of the generator's style vectors.")
-    augment: tuple[Augmentation, ...] = Field(
-        (), description="Random changes of all that D sees: colour, translation, cutout; for few images."
-    )
 
     @cached_property
     def base_header(self) -> Header:
@@ -73,11 +57,3 @@ class MapperRecipe(Recipe):
         from .mapper_training import MapperTraining  # that file imports this one
 
         return MapperTraining(self, device, seed)
-
-    def open_data(self, seed: int) -> Pictures:
-        """Pictures of the generator's resolution."""
-        return open_pictures(self.data, self.config.size, "plane", seed=seed)
-
-    def items(self, data: Pictures, seed: int) -> Images:
-        """Images."""
-        return Images(data, seed)

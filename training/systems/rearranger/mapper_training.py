@@ -19,15 +19,10 @@ from ....engine.systems.rearranger.mapper import mapper_of
 from ....engine.systems.rearranger.masks import colours
 from ....engine.systems.rearranger.model import PREFIX, read_networks
 from ....engine.systems.rearranger.networks import Source
-from ....engine.systems.stylegan2.discriminator import Discriminator
 from ....engine.systems.stylegan2.images import drawn
-from ....engine.systems.stylegan2.model import read_discriminator
-from ....kernels.op.levels import values_of
-from ...augment import augmented
 from ...average import fade_rates, follow
-from ...losses import logistic
-from ..stylegan2.losses import gradient_square
 from ..stylegan2.training import kept_tensors
+from .judge import Judge, update
 from .losses import mapped
 from .mapper_recipe import MapperRecipe
 from .segmenter import Segmenter, fit_segmenter
@@ -57,30 +52,22 @@ class MapperTraining:
         half = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         cast_maps(self.networks, half)
         self.mapper = mapper_of(self.config, trained=False).to(device)
-        found = read_discriminator(recipe.base_header, self.config.generator, device)
-        self.critic = Discriminator(self.config.generator).to(device) if found is None else found
-        self.critic.train().requires_grad_(True)
         self.average = deepcopy(self.mapper).eval().requires_grad_(False)
-        self.critic.map_dtype = half
         self.random = torch.Generator(device).manual_seed(seed)
-        share = recipe.r1_every / (recipe.r1_every + 1) if recipe.r1 else 1.0
-        self.rates = {"mapper": recipe.lr, "critic": recipe.lr_critic * share}
-        betas = {"mapper": recipe.betas, "critic": (recipe.betas[0] ** share, recipe.betas[1] ** share)}
-        trained: dict[str, nn.Module] = {"mapper": self.mapper, "critic": self.critic}
-        self.optimisers = {
-            name: torch.optim.Adam(network.parameters(), lr=self.rates[name], betas=betas[name], eps=1e-8)
-            for name, network in trained.items()
-        }
-        self.updates, self.judgements = (torch.zeros((), dtype=torch.int64) for _ in range(2))
+        self.judge = Judge(recipe.base_header, self.config.generator, recipe, device, half, self.random)
+        self.rates = {"mapper": recipe.lr, "critic": self.judge.rate}
+        adam = torch.optim.Adam(self.mapper.parameters(), lr=recipe.lr, betas=recipe.betas, eps=1e-8)
+        self.optimisers = {"mapper": adam, "critic": self.judge.optimiser}
+        self.updates = torch.zeros((), dtype=torch.int64)
         self.segmenter = self._segmenter() if recipe.model.kind == "labels" else None
 
     def modules(self) -> dict[str, nn.Module]:
         """Every network that learns, by name, the averaged one included."""
-        return {"mapper": self.mapper, "critic": self.critic, "average": self.average}
+        return {"mapper": self.mapper, "critic": self.judge.critic, "average": self.average}
 
     def numbers(self) -> dict[str, Tensor]:
         """Running values outside the networks: updates of the average and of D."""
-        return {"updates": self.updates, "judgements": self.judgements}
+        return {"updates": self.updates, "judgements": self.judge.updates}
 
     def step(self, batch: tuple[Tensor, ...], progress: float) -> dict[str, Tensor]:
         """Update the mapper once, and in the second phase the discriminator.
@@ -105,29 +92,13 @@ class MapperTraining:
         total = loss * (recipe.reconstruction_late if judged else recipe.reconstruction)
         if judged:
             made = self.networks.image(other, self.networks.moved(other, logits.softmax(1)))
-            metrics |= self._update_critic(batch[0], made.detach())
-            adversarial = logistic(self._judge(made), real=True)
+            metrics |= self.judge.update(batch[0], made)
+            adversarial = self.judge.realism(made)
             metrics["adversarial"] = adversarial.detach()
             total = total + recipe.adversarial * adversarial
-        self._update("mapper", total)
+        update(self.optimisers["mapper"], total)
         self._follow()
         return metrics
-
-    def _update_critic(self, pixels: Tensor, made: Tensor) -> dict[str, Tensor]:
-        real = values_of(pixels.to(self.device))
-        losses = logistic(self._judge(made), real=False), logistic(self._judge(real), real=True)
-        self._update("critic", losses[0] + losses[1])
-        metrics = {"critic_made": losses[0].detach(), "critic_real": losses[1].detach()}
-        if self.recipe.r1 and int(self.judgements) % self.recipe.r1_every == 0:
-            square = gradient_square(self.critic, augmented(real, self.recipe.augment, self.random))
-            self._update("critic", square * (self.recipe.r1 / 2 * self.recipe.r1_every))
-            metrics["r1"] = square.detach()
-        self.judgements += 1
-        return metrics
-
-    def _judge(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.critic(augmented(images, self.recipe.augment, self.random))
-        return logits
 
     def _source(self, count: int, random: torch.Generator | None = None) -> Source:
         """Features of random latents."""
@@ -163,12 +134,6 @@ class MapperTraining:
             maps = generator.maps(torch.cat(styles))
         classes = len(self.recipe.model.names)
         return fit_segmenter(maps, torch.stack(labels).to(self.device), classes, self.recipe.segmenter_steps)
-
-    def _update(self, name: str, loss: Tensor) -> None:
-        optimiser = self.optimisers[name]
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss, inputs=[p for group in optimiser.param_groups for p in group["params"]])
-        optimiser.step()
 
     @torch.no_grad()
     def _follow(self) -> None:

@@ -12,15 +12,11 @@ from ....engine.files.pictures import contact_sheet, to_uint8
 from ....engine.layers.precision import cast_maps
 from ....engine.systems.rearranger.masks import colours, fit_centroids
 from ....engine.systems.rearranger.networks import RearrangerNetworks, Source
-from ....engine.systems.stylegan2.discriminator import Discriminator
 from ....engine.systems.stylegan2.generator import Features, Generator
-from ....engine.systems.stylegan2.model import read_discriminator, read_generator
-from ....kernels.op.levels import values_of
-from ...augment import augmented
+from ....engine.systems.stylegan2.model import read_generator
 from ...average import fade_rates, follow
-from ...losses import logistic
-from ..stylegan2.losses import gradient_square
 from ..stylegan2.training import kept_tensors
+from .judge import Judge, update
 from .losses import masked, reconstruction
 from .recipe import RearrangerRecipe
 
@@ -50,32 +46,25 @@ class RearrangerTraining:
         cast_maps(generator, half)
         self.networks = RearrangerNetworks(self.config, generator).to(device)
         self.networks.generator.requires_grad_(False)
-        found = read_discriminator(recipe.base_header, self.config.generator, device)
-        self.critic = Discriminator(self.config.generator).to(device) if found is None else found
-        self.critic.train().requires_grad_(True)
         self.average = deepcopy(self.networks.rearranger).eval().requires_grad_(False)
-        for network in (self.networks.rearranger, self.average, self.critic):
+        for network in (self.networks.rearranger, self.average):
             network.map_dtype = half
         self.random = torch.Generator(device).manual_seed(seed)
         self._fit_centroids(seed)
-        share = recipe.r1_every / (recipe.r1_every + 1) if recipe.r1 else 1.0
-        self.rates = {"rearranger": recipe.lr, "critic": recipe.lr_critic * share}
-        betas = {"rearranger": recipe.betas, "critic": (recipe.betas[0] ** share, recipe.betas[1] ** share)}
-        trained: dict[str, nn.Module] = {"rearranger": self.networks.rearranger, "critic": self.critic}
-        self.optimisers = {
-            name: torch.optim.Adam(network.parameters(), lr=self.rates[name], betas=betas[name], eps=1e-8)
-            for name, network in trained.items()
-        }
-        self.updates, self.judgements = (torch.zeros((), dtype=torch.int64) for _ in range(2))
+        self.judge = Judge(recipe.base_header, self.config.generator, recipe, device, half, self.random)
+        self.rates = {"rearranger": recipe.lr, "critic": self.judge.rate}
+        adam = torch.optim.Adam(self.networks.rearranger.parameters(), lr=recipe.lr, betas=recipe.betas, eps=1e-8)
+        self.optimisers = {"rearranger": adam, "critic": self.judge.optimiser}
+        self.updates = torch.zeros((), dtype=torch.int64)
 
     def modules(self) -> dict[str, nn.Module]:
         """Every network that learns, by name, the averaged one included."""
-        return {"rearranger": self.networks.rearranger, "critic": self.critic, "average": self.average}
+        return {"rearranger": self.networks.rearranger, "critic": self.judge.critic, "average": self.average}
 
     def numbers(self) -> dict[str, Tensor]:
         """Running values outside the networks: updates of the average and of D, centroids, deviations of features."""
         return {
-            "updates": self.updates, "judgements": self.judgements, "deviation": self.deviation,
+            "updates": self.updates, "judgements": self.judge.updates, "deviation": self.deviation,
         }  # fmt: skip
 
     def step(self, batch: tuple[Tensor, ...], progress: float) -> dict[str, Tensor]:
@@ -94,14 +83,16 @@ class RearrangerTraining:
             own, other = self._source(len(batch[0])), self._source(len(batch[0]))
             masks = self.networks.mask(own), self.networks.mask(other)
             wanted = self.networks.image(own)
-        metrics = self._update_critic(batch[0], own, masks[1]) if judged else {}
+        metrics: dict[str, Tensor] = {}
         losses = self._self_losses(own, masks[0], wanted)
         moved = self.networks.moved(own, masks[1])
         losses["mask"] = recipe.mask, masked(moved.map, masks[1], self.networks.centroids, recipe.sharpness)
         if judged:
-            made = self._judge(self.networks.image(own, moved))
-            losses["adversarial"] = recipe.adversarial, logistic(made, real=True)
-        self._update("rearranger", torch.stack([weight * loss for weight, loss in losses.values()]).sum())
+            made = self.networks.image(own, moved)
+            metrics = self.judge.update(batch[0], made)
+            losses["adversarial"] = recipe.adversarial, self.judge.realism(made)
+        total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()
+        update(self.optimisers["rearranger"], total)
         follow(list(self.average.parameters()), list(self.networks.rearranger.parameters()), self.updates, recipe.ema)
         return metrics | {name: loss.detach() for name, (_, loss) in losses.items()}
 
@@ -113,24 +104,6 @@ class RearrangerTraining:
         moved = self.networks.moved(given, mask)
         terms = reconstruction((moved.map, own.features.map), (self.networks.image(own, moved), wanted), self.deviation)
         return {"self_features": (recipe.self_features, terms[0]), "self_images": (recipe.self_images, terms[1])}
-
-    def _update_critic(self, pixels: Tensor, source: Source, mask: Tensor) -> dict[str, Tensor]:
-        real = values_of(pixels.to(self.device))
-        with torch.no_grad():
-            made = self.networks.image(source, self.networks.moved(source, mask))
-        losses = logistic(self._judge(made), real=False), logistic(self._judge(real), real=True)
-        self._update("critic", losses[0] + losses[1])
-        metrics = {"critic_made": losses[0].detach(), "critic_real": losses[1].detach()}
-        if self.recipe.r1 and int(self.judgements) % self.recipe.r1_every == 0:
-            square = gradient_square(self.critic, augmented(real, self.recipe.augment, self.random))
-            self._update("critic", square * (self.recipe.r1 / 2 * self.recipe.r1_every))
-            metrics["r1"] = square.detach()
-        self.judgements += 1
-        return metrics
-
-    def _judge(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.critic(augmented(images, self.recipe.augment, self.random))
-        return logits
 
     def _source(self, count: int, random: torch.Generator | None = None) -> Source:
         """Features of random latents."""
@@ -146,12 +119,6 @@ class RearrangerTraining:
             maps.append(self._source(min(_AT_ONCE, self.recipe.samples - start), random).features.map.float())
         self.networks.centroids.copy_(fit_centroids(maps, self.config, seed))
         self.deviation = torch.cat(maps).std((0, 2, 3)).clamp(min=1e-6)
-
-    def _update(self, name: str, loss: Tensor) -> None:
-        optimiser = self.optimisers[name]
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss, inputs=[p for group in optimiser.param_groups for p in group["params"]])
-        optimiser.step()
 
     @torch.no_grad()
     def samples(self) -> npt.NDArray[np.uint8]:
@@ -185,7 +152,7 @@ class RearrangerTraining:
             "networks.generator": read_generator(recipe.base_header, self.config.generator, torch.device("cpu")),
             "networks.rearranger": self.average,
         }
-        networks |= {"discriminator": self.critic} if recipe.keep_critic else {}
+        networks |= {"discriminator": self.judge.critic} if recipe.keep_critic else {}
         tensors = kept_tensors(networks, recipe.storage == "fp16")
         tensors["networks.centroids"] = self.networks.centroids.cpu().clone()
         return tensors, self.config.model_dump(mode="json")

@@ -8,17 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
-from zellige.engine.checkpoint.file import read_header, read_tensors, write_checkpoint
+from zellige.engine.checkpoint.file import write_checkpoint
 from zellige.engine.library import load
 from zellige.engine.systems.rearranger.config import MapperConfig, RearrangerConfig
 from zellige.engine.systems.rearranger.masks import fit_centroids
 from zellige.engine.systems.rearranger.networks import RearrangerNetworks
 from zellige.errors import TrainingError
-from zellige.training.loop import train
 from zellige.training.systems.rearranger.mapper_recipe import MapperRecipe
 from zellige.training.systems.rearranger.mapper_training import MapperTraining
 from zellige.training.systems.rearranger.segmenter import fit_segmenter
 
+from ...resuming import the_same_after_a_kill
 from .test_training import BATCH, MODEL, Noise
 
 MAPPER = MapperConfig(channels=(12, 8), hidden=6)
@@ -104,24 +104,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(base: Path, tmp_path: Path) ->
         base, model=MAPPER.model_copy(update={"kind": "edges"}), steps=6, checkpoint_every=3, sample_every=3,
         plain_until=0.5, r1_every=2,
     )  # fmt: skip
-    whole = train(settings, Noise(), tmp_path / "whole", seed=5, workers=0)
-
-    class Killed(Noise):
-        seen = 0
-
-        def image(self, index: int) -> np.ndarray:
-            Killed.seen += 1
-            if Killed.seen > 2 * 5:
-                raise KeyboardInterrupt
-            return super().image(index)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(settings, Killed(), tmp_path / "parts", seed=5, workers=0)
-    parts = train(settings, Noise(), tmp_path / "parts", seed=5, resume=True, workers=0)
-    tensors = [read_tensors(read_header(Path(report["model"]))) for report in (whole, parts)]
-    assert tensors[0].keys() == tensors[1].keys()
-    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
-    model = load(whole["model"], "cpu", "fp32")
+    model = load(the_same_after_a_kill(settings, Noise, tmp_path, images=5 * 2), "cpu", "fp32")
     sketch = np.zeros((16, 16, 3), np.uint8)
     assert model.rearrange("seed:0", sketch, read="sketch").shape == (1, 16, 16, 3)
     assert np.array_equal(model.project("seed:0"), load(base, "cpu", "fp32").project("seed:0"))

@@ -10,10 +10,11 @@ import torch
 from zellige.engine.checkpoint.file import read_header, read_tensors
 from zellige.engine.library import load
 from zellige.errors import TrainingError
-from zellige.training.loop import train
 from zellige.training.systems.rearranger.losses import masked, reconstruction
 from zellige.training.systems.rearranger.recipe import RearrangerRecipe
 from zellige.training.systems.rearranger.training import RearrangerTraining
+
+from ...resuming import the_same_after_a_kill
 
 BATCH = (torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),)
 MODEL = {"split": 8, "clusters": 5, "width": 16, "key_width": 8, "depth": 1, "generator": {"channels": (24, 16, 16)}}
@@ -76,7 +77,7 @@ def test_d_judges_rarely_at_first_and_always_later(base: Path) -> None:
 def test_the_base_s_discriminator_goes_on(base: Path) -> None:
     training, header = run(base), read_header(base)
     stored = read_tensors(header, None, "discriminator.")
-    assert all(torch.equal(stored[name], tensor) for name, tensor in training.critic.state_dict().items())
+    assert all(torch.equal(stored[name], tensor) for name, tensor in training.judge.critic.state_dict().items())
 
 
 def test_another_base_is_refused() -> None:
@@ -103,22 +104,5 @@ def test_reconstruction_is_in_deviations_of_each_channel() -> None:
 
 def test_a_killed_run_goes_on_to_the_same_weights(base: Path, tmp_path: Path) -> None:
     settings = recipe(base, steps=6, checkpoint_every=3, sample_every=3, rare=2, r1_every=2)
-    whole = train(settings, Noise(), tmp_path / "whole", seed=5, workers=0)
-
-    class Killed(Noise):
-        seen = 0
-
-        def image(self, index: int) -> np.ndarray:
-            Killed.seen += 1
-            if Killed.seen > 2 * 5:
-                raise KeyboardInterrupt
-            return super().image(index)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(settings, Killed(), tmp_path / "parts", seed=5, workers=0)
-    parts = train(settings, Noise(), tmp_path / "parts", seed=5, resume=True, workers=0)
-    tensors = [read_tensors(read_header(Path(report["model"]))) for report in (whole, parts)]
-    assert tensors[0].keys() == tensors[1].keys()
-    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
-    model = load(whole["model"], "cpu", "fp32")
+    model = load(the_same_after_a_kill(settings, Noise, tmp_path, images=5 * 2), "cpu", "fp32")
     assert model.rearrange("seed:0", "seed:1").shape == (1, 16, 16, 3)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from zellige.engine.checkpoint.file import read_header, read_tensors
 from zellige.engine.library import load
 from zellige.engine.systems.stylegan2.config import StyleGan2Config
 from zellige.training.loop import train
@@ -16,6 +15,8 @@ from zellige.training.systems.stylegan2.evaluate import evaluate
 from zellige.training.systems.stylegan2.losses import gradient_square, path_lengths
 from zellige.training.systems.stylegan2.recipe import StyleGan2Recipe
 from zellige.training.systems.stylegan2.training import StyleGan2Training
+
+from ...resuming import the_same_after_a_kill
 
 MODEL = StyleGan2Config(channels=(8, 8, 4), z_dim=6, w_dim=6, mapping_layers=2)
 BATCH = (torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),)
@@ -92,24 +93,7 @@ def test_mixed_styles_change_at_a_layer() -> None:
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     settings = recipe(steps=6, checkpoint_every=3, sample_every=3, r1_every=2, path_every=2, augment=("translation",))
-    whole = train(settings, Noise(), tmp_path / "whole", seed=5, workers=0)
-
-    class Killed(Noise):
-        seen = 0
-
-        def image(self, index: int) -> np.ndarray:
-            Killed.seen += 1
-            if Killed.seen > 4 * 5:
-                raise KeyboardInterrupt
-            return super().image(index)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(settings, Killed(), tmp_path / "parts", seed=5, workers=0)
-    parts = train(settings, Noise(), tmp_path / "parts", seed=5, resume=True, workers=0)
-    tensors = [read_tensors(read_header(Path(report["model"]))) for report in (whole, parts)]
-    assert tensors[0].keys() == tensors[1].keys()
-    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
-    model = load(whole["model"], "cpu", "fp32")
+    model = load(the_same_after_a_kill(settings, Noise, tmp_path, images=5 * 4), "cpu", "fp32")
     assert model.generate(2).shape == (2, 16, 16, 3)
 
 
