@@ -5,7 +5,7 @@
 | `up_conv` | runs nearest x2 and a 3x3 convolution as four phases, or one transposed one | 2.25x fewer |
 | `winograd` | runs 3x3 convolutions on CPUs in tiles of 2x2 pixels, also after nearest x2 | 2.25x fewer, 4x after x2 |
 | `strided_winograd` | runs 4x4 convolutions of stride 2 on CPUs in tiles, transposed ones too | up to 2.25x fewer |
-| `styled_winograd` | runs StyleGAN2's convolutions on CPUs in tiles, style and activation | 2.25x, up 1.44x fewer |
+| `styled_winograd` | runs StyleGAN2's convolutions on CPUs in tiles, with the style | 2.25x or 4x fewer, up 1.44x |
 | `whole_map` | runs convolutions that cover their map, or that spread a pixel, as a matrix product | as many |
 | `constant_channels` | turns constant input channels into nine bias vectors, by place | c / (c + C) fewer |
 | `fold_norm` | folds a batch norm into the layer before it | K H W fewer, and no pass over the map |

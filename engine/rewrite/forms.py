@@ -116,7 +116,14 @@ _FORMS: dict[type[nn.Module], tuple[_Form, ...]] = {
     ),
     nn.ConvTranspose2d: (*_TRANSPOSED, _WHOLE_MAP_TRANSPOSED),
     JoinedConvTranspose2d: _TRANSPOSED,
-    StyleConv: (_Form("winograd", styled_winograd, _tiles),),
+    StyleConv: (
+        _Form("winograd, 2 x 2", styled_winograd, _tiles),
+        _Form(
+            "winograd, 4 x 4",
+            partial(styled_winograd, cells=4),
+            lambda layer: _tiles(layer) and layer.weight.dtype == torch.float32,  # bfloat16 would lose too many digits
+        ),
+    ),
     SpreadConv: (
         *(_Form(f"winograd, {k} x {k}", partial(styled_winograd, cells=k), _tiles) for k in (2, 1)),
         _Form("phases", spread_phases, _never, _unbuilt),

@@ -100,12 +100,12 @@ def strided_winograd(layer: nn.Conv2d | nn.ConvTranspose2d, cells: Literal[1, 2,
 
 
 @torch.no_grad()
-def styled_winograd(layer: StyleConv | SpreadConv, cells: Literal[1, 2] | None = None) -> "StyledWinogradConv":
+def styled_winograd(layer: StyleConv | SpreadConv, cells: Literal[1, 2, 4] = 2) -> "StyledWinogradConv":
     """Rewrite a convolution of StyleGAN2, which scales its input by a style; it is not changed.
 
     Args:
         layer: 3x3, zero-padded by one cell, or transposed of stride 2.
-        cells: of a transposed one, as of `strided_winograd`.
+        cells: a side of a tile; 2, 4 if it is not transposed, or 1 if it is.
     """
     matrices = winograd_weight(layer.weight.detach(), transposed=isinstance(layer, SpreadConv), cells=cells)
     return StyledWinogradConv(matrices, layer.out_channels, None, None, "zeros", 0)

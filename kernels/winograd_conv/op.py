@@ -97,11 +97,11 @@ def winograd_conv(
     Returns:
         [N, K, H - 2 crop, W - 2 crop], with up-sampling [N, K, 2H - 2 crop, 2W - 2 crop]; [N, K, H / 2, W / 2] for a
         4x4 kernel, rounded down, [N, K, 2H, 2W] for a transposed one, and [N, K, 2H + 1, 2W + 1] for a transposed 3x3
-        one; x's dtype, always channels-last. NaN and infinities reach the pixels that read them and no others. With
-        tiles of 3 cells they may reach all pixels of
-        such a pixel's tile, which are 3x3, or 6x6 for a transposed kernel. NaN makes NaN; an infinity makes an infinity
-        or NaN, because tiles take differences. Values above a quarter of the dtype's largest may overflow in the
-        differences. The native bfloat16 takes numbers below 1.2e-38 for 0.
+        one; x's dtype, always channels-last. NaN and infinities of x reach the pixels that read them and no others.
+        With tiles of 3 or 4 cells they may reach all pixels of such a pixel's tile, which are 3x3 or 4x4, or 6x6 for a
+        transposed kernel. NaN makes NaN; an infinity makes an infinity or NaN, because tiles take differences. Values
+        above a quarter of the dtype's largest may overflow in the differences. The native bfloat16 takes numbers below
+        1.2e-38 for 0.
 
     Raises:
         ShapeError: an argument has a rank, size, dtype, device or value that is not listed above.

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..op.precision import full_precision
-from .weight import LANES, Form, unpacked
+from .weight import FAR, LANES, NEAR, Form, unpacked
 
 
 def winograd_conv_reference(
@@ -93,6 +93,12 @@ def _forward(tiles: Tensor, axis: int) -> Tensor:
         return tiles
     if len(d) == 3:
         return torch.stack([d[0] - d[1], d[1], d[2] - d[1]], axis)
+    if len(d) == 6:
+        p, q = NEAR**2, FAR**2
+        near, far = (d[4] - q * d[2], NEAR * (d[3] - q * d[1])), (d[4] - p * d[2], FAR * (d[3] - p * d[1]))
+        pairs = [even + sign * odd for even, odd in (near, far) for sign in (1, -1)]
+        ends = (p * q * d[k] - (p + q) * d[k + 2] + d[k + 4] for k in (0, 1))
+        return torch.stack([next(ends), *pairs, next(ends)], axis)
     return torch.stack([d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]], axis)
 
 
@@ -103,6 +109,11 @@ def _back(products: Tensor, axis: int, made: int) -> Tensor:
         return torch.stack([m[0] + m[1]], axis)
     if len(m) == 3:
         return torch.stack([m[0] + m[1], m[1] + m[2]], axis)
+    if len(m) == 6:
+        even, odd = (m[1] + m[2], m[3] + m[4]), (NEAR * (m[1] - m[2]), FAR * (m[3] - m[4]))
+        p, q = NEAR**2, FAR**2
+        last = p * odd[0] + q * odd[1] + m[5]
+        return torch.stack([m[0] + even[0] + even[1], odd[0] + odd[1], p * even[0] + q * even[1], last], axis)
     if made == 2:
         return torch.stack([m[0] + m[1] + m[2], m[1] - m[2] - m[3]], axis)
     return torch.stack([m[0] + m[1] + m[2], m[1] - m[2], m[1] + m[2] - m[3]], axis)

@@ -126,6 +126,30 @@ ZELLIGE_INLINE void back(const Vector (&m)[4], Vector (&y)[3]) {
 
 ZELLIGE_INLINE void back(const Vector (&m)[2], Vector (&y)[1]) { y[0] = m[0] + m[1]; }
 
+// Tiles of four neighbours of a 3-tap kernel. The points of interpolation are 0, 3/4, -3/4, 3/2, -3/2 and infinity,
+// because sums lose fewest digits near such points: the error is 0.46 of that at 1 and 2.
+constexpr float near = 0.75f, far = 1.5f, near2 = near * near, far2 = far * far;
+
+ZELLIGE_INLINE void forward(const Vector (&d)[6], Vector (&s)[6]) {
+    const Vector even_near = d[4] - far2 * d[2], odd_near = near * (d[3] - far2 * d[1]);
+    const Vector even_far = d[4] - near2 * d[2], odd_far = far * (d[3] - near2 * d[1]);
+    s[0] = near2 * far2 * d[0] - (near2 + far2) * d[2] + d[4];
+    s[1] = even_near + odd_near;
+    s[2] = even_near - odd_near;
+    s[3] = even_far + odd_far;
+    s[4] = even_far - odd_far;
+    s[5] = near2 * far2 * d[1] - (near2 + far2) * d[3] + d[5];
+}
+
+ZELLIGE_INLINE void back(const Vector (&m)[6], Vector (&y)[4]) {
+    const Vector even_near = m[1] + m[2], odd_near = near * (m[1] - m[2]);
+    const Vector even_far = m[3] + m[4], odd_far = far * (m[3] - m[4]);
+    y[0] = m[0] + even_near + even_far;
+    y[1] = odd_near + odd_far;
+    y[2] = near2 * even_near + far2 * even_far;
+    y[3] = near2 * odd_near + far2 * odd_far + m[5];
+}
+
 // The same for pixels that have two taps and one in turns.
 ZELLIGE_INLINE void back_in_turns(const Vector (&m)[3], Vector (&y)[2]) {
     y[0] = m[0] + m[1];
@@ -171,7 +195,9 @@ struct Form {
 template <typename Work>
 ZELLIGE_INLINE void by_form(const Shape &shape, const Work &work) {
     switch (shape.kind) {
-        case Kind::same: return work(Form<Kind::same, 2>{});
+        case Kind::same:
+            if (shape.made == 4) return work(Form<Kind::same, 4>{});
+            return work(Form<Kind::same, 2>{});
         case Kind::upsampled: return work(Form<Kind::upsampled, 2>{});
         case Kind::halved:
             if (shape.made == 1) return work(Form<Kind::halved, 1>{});

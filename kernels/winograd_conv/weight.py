@@ -13,7 +13,7 @@ from ..op.gradients import differentiated, refuse_derivative
 from ..op.precision import full_precision
 from ..op.validation import FLOATING, refuse
 
-__all__ = ["BLOCK", "FORMS", "LANES", "Form", "unpacked", "winograd_weight"]
+__all__ = ["BLOCK", "FAR", "FORMS", "LANES", "NEAR", "Form", "unpacked", "winograd_weight"]
 
 BLOCK = 32  # outputs whose weights lie together
 LANES = 16  # inputs are filled up to a multiple of 16
@@ -70,6 +70,18 @@ _TWO_TAPS = {
     3: ((1.0, 0.0), (0.5, 0.5), (0.5, -0.5), (0.0, 1.0)),
 }
 SAME = Form(0, ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0)))
+# The points of interpolation are 0, 3/4, -3/4, 3/2, -3/2 and infinity, as in tiles.hpp.
+NEAR, FAR = 0.75, 1.5
+
+
+def _at(point: float, other: float) -> tuple[float, float, float]:
+    """The row of a point, where `other` is the other size of points."""
+    norm = 2 * point**2 * (point**2 - other**2)
+    return 1 / norm, point / norm, point**2 / norm
+
+
+_FOUR = tuple(_at(sign * point, other) for point, other in ((NEAR, FAR), (FAR, NEAR)) for sign in (1, -1))
+SAME_4 = Form(0, ((1 / (NEAR * FAR) ** 2, 0.0, 0.0), *_FOUR, (0.0, 0.0, 1.0)), 4)
 UPSAMPLED = Form(1, ((1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.0, 0.0, 1.0)))
 HALVED = {made: Form(2, axis, made, groups=4) for made, axis in _TWO_TAPS.items()}
 DOUBLED = {made: Form(3, axis, made, phases=4) for made, axis in _TWO_TAPS.items()}
@@ -79,11 +91,11 @@ _IN_TURNS = {
     2: ((0.0, 0.0, 1.0), (1.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
 }
 SPREAD = {made: Form(4, axis, made, spread=True) for made, axis in _IN_TURNS.items()}
-FORMS = (SAME, UPSAMPLED, *HALVED.values(), *DOUBLED.values(), *SPREAD.values())
+FORMS = (SAME, SAME_4, UPSAMPLED, *HALVED.values(), *DOUBLED.values(), *SPREAD.values())
 
 
 def winograd_weight(
-    weight: Tensor, *, upsample: bool = False, transposed: bool = False, cells: Literal[1, 2, 3] | None = None
+    weight: Tensor, *, upsample: bool = False, transposed: bool = False, cells: Literal[1, 2, 3, 4] | None = None
 ) -> Tensor:
     """Transform a kernel for winograd_conv: U = G g G', one matrix of inputs by outputs for each element of U.
 
@@ -100,7 +112,9 @@ def winograd_weight(
             dilation or groups; any strides; float32, float16, bfloat16 or float64.
         upsample: the convolution, 3x3, follows nearest up-sampling by 2.
         transposed: the kernel is that of a transposed convolution of stride 2: 4x4 with a padding of 1, or 3x3 without.
-        cells: of a kernel of stride 2, cells a side that a tile makes; None for the most. Of a 4x4 kernel 3 has the
+        cells: cells a side that a tile makes; None for 2 of a kernel of stride 1, else for the most. Of a 3x3 kernel of
+            stride 1 it is 2, or 4 for 1/4 of the direct sum's multiplications and 4 times its weights, whose transform
+            is for float32 alone: errors are 3 times those of 2. Of a 4x4 kernel 3 has the
             fewest multiplications, 4/9 of the direct sum's, and 4 times its weights, which small maps read longer than
             they multiply; 2 has 9/16 and 9/4; 1 is the direct sum. Of a 3x3 kernel 2 has 25/36 of the direct sum's, and
             16/9 of its weights; 1 is the direct sum.
@@ -113,8 +127,8 @@ def winograd_weight(
         are 1. For a transposed 3x3 kernel [ceil(K / 32), 1, (cells + 2)^2 C' / p, 32 p].
 
     Raises:
-        ShapeError: weight has another shape or dtype, `upsample` and `transposed` are both set, or cells is not 1 to 3,
-            or 1 to 2 for a transposed 3x3 kernel.
+        ShapeError: weight has another shape or dtype, `upsample` and `transposed` are both set, or there are no tiles
+            of so many cells.
     """
     if upsample and transposed:
         raise ShapeError("upsample is for a 3x3 kernel and transposed for one of stride 2; choose one of them.")
@@ -145,14 +159,18 @@ def winograd_weight(
 
 def _form(side: int, upsample: bool, transposed: bool, cells: int | None) -> Form:
     """The form of a kernel with so many taps a side."""
-    strided = HALVED if side == 4 else SPREAD
-    table = (DOUBLED if side == 4 else SPREAD) if transposed else strided
-    most = max(table)
-    if cells is not None and not 1 <= cells <= most:
-        raise ShapeError(f"cells is {cells}; it must be {'1, 2 or 3' if most == 3 else '1 or 2'}.")
-    if side == 3 and not transposed:
-        return UPSAMPLED if upsample else SAME
-    return table[most if cells is None else cells]
+    if upsample:
+        table = {2: UPSAMPLED}
+    elif side == 3:
+        table = SPREAD if transposed else {2: SAME, 4: SAME_4}
+    else:
+        table = DOUBLED if transposed else HALVED
+    if cells is None:
+        cells = 2 if side == 3 else 3
+    if cells not in table:
+        *some, last = map(str, table)
+        raise ShapeError(f"cells is {cells}; it must be {', '.join(some) + ' or ' if some else ''}{last}.")
+    return table[cells]
 
 
 def _taps_of_groups(weight: Tensor) -> Tensor:

@@ -459,3 +459,16 @@ def test_matrices_are_the_transformed_weights_rounded_once(form, dtype):
             expected = (g @ kernels @ g.T).flatten(4).permute(4, 1, 3, 0, 2)  # [P, s, C, f, K]
             torch.testing.assert_close(plain[:, :, :c, :, :k], expected.to(dtype), rtol=1e-12, atol=1e-12)
             assert not plain[:, :, c:].any() and not plain[..., k:].any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("c", "k", "h", "w"), [(1, 1, 1, 1), (40, 33, 5, 7), (64, 32, 12, 12), (17, 70, 16, 9)])
+def test_tiles_of_four_have_three_times_the_error_of_tiles_of_two(c, k, h, w, backend):
+    random = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(3, c, h, w, generator=random), torch.randn(k, c, 3, 3, generator=random)
+    exact = F.conv2d(x.double(), weight.double(), padding=1)
+    errors = {}
+    for cells in (2, 4):
+        y = winograd_conv(x, winograd_weight(weight, cells=cells), k, backend=backend)
+        errors[cells] = (y - exact).square().mean().sqrt().item()
+    assert errors[4] <= 4 * max(errors[2], 1e-7 * exact.square().mean().sqrt().item())
