@@ -14,7 +14,7 @@ from ...kernels import bias_noise_act
 
 __all__ = ["ActivatedConv", "EqualisedConv", "EqualisedLinear", "fold_gains"]
 
-_SLOPE = 0.2
+SLOPE, GAIN = 0.2, 2**0.5  # of StyleGAN2's leaky ReLU
 
 
 class EqualisedLinear(nn.Linear):
@@ -57,8 +57,6 @@ class EqualisedConv(nn.Conv2d):
         padding: cells of zeros on every side.
         bias: whether it has one.
     """
-
-    bias_gain = 1.0
 
     def __init__(
         self, inputs: int, outputs: int, side: int = 3, *, stride: int = 1, padding: int = 0, bias: bool = True
@@ -107,7 +105,7 @@ class ActivatedConv(EqualisedConv):
     @torch.no_grad()
     def folded(self) -> nn.Module:
         """Plain layers of the same arithmetic, lrelu(sqrt(2) v) = sqrt(2) lrelu(v); for inference."""
-        return nn.Sequential(self._plain(math.sqrt(2)), nn.LeakyReLU(_SLOPE))
+        return nn.Sequential(self._plain(GAIN), nn.LeakyReLU(SLOPE))
 
 
 def fold_gains(network: nn.Module) -> None:

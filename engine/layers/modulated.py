@@ -29,13 +29,12 @@ from zellige.errors import ShapeError
 from ...kernels import bias_noise_act, blur_noise_act
 from ...kernels.op.validation import FLOATING, refuse, require
 from .batch_parts import on_cpu
-from .equalised import EqualisedLinear
+from .equalised import GAIN, SLOPE, EqualisedLinear
 from .resampling import blur
 
 __all__ = ["EPSILON", "ScaledConv", "ScaledRgb", "SpreadConv", "StyleConv", "StyledConv", "ToRgb", "modulated_conv"]
 
 EPSILON = 1e-8  # of demodulation
-SLOPE, GAIN = 0.2, 2**0.5  # of the leaky ReLU
 
 
 def modulated_conv(

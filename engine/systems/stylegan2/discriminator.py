@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ....kernels import fir_resample
-from ...layers.equalised import ActivatedConv, EqualisedConv, EqualisedLinear
+from ...layers.equalised import GAIN, SLOPE, ActivatedConv, EqualisedConv, EqualisedLinear
 from ...layers.resampling import blur
 from .config import StyleGan2Config
 
@@ -47,7 +47,7 @@ class Last(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps [N, C, 4, 4] to logits [N]."""
         y = self.conv(minibatch_deviation(x))
-        y = F.leaky_relu(self.fc(y.flatten(1)), 0.2) * math.sqrt(2)  # numbered by channel, row, column
+        y = F.leaky_relu(self.fc(y.flatten(1)), SLOPE) * GAIN  # numbered by channel, row, column
         logits: Tensor = self.out(y)
         return logits[:, 0]
 

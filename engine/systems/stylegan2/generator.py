@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from zellige.errors import SizeError
 
 from ....kernels import fir_resample
-from ...layers.equalised import EqualisedLinear
+from ...layers.equalised import GAIN, SLOPE, EqualisedLinear
 from ...layers.modulated import StyledConv, ToRgb
 from .config import StyleGan2Config
 
@@ -210,4 +210,4 @@ class Generator(nn.Module):
 
 def activated_rows(rows: Tensor) -> Tensor:
     """sqrt(2) lrelu(x) at a slope of 0.2, of rows [N, C]."""
-    return F.leaky_relu(rows, 0.2) * 2**0.5
+    return F.leaky_relu(rows, SLOPE) * GAIN
