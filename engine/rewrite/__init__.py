@@ -9,7 +9,7 @@
 | `whole_map` | runs convolutions that cover their map, or that spread a pixel, as a matrix product | as many |
 | `constant_channels` | turns constant input channels into nine bias vectors, by place | c / (c + C) fewer |
 | `fold_norm` | folds a batch norm into the layer before it | K H W fewer, and no pass over the map |
-| `fold_weight` | folds spectral norm and gains into the weight | K C R^2 fewer in each call |
+| `fold_weight` | folds spectral norm into the weight | K C R^2 fewer in each call |
 
 Each is a function that takes trained layers, leaves them unchanged, and returns a module in evaluation mode without
 gradients, for maps in either memory format. Weights are summed in float64 and cast to the layer's dtype. A rewrite

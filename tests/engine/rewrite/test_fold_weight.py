@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
@@ -61,30 +60,6 @@ def test_a_plain_layer_is_copied(name: str) -> None:
     folded = fold_weight(trained)
     assert torch.equal(folded(x.float()), trained(x.float()))
     assert folded.weight.data_ptr() != trained.weight.data_ptr() and trained.weight.requires_grad
-
-
-class ScaledLinear(nn.Linear):
-    """Equalised learning rate: weights are drawn with variance 1 and scaled in every call."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * self.in_features**-0.5, self.bias * 0.01)
-
-
-class ScaledConv(nn.Conv2d):
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight * 27**-0.5, self.bias * 0.01, padding=1)
-
-
-@pytest.mark.parametrize(
-    ("trained", "x", "gain", "kind"),
-    [
-        (layer(ScaledLinear, 6, 5), random(3, 6), 6**-0.5, nn.Linear),
-        (layer(ScaledConv, 3, 5, 3, padding=1), random(2, 3, 4, 5), 27**-0.5, nn.Conv2d),
-    ],
-)
-def test_a_scaled_weight_becomes_a_plain_one(trained: nn.Module, x: Tensor, gain: float, kind: type) -> None:
-    assert_exact(lambda layer: fold_weight(layer, gain, 0.01), trained, called, x)
-    assert type(fold_weight(trained, gain, 0.01)) is kind
 
 
 def test_narrow_weights_are_rounded_once() -> None:
